@@ -1,0 +1,39 @@
+# `make run` serves this host's metrics, `make test` runs every check that this machine can run.
+# Any Python >= 3.11 will do; the distribution's is preferred, because tests that give up root must still be able to read it.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test test-pure lint clean
+
+run: $(VENV)/.run
+	$(BIN)/proc-connector-exporter $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+# What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
+test-pure: $(VENV)/.test
+	$(BIN)/pytest -m "not kernel" $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

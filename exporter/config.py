@@ -1,0 +1,148 @@
+"""The settings, from flags and environment variables.
+
+Every flag has a variable: `--web.listen-address` is PROC_CONNECTOR_EXPORTER_WEB_LISTEN_ADDRESS. The flag wins.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from exporter import __version__
+from exporter.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
+DEFAULT_PORT = 10061
+
+
+class ListenAddress(NamedTuple):
+    """Where to serve; host None is every address of the machine."""
+
+    host: str | None
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
+        return f"{host}:{self.port}"
+
+
+_EVERY_ADDRESS = ListenAddress(None, DEFAULT_PORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a user can set.
+
+    Raises:
+        ConfigError: A value is not possible.
+    """
+
+    listen_address: ListenAddress = _EVERY_ADDRESS
+    telemetry_path: str = "/metrics"
+    attribution: str = "auto"
+    procfs_path: str = "/proc"
+    log_level: str = "info"
+    log_format: str = "logfmt"
+
+    def __post_init__(self) -> None:
+        """Check what does not depend on the machine."""
+        if not self.telemetry_path.startswith("/") or self.telemetry_path == "/":
+            raise ConfigError(
+                f"--web.telemetry-path must begin with / and name a page other than /, got {self.telemetry_path!r}"
+            )
+        if self.telemetry_path.startswith("/-/"):
+            raise ConfigError(f"--web.telemetry-path must not be below /-/, got {self.telemetry_path!r}")
+        if any(c in self.telemetry_path for c in "{}?#"):
+            raise ConfigError(
+                f"--web.telemetry-path must be a plain path without {{}}?#, got {self.telemetry_path!r}"
+            )
+
+
+class Flag(NamedTuple):
+    """One flag as its users see it."""
+
+    name: str
+    metavar: str
+    default: str
+    help: str
+    choices: tuple[str, ...] | None = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it too."""
+        return ENVIRONMENT_PREFIX + self.name.removeprefix("--").upper().replace(".", "_").replace("-", "_")
+
+
+FLAGS = (
+    Flag(
+        "--web.listen-address", "ADDRESS", f":{DEFAULT_PORT}", "Where to serve: HOST:PORT, [IPV6]:PORT or :PORT."
+    ),
+    Flag("--web.telemetry-path", "PATH", "/metrics", "Path of the metrics."),
+    Flag(
+        "--attribution",
+        "MODE",
+        "auto",
+        "Where comm and uid come from: taskstats (exact, needs CAP_NET_ADMIN), procfs, or auto: the best allowed.",
+        ("auto", "taskstats", "procfs"),
+    ),
+    Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
+    Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
+    Flag("--log.format", "FORMAT", "logfmt", "How to log, on stderr.", ("logfmt", "json")),
+)
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """Parse HOST:PORT, [IPV6]:PORT or :PORT.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 0xFFFF:
+        raise ConfigError(f"--web.listen-address must be HOST:PORT, [IPV6]:PORT or :PORT, got {text!r}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"--web.listen-address: an IPv6 address belongs in brackets, got {text!r}")
+    return ListenAddress(host or None, int(port))
+
+
+def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """Build the settings.
+
+    Args:
+        argv: Without the program's name.
+        environment: Where variables are looked up.
+
+    Raises:
+        ConfigError: A value is wrong.
+        SystemExit: --help and --version (0), an unknown flag or choice (2), after a word on stderr.
+    """
+    parser = argparse.ArgumentParser(
+        prog="proc-connector-exporter",
+        description="Prometheus exporter of process life, from the kernel's process connector.",
+        epilog=f"Every flag can be set by a variable too: {FLAGS[0].name} by {FLAGS[0].variable}.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    for flag in FLAGS:
+        default = environment.get(flag.variable, flag.default)
+        if flag.choices is not None and default not in flag.choices:
+            raise ConfigError(f"{flag.variable} must be one of {', '.join(flag.choices)}, got {default!r}")
+        parser.add_argument(
+            flag.name,
+            metavar=flag.metavar,
+            default=default,
+            choices=flag.choices,
+            help=f"{flag.help} [{'|'.join(flag.choices)}] " if flag.choices else flag.help,
+        )
+    values = vars(parser.parse_args(argv))
+    return Config(
+        listen_address=parse_listen_address(values["web.listen_address"]),
+        telemetry_path=values["web.telemetry_path"],
+        attribution=values["attribution"],
+        procfs_path=values["path.procfs"],
+        log_level=values["log.level"],
+        log_format=values["log.format"],
+    )

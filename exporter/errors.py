@@ -1,0 +1,35 @@
+"""All exceptions that this program raises on purpose.
+
+ExporterError
+ +-- ConfigError        a flag, variable or file of the user's is wrong           exit code 2
+ +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
+ +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
+"""
+
+
+class ExporterError(Exception):
+    """The root of the tree: anything else that escapes is a bug."""
+
+
+class ConfigError(ExporterError):
+    """A setting is wrong; the text names it."""
+
+
+class SetupError(ExporterError):
+    """The exporter cannot start here; the text is one line with the cause and the remedy."""
+
+
+class MalformedMessage(ExporterError):
+    """A message is cut short or contradicts itself.
+
+    Attributes:
+        struct_name: The kernel structure that was being read.
+        need: Bytes (or value) that were required.
+        got: What was there.
+    """
+
+    def __init__(self, struct_name: str, need: int, got: int) -> None:
+        super().__init__(f"{struct_name}: need {need}, got {got}")
+        self.struct_name = struct_name
+        self.need = need
+        self.got = got

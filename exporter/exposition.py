@@ -1,0 +1,452 @@
+"""The metrics: their names, types, help and labels, and how a snapshot becomes text.
+
+`METRICS` is the public interface; README's table is checked against it. What is counted per program can be a
+hundred thousand series, so its text is written here (`render`), in slices, with each series' labels escaped once
+and kept. `families` says the same in prometheus-client's objects; the tests hold both together. Everything else
+goes through the library.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMetrics 1.0 specification.
+"""
+
+import platform
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import accumulate, chain
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from exporter import __version__
+from exporter.comm import escape_label_value
+from exporter.tally import (
+    CPU_SECONDS,
+    DRAIN_SECONDS,
+    LIFETIME_SECONDS,
+    MAX_RSS_BYTES,
+    CellCounts,
+    Histogram,
+    ProgramCounts,
+)
+
+_Row = TypeVar("_Row")
+
+
+class MetricSpec(NamedTuple):
+    """One metric as its users see it."""
+
+    name: str
+    type: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_PROGRAM = ("comm", "uid")
+_END = ("comm", "uid", "exit_code", "signal")
+
+FORKS = MetricSpec("proc_connector_forks_total", "counter", "Processes forked, by the forking process.", _PROGRAM)
+EXECS = MetricSpec("proc_connector_execs_total", "counter", "Programs executed, by their new name.", _PROGRAM)
+EXITS = MetricSpec(
+    "proc_connector_exits_total",
+    "counter",
+    "Processes ended. exit_code is what a shell shows (128+n for signal n).",
+    _END,
+)
+NONZERO_EXITS = MetricSpec(
+    "proc_connector_nonzero_exits_total", "counter", "Processes ended with a wait status other than 0.", _END
+)
+COREDUMPS = MetricSpec(
+    "proc_connector_coredumps_total", "counter", "Processes that died of a signal that dumps core.", _PROGRAM
+)
+UID_CHANGES = MetricSpec(
+    "proc_connector_uid_changes_total",
+    "counter",
+    "Changes of real or effective uid, by the new real one.",
+    _PROGRAM,
+)
+PTRACE_ATTACHES = MetricSpec(
+    "proc_connector_ptrace_attaches_total",
+    "counter",
+    "Times a process began to be traced, by the traced.",
+    _PROGRAM,
+)
+LIFETIME = MetricSpec(
+    "proc_connector_process_lifetime_seconds",
+    "histogram",
+    "Time from fork to end of processes that ended.",
+    ("comm",),
+)
+CPU = MetricSpec(
+    "proc_connector_process_cpu_seconds", "histogram", "CPU time that ended processes had used.", ("comm",)
+)
+MAX_RSS = MetricSpec(
+    "proc_connector_process_max_rss_bytes", "histogram", "Peak resident memory of ended processes.", ("comm",)
+)
+PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that live.", ("comm",))
+EVENTS = MetricSpec(
+    "proc_connector_events_total",
+    "counter",
+    "Events that the process connector delivered. thread_* are of threads other than a process's first.",
+    ("event",),
+)
+PENDING = MetricSpec(
+    "proc_connector_pending_events",
+    "gauge",
+    "Events whose comm is being looked up; they are counted under it within a moment.",
+    ("event",),
+)
+UNATTRIBUTED = MetricSpec(
+    "proc_connector_unattributed_total", "counter", 'Events counted under comm="<unknown>".', ("event",)
+)
+UNKNOWN_LIFETIMES = MetricSpec(
+    "proc_connector_unknown_lifetimes_total",
+    "counter",
+    "Ended processes missing in proc_connector_process_lifetime_seconds, because nobody knew their start.",
+)
+LOST_ENDS = MetricSpec(
+    "proc_connector_lost_ends_total",
+    "counter",
+    "Processes found gone after messages were lost; their ends are in no other metric.",
+)
+LOST_MESSAGES = MetricSpec(
+    "proc_connector_lost_messages_total",
+    "counter",
+    "Messages the kernel dropped because the receive buffer was full. What was missed while not subscribed is not "
+    "among them.",
+    ("socket",),
+)
+MALFORMED = MetricSpec(
+    "proc_connector_malformed_messages_total",
+    "counter",
+    "Messages dropped because they were not the kernel's or not what their header promised.",
+    ("socket",),
+)
+RECEIVE_BUFFER = MetricSpec(
+    "proc_connector_receive_buffer_bytes", "gauge", "Size of the socket's receive buffer.", ("socket",)
+)
+RECEIVE_BUFFER_USED = MetricSpec(
+    "proc_connector_receive_buffer_used_bytes",
+    "gauge",
+    "Bytes that waited in the socket's receive buffer when it was last drained.",
+    ("socket",),
+)
+RESYNCS = MetricSpec(
+    "proc_connector_resyncs_total", "counter", "Comparisons of the process table with /proc after a loss."
+)
+DRAIN = MetricSpec("proc_connector_drain_seconds", "histogram", "Time to read and count what had arrived.")
+ATTRIBUTION = MetricSpec(
+    "proc_connector_attribution_info",
+    "gauge",
+    "Always 1. mode: where comm and uid come from (taskstats: exit records, exact; procfs: /proc). "
+    "filter: who leaves out events that are not wanted.",
+    ("mode", "filter"),
+)
+BUILD = MetricSpec(
+    "proc_connector_exporter_build_info",
+    "gauge",
+    "Always 1; the exporter's version.",
+    ("version", "pythonversion"),
+)
+
+METRICS = (
+    FORKS,
+    EXECS,
+    EXITS,
+    NONZERO_EXITS,
+    COREDUMPS,
+    UID_CHANGES,
+    PTRACE_ATTACHES,
+    LIFETIME,
+    CPU,
+    MAX_RSS,
+    PROCESSES,
+    EVENTS,
+    PENDING,
+    UNATTRIBUTED,
+    UNKNOWN_LIFETIMES,
+    LOST_ENDS,
+    LOST_MESSAGES,
+    MALFORMED,
+    RECEIVE_BUFFER,
+    RECEIVE_BUFFER_USED,
+    RESYNCS,
+    DRAIN,
+    ATTRIBUTION,
+    BUILD,
+)
+
+# The sums of histograms are kept in the kernel's units: how many of them make a second or are in a byte.
+_PER_SECOND = 1e9
+_BYTES_PER_KIB = 1024
+
+
+class TallySnapshot(NamedTuple):
+    """Everything that is counted per program, at one moment."""
+
+    cells: list[CellCounts]
+    programs: list[ProgramCounts]
+    live: dict[str, int]
+    records: bool
+    """CPU time and memory of ended processes are known."""
+
+
+@cache
+def exit_labels(status: int) -> tuple[str, str]:
+    """Return (exit_code, signal) for a wait status; the core bit does not matter.
+
+    The names of signals are this machine's, as signal numbers differ between architectures. 32 and 33 have no
+    name: the C library keeps them for itself.
+    """
+    number = status & 0x7F
+    if number == 0:
+        return str((status >> 8) & 0xFF), ""
+    if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+        above = number - signal.SIGRTMIN
+        name = f"SIGRTMIN+{above}" if above else "SIGRTMIN"
+    elif number in {*signal.Signals}:
+        name = signal.Signals(number).name
+    else:
+        name = f"SIG{number}"
+    return str(128 + number), name
+
+
+def _unit(value: int, spec: MetricSpec) -> float:
+    return float(value * _BYTES_PER_KIB) if spec is MAX_RSS else value / _PER_SECOND
+
+
+def _histograms(
+    snapshot: TallySnapshot,
+) -> Iterator[tuple[MetricSpec, tuple[float, ...], list[tuple[ProgramCounts, Histogram]]]]:
+    programs = snapshot.programs
+    yield LIFETIME, LIFETIME_SECONDS, [(p, p.lifetime_ns) for p in programs if any(p.lifetime_ns)]
+    if snapshot.records:
+        yield CPU, CPU_SECONDS, [(p, p.cpu_ns) for p in programs if any(p.cpu_ns)]
+        yield MAX_RSS, MAX_RSS_BYTES, [(p, p.max_rss_kib) for p in programs if any(p.max_rss_kib)]
+
+
+# The fields of CellCounts that are a counter each.
+_CELL_FIELDS = (
+    (FORKS, "forks"),
+    (EXECS, "execs"),
+    (COREDUMPS, "coredumps"),
+    (UID_CHANGES, "uid_changes"),
+    (PTRACE_ATTACHES, "ptrace_attaches"),
+)
+
+
+def families(snapshot: TallySnapshot) -> Iterator[Metric]:
+    """Return what render writes, as the library's objects."""
+    for spec, field in _CELL_FIELDS:
+        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for cell in snapshot.cells:
+            if value := getattr(cell, field):
+                family.add_metric([cell.comm, cell.uid], value)
+        yield family
+    for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
+        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for cell in snapshot.cells:
+            for status, value in cell.exits.items():
+                if status >= lowest:
+                    family.add_metric([cell.comm, cell.uid, *exit_labels(status)], value)
+        yield family
+    for spec, bounds, rows in _histograms(snapshot):
+        histograms = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for program, histogram in rows:
+            histograms.add_metric([program.comm], _cumulative(histogram, bounds), _unit(histogram[-1], spec))
+        yield histograms
+    gauge = GaugeMetricFamily(PROCESSES.name, PROCESSES.help, labels=PROCESSES.labels)
+    for comm, value in snapshot.live.items():
+        gauge.add_metric([comm], value)
+    yield gauge
+
+
+def _cumulative(histogram: Histogram, bounds: tuple[float, ...]) -> list[tuple[str, float]]:
+    return list(zip(map(_bound, (*bounds, float("inf"))), accumulate(histogram[:-1]), strict=True))
+
+
+def _bound(bound: float) -> str:
+    text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]  # the library's own way to write `le`
+    return text
+
+
+def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+    """Write the families of a snapshot in the text format or in OpenMetrics, without its closing line.
+
+    Yields:
+        Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
+    """
+    cells = snapshot.cells
+    for spec, field in _CELL_FIELDS:
+        yield _head(spec, openmetrics=openmetrics)
+        value_of = attrgetter(field)
+        for rows in _slices(cells):
+            yield "".join(
+                [f"{spec.name}{{{cell.labels}}} {value}\n" for cell in rows if (value := value_of(cell))]
+            )
+    for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
+        yield _head(spec, openmetrics=openmetrics)
+        for rows in _slices(cells):
+            yield "".join(
+                [
+                    f"{spec.name}{{{cell.labels}{_exit_tail(status)} {value}\n"
+                    for cell in rows
+                    for status, value in cell.exits.items()
+                    if status >= lowest
+                ]
+            )
+    for spec, bounds, programs in _histograms(snapshot):
+        yield _head(spec, openmetrics=openmetrics)
+        tails = [f',le="{_bound(bound)}"}}' for bound in (*bounds, float("inf"))]
+        for part in _slices(programs, _SLICE // len(tails)):
+            yield "".join([_render_histogram(spec, tails, *row) for row in part])
+    yield _head(PROCESSES, openmetrics=openmetrics)
+    yield "".join(
+        [
+            f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n'
+            for comm, value in snapshot.live.items()
+        ]
+    )
+
+
+def _render_histogram(spec: MetricSpec, tails: list[str], program: ProgramCounts, histogram: Histogram) -> str:
+    labels = program.labels
+    start = f"{spec.name}_bucket{{{labels}"
+    counts = list(accumulate(histogram[:-1]))
+    buckets = "".join([f"{start}{tail} {count}\n" for tail, count in zip(tails, counts, strict=True)])
+    return (
+        f"{buckets}{spec.name}_count{{{labels}}} {counts[-1]}\n"
+        f"{spec.name}_sum{{{labels}}} {_unit(histogram[-1], spec)!r}\n"
+    )
+
+
+def _head(spec: MetricSpec, *, openmetrics: bool) -> str:
+    name = spec.name.removesuffix("_total") if openmetrics else spec.name
+    return f"# HELP {name} {spec.help}\n# TYPE {name} {spec.type}\n"
+
+
+@cache
+def _exit_tail(status: int) -> str:
+    exit_code, name = exit_labels(status)
+    return f',exit_code="{exit_code}",signal="{name}"}}'
+
+
+# Rows that are written in one piece.
+_SLICE = 4000
+
+
+def _slices(rows: list[_Row], size: int = _SLICE) -> Iterator[list[_Row]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+class Status(NamedTuple):
+    """What the exporter says of itself, at one moment."""
+
+    events: dict[str, int]
+    pending: dict[str, int]
+    unattributed: dict[str, int]
+    unknown_lifetimes: int
+    lost_ends: int
+    resyncs: int
+    lost_messages: dict[str, int]
+    malformed: dict[str, int]
+    drain_ns: Histogram
+    receive_buffer_bytes: dict[str, int]
+    receive_buffer_used_bytes: dict[str, int]
+    mode: str
+    filter: str
+
+
+class StatusCollector(Collector):
+    """Hands the exporter's own state to the library.
+
+    Args:
+        status: Called once per scrape.
+    """
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is to describe needs a running exporter."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return one family for each metric that has no series of its own per program."""
+        status = self._status()
+        for spec, values in (
+            (EVENTS, status.events),
+            (PENDING, status.pending),
+            (UNATTRIBUTED, status.unattributed),
+            (UNKNOWN_LIFETIMES, status.unknown_lifetimes),
+            (LOST_ENDS, status.lost_ends),
+            (LOST_MESSAGES, status.lost_messages),
+            (MALFORMED, status.malformed),
+            (RECEIVE_BUFFER, status.receive_buffer_bytes),
+            (RECEIVE_BUFFER_USED, status.receive_buffer_used_bytes),
+            (RESYNCS, status.resyncs),
+        ):
+            yield _family(
+                spec, {(value,): n for value, n in values.items()} if isinstance(values, dict) else {(): values}
+            )
+        drains = HistogramMetricFamily(DRAIN.name, DRAIN.help)
+        drains.add_metric([], _cumulative(status.drain_ns, DRAIN_SECONDS), _unit(status.drain_ns[-1], DRAIN))
+        yield drains
+        yield _family(ATTRIBUTION, {(status.mode, status.filter): 1})
+        yield _family(BUILD, {(__version__, platform.python_version()): 1})
+
+
+def _family(spec: MetricSpec, values: Mapping[tuple[str, ...], int]) -> Metric:
+    make = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
+    family = make(spec.name, spec.help, labels=spec.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+class Exposition:
+    """Everything that /metrics says.
+
+    Args:
+        snapshot: Copies the tallies; called once per scrape.
+        status: Copies the exporter's own state; called once per scrape."""
+
+    def __init__(self, snapshot: Callable[[], TallySnapshot], status: Callable[[], Status]) -> None:
+        self._snapshot = snapshot
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(StatusCollector(status))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def pieces(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """Render one scrape.
+
+        Args:
+            accept: The request's Accept header.
+
+        Returns:
+            The Content-Type, and the body in pieces that take a few milliseconds each. All pieces describe the
+            moment of this call.
+        """
+        encode, content_type = choose_encoder(accept)
+        openmetrics = "openmetrics" in content_type
+        snapshot = self._snapshot()
+        # The library's part comes last: it ends with OpenMetrics' closing line.
+        own = encode(self._registry)
+        return content_type, chain((text.encode() for text in render(snapshot, openmetrics=openmetrics)), (own,))

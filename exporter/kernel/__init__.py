@@ -1,0 +1,1 @@
+"""What the kernel says, and how it is asked: bytes and text on one side, values on the other."""

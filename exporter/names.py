@@ -1,0 +1,205 @@
+"""Comms that are not known yet.
+
+After an exec the kernel does not say the new comm. What happens under it is counted in cells of its own, shared
+by the process and by the children that inherit the comm, until any of them tells: by the exit record of one, or
+by a reading of /proc.
+
+A late look into /proc can meet the name after the *next* exec. So what was read is kept as a `Reading` with its
+time, and believed only when no other change of that process can explain it; see `OpenNames.leave`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from exporter.comm import UNKNOWN
+from exporter.tally import Cell, Program, Tallies, count_events
+
+# An exec changes the comm, maps the program and only then sends its event. A reading can fall in between and show
+# a name whose event is still to come, so it is believed when none came for this long.
+READING_SETTLES_NS = 100_000_000
+
+# A process that execs again and again before any of its names is known: the oldest is then given up.
+_MAX_RIVALS = 8
+
+
+class Reading(NamedTuple):
+    """What /proc showed as a process's comm."""
+
+    tgid: int
+    comm: bytes
+    read_ns: int
+    """When it had been read, CLOCK_MONOTONIC."""
+
+
+class OpenName:
+    """A comm that is not known yet, and what was counted under it.
+
+    Attributes:
+        cells: By uid.
+        carriers: Live processes that have this comm.
+        reading: What /proc showed for one of the carriers.
+        rivals: Names that are (comm), unless this name turns out to be that comm.
+        depth: Length of the chain of rivals that waits for this name.
+    """
+
+    __slots__ = ("carriers", "cells", "depth", "program", "reading", "rivals")
+
+    def __init__(self) -> None:
+        self.program = Program(UNKNOWN)
+        self.cells: dict[int | None, OpenCell] = {}
+        self.carriers: set[int] = set()
+        self.reading: Reading | None = None
+        self.rivals: list[tuple[OpenName, bytes]] = []
+        self.depth = 0
+
+    def cell(self, uid: int | None) -> "OpenCell":
+        """Return this name's cell for a uid."""
+        cell = self.cells.get(uid)
+        if cell is None:
+            cell = self.cells[uid] = OpenCell(self, uid)
+        return cell
+
+
+class OpenCell(Cell):
+    """A cell whose comm is not known yet."""
+
+    __slots__ = ("open_name",)
+
+    def __init__(self, open_name: OpenName, uid: int | None) -> None:
+        super().__init__(open_name.program, uid)
+        self.open_name = open_name
+
+
+class OpenNames:
+    """All names that are not known yet.
+
+    Args:
+        tallies: Where a name's counts go once it is known.
+        settle: Told of each carrier of a name that has become known: (tgid, name, comm or None).
+    """
+
+    def __init__(self, tallies: Tallies, settle: Callable[[int, OpenName, bytes | None], None]) -> None:
+        self._tallies = tallies
+        self._settle = settle
+        self._names: set[OpenName] = set()
+        # Names whose last carrier was read as a zombie, by its tgid.
+        self._afterlife: dict[int, OpenName] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def new(self, tgid: int) -> OpenName:
+        """Open a name for a process."""
+        name = OpenName()
+        name.carriers.add(tgid)
+        self._names.add(name)
+        return name
+
+    def leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> int | None:
+        """A process gives up a name that is still open.
+
+        The event is sent after the comm has changed. So a reading that is older than the event shows the old
+        name or the new one; if it is not the new one, it is the old one. A reading that is younger than the
+        event says nothing about the old name.
+
+        Args:
+            name: What it was called.
+            tgid: The process.
+            timestamp_ns: Of the event that tells.
+            successor: What it is called now: known (a COMM event) or open too (an EXEC).
+
+        Returns:
+            Another process that carries the name and should be read now, if there is one.
+        """
+        name.carriers.discard(tgid)
+        reading = name.reading
+        if reading is not None and reading.tgid != tgid:
+            return None
+        name.reading = None
+        if name.carriers:
+            return next(iter(name.carriers))
+        if reading is None or timestamp_ns <= reading.read_ns:
+            self.resolve(name, None)
+        elif isinstance(successor, bytes):
+            self.resolve(name, reading.comm if reading.comm != successor else None)
+        elif name.depth >= _MAX_RIVALS:
+            self.resolve(name, None)
+        else:
+            successor.rivals.append((name, reading.comm))
+            successor.depth = name.depth + 1
+        return None
+
+    def bury(self, name: OpenName, tgid: int, timestamp_ns: int, recorded: bytes | None) -> None:
+        """A process ends under a name that is still open.
+
+        Args:
+            name: What it was called.
+            tgid: The process.
+            timestamp_ns: Of its EXIT.
+            recorded: The comm in its exit record, if there is one.
+        """
+        name.carriers.discard(tgid)
+        if recorded is not None:
+            self.resolve(name, recorded)
+            return
+        buried_before = self._afterlife.pop(tgid, None)
+        if buried_before is not None:
+            self.resolve(buried_before, None)
+        reading = name.reading
+        if reading is None or reading.tgid != tgid:
+            if not name.carriers:
+                self.resolve(name, None)
+        elif timestamp_ns > reading.read_ns:
+            self.resolve(name, reading.comm)
+        else:
+            # It was read as a zombie, or as whoever got its pid: the rest of the batch tells.
+            self._afterlife[tgid] = name
+
+    def drop(self, name: OpenName, tgid: int) -> None:
+        """A process that carried the name is gone, and nothing told when."""
+        name.carriers.discard(tgid)
+        if not name.carriers:
+            self.resolve(name, None)
+
+    def resolve(self, name: OpenName, comm: bytes | None) -> None:
+        """Say what a name is (None: nobody will ever know), and count there what was counted under it."""
+        todo: list[tuple[OpenName, bytes | None]] = [(name, comm)]
+        while todo:
+            name, comm = todo.pop()
+            if name not in self._names:
+                continue
+            self._names.discard(name)
+            into: Cell | None = None
+            for uid, counted in name.cells.items():
+                into = self._tallies.cell(comm, uid)
+                into.absorb(counted)
+            if into is not None:
+                into.program.absorb(name.program)
+            for tgid in name.carriers:
+                self._settle(tgid, name, comm)
+            todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
+
+    def resolve_all_unknown(self) -> None:
+        """Give all of them up: messages were lost, so a reading can be of an exec that nobody told of."""
+        for name in list(self._names):
+            self.resolve(name, None)
+
+    def end_batch(self, complete_until_ns: int, lives: Callable[[int], bool]) -> None:
+        """Believe the readings that have stood for long enough.
+
+        Args:
+            complete_until_ns: All events before that have been applied.
+            lives: Whether a process with this tgid is known.
+        """
+        for tgid, name in self._afterlife.items():
+            reading = name.reading
+            self.resolve(name, None if lives(tgid) or reading is None else reading.comm)
+        self._afterlife.clear()
+        settled_ns = complete_until_ns - READING_SETTLES_NS
+        for name in [name for name in self._names if name.carriers]:
+            if name.reading is not None and name.reading.read_ns < settled_ns:
+                self.resolve(name, name.reading.comm)
+
+    def pending(self) -> dict[str, int]:
+        """Count the events that wait for a name, by kind."""
+        return count_events(cell for name in self._names for cell in name.cells.values())

@@ -1,0 +1,70 @@
+"""The one way from drained datagrams to tallies: the live loop, tests and benchmarks all call it.
+
+The order of the calls is the kernel's: a thread's exit record is queued before its EXIT event. So first all that
+waits in the connector is taken, then all that waits in taskstats, and only then are the events applied: each
+EXIT finds its record.
+"""
+
+from collections.abc import Callable
+
+from exporter.errors import MalformedMessage
+from exporter.kernel.cn_proc import sound_datagrams
+from exporter.kernel.netlink import Batch
+from exporter.kernel.taskstats import RecordDecoder
+from exporter.table import ProcessTable, Readings
+
+
+class Pipeline:
+    """Decodes batches, keeps the process table and counts.
+
+    Args:
+        table: Gets the events and records.
+        decoder: Decodes exit records; None where there are none.
+        complain: Told of each datagram that was dropped, and of which socket.
+
+    Attributes:
+        malformed: How many were dropped, by socket.
+    """
+
+    def __init__(
+        self,
+        table: ProcessTable,
+        decoder: RecordDecoder | None,
+        complain: Callable[[str, MalformedMessage], None],
+    ) -> None:
+        self.table = table
+        self._decoder = decoder
+        self._complain = complain
+        self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
+        self._chunks: list[bytes] = []
+
+    def take_events(self, batch: Batch) -> None:
+        """Keep a batch of the connector's datagrams until apply."""
+        data, errors = sound_datagrams(batch)
+        if data:
+            self._chunks.append(data)
+        for error in errors:
+            self._drop("connector", error)
+
+    def take_records(self, batch: Batch) -> None:
+        """Take a batch of taskstats' datagrams in, each until its EXIT comes."""
+        if self._decoder is None:
+            return
+        records, errors = self._decoder.decode_batch(batch)
+        self.table.add_records(records)
+        for error in errors:
+            self._drop("taskstats", error)
+
+    def apply(self, complete_until_ns: int, readings: Readings | None = None) -> None:
+        """Count the events that were taken.
+
+        Args:
+            complete_until_ns: All that happened before has been taken (CLOCK_MONOTONIC).
+            readings: Comms read elsewhere as soon as an event arrived.
+        """
+        chunks, self._chunks = self._chunks, []
+        self.table.apply(chunks, complete_until_ns, readings)
+
+    def _drop(self, socket: str, error: MalformedMessage) -> None:
+        self.malformed[socket] += 1
+        self._complain(socket, error)

@@ -1,0 +1,611 @@
+"""Who lives, under which comm and uid; the way from events to tallies.
+
+Events say which process forked, exec'd or ended, not what it was called. A child has its parent's comm and uid
+until it changes them; UID and COMM events tell of changes; after an exec the comm is open (see names.py) until
+the process's exit record or /proc tells it.
+
+Nothing here raises on an event that does not fit: netlink loses messages, and then any order is possible.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from exporter.comm import UNKNOWN
+from exporter.kernel.cn_proc import (
+    PROC_EVENT_COMM,
+    PROC_EVENT_COREDUMP,
+    PROC_EVENT_EXEC,
+    PROC_EVENT_EXIT,
+    PROC_EVENT_FORK,
+    PROC_EVENT_GID,
+    PROC_EVENT_NONE,
+    PROC_EVENT_PTRACE,
+    PROC_EVENT_SID,
+    PROC_EVENT_UID,
+    ProcEvent,
+    decode_comm,
+    iter_proc_events,
+)
+from exporter.kernel.procfs import ProcessInfo
+from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
+from exporter.names import OpenCell, OpenName, OpenNames, Reading
+from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
+
+_KTHREADD = 2
+
+# The third item of a process: how its cell is to be understood.
+_SETTLED = 0  # its cell
+_OPEN = -1  # an OpenCell: name not known yet
+_STRANGER = -2  # another name than its cell's, nothing counted under it yet; uid as the cell's
+_PARENT_OF_STRANGERS = -3  # its cell; children do not inherit its name (kthreadd)
+# > 0: it exec'd at that time (ns), which is not counted yet; uid as the cell's
+
+Process = tuple[Cell, int, int]
+"""(cell, start in ns of CLOCK_MONOTONIC or 0 if not known, one of the above)"""
+
+Readings = dict[tuple[int, int], tuple[bytes, int]]
+"""(tgid, timestamp_ns of its EXEC or FORK) -> (comm in /proc, when it had been read)"""
+
+
+class EventCounts:
+    """How many events of each kind were handled."""
+
+    __slots__ = (
+        "comm", "coredump", "exec", "exit", "fork", "gid", "ptrace", "sid", "thread_exit", "thread_fork", "uid",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        for kind in self.__slots__:
+            setattr(self, kind, 0)
+
+    def snapshot(self) -> dict[str, int]:
+        """Copy them, by the value of the label `event`."""
+        return {kind: getattr(self, kind) for kind in self.__slots__}
+
+    fork: int
+    exec: int
+    exit: int
+    thread_fork: int
+    thread_exit: int
+    uid: int
+    gid: int
+    sid: int
+    ptrace: int
+    comm: int
+    coredump: int
+
+
+class ProcessTable:
+    """The processes that live.
+
+    Args:
+        tallies: Where events are counted.
+        read_comm: Looks a live process's comm up in /proc; None if it is gone.
+        now_ns: CLOCK_MONOTONIC, to say when read_comm had answered.
+        records_end_processes: Exit records come and mark the last thread of a process (AGROUP). Without, the
+            threads are followed, and the last EXIT of a process is its end.
+
+    Attributes:
+        events: How many were handled.
+        unknown_events: Events of a kind that this release does not know.
+        unknown_lifetimes: Processes that ended and whose start nobody knew.
+        lost_ends: Processes taken off because they were gone although nothing told of their end.
+    """
+
+    def __init__(
+        self,
+        tallies: Tallies,
+        read_comm: Callable[[int], bytes | None],
+        now_ns: Callable[[], int],
+        *,
+        records_end_processes: bool,
+    ) -> None:
+        self._tallies = tallies
+        self._read_comm = read_comm
+        self._now_ns = now_ns
+        self._follow_threads = not records_end_processes
+        self.events = EventCounts()
+        self.unknown_events = 0
+        self.unknown_lifetimes = 0
+        self.lost_ends = 0
+
+        self._processes: dict[int, Process] = {}
+        # Threads besides the leader, of processes that have any. Kept only while threads are followed.
+        self._threads: dict[int, set[int]] = {}
+        # Processes whose leader has exited while other threads live on, with the leader's record.
+        self._leaderless: dict[int, Record | None] = {}
+        # Exit records whose EXIT has not come yet: it can take seconds, as the memory is freed in between.
+        self._records: dict[int, Record] = {}
+        # Further records of a pid that has one waiting already: the n-th EXIT of a pid takes the n-th record.
+        self._later_records: dict[int, deque[Record]] = {}
+        self._open_names = OpenNames(tallies, self._settle)
+        self._readings: Readings = {}
+        # Processes that want a look into /proc after this batch.
+        self._unread: list[int] = []
+        # Processes taken from /proc, and when: events that are older than that came before what was read.
+        self._adopted: dict[int, int] = {}
+        self._adopted_zombies: set[int] = set()
+
+    # -- records and readings come first ------------------------------------------------------------------------
+
+    def add_records(self, records: Sequence[Record]) -> None:
+        """Take exit records in; each waits for the EXIT event of its thread."""
+        waiting = self._records
+        arrived = {record[0]: record for record in records}
+        if len(arrived) == len(records) and waiting.keys().isdisjoint(arrived):
+            waiting.update(arrived)
+            return
+        for record in records:
+            if waiting.setdefault(record[0], record) is not record:
+                self._later_records.setdefault(record[0], deque()).append(record)
+
+    def _take_record(self, pid: int) -> Record | None:
+        record = self._records.pop(pid, None)
+        later = self._later_records.get(pid)
+        if later:
+            self._records[pid] = later.popleft()
+            if not later:
+                del self._later_records[pid]
+        return record
+
+    # -- the hot path -------------------------------------------------------------------------------------------
+
+    def apply(  # noqa: PLR0912, PLR0915 - one loop without calls for the events that make up a storm
+        self, chunks: Sequence[bytes], complete_until_ns: int, readings: Readings | None = None
+    ) -> None:
+        """Handle one drain of the connector.
+
+        Args:
+            chunks: Datagrams end to end, in the order of their arrival.
+            complete_until_ns: All that happened before is in this batch or an earlier one (CLOCK_MONOTONIC).
+            readings: Comms that were read as soon as an event arrived elsewhere.
+        """
+        if self._adopted:
+            self._doubt(chunks, complete_until_ns)
+        self._readings = readings if readings is not None else {}
+        cell_of_record = self._tallies.cell_of_record
+        processes = self._processes
+        get = processes.get
+        pop = processes.pop
+        records = self._records
+        pop_record = records.pop
+        later_records = self._later_records
+        leaderless = self._leaderless
+        threads = self._threads
+        unread = self._unread.append
+        forks = execs = exits = thread_exits = 0
+        for chunk in chunks:
+            for event in iter_proc_events(chunk):
+                what, timestamp_ns, pid, tgid, third, fourth, _, _ = event
+                if what == PROC_EVENT_FORK:
+                    # pid and tgid are the parent's; third and fourth the child's.
+                    if third != fourth:
+                        self._thread_fork(third, fourth)
+                        continue
+                    forks += 1
+                    parent = get(tgid)
+                    if parent is not None and parent[2] == _SETTLED and pid == tgid:
+                        cell = parent[0]
+                        cell.forks += 1
+                        processes[third] = (cell, timestamp_ns, _SETTLED)
+                    else:
+                        self._fork(pid, tgid, third, timestamp_ns)
+                elif what == PROC_EVENT_EXIT:
+                    if pid != tgid:
+                        thread_exits += 1
+                        if not later_records and not self._follow_threads:
+                            record = pop_record(pid, None)
+                            if record is None or not record[2] & AGROUP:
+                                continue
+                        else:
+                            record = self._take_record(pid)
+                        self._thread_exit(pid, tgid, third, timestamp_ns, record)
+                        continue
+                    exits += 1
+                    record = pop_record(pid, None) if not later_records else self._take_record(pid)
+                    process = pop(pid, None)
+                    if process is not None:
+                        cell, start_ns, state = process
+                        # The two ways that nearly all processes go, written out; _leader_exit has the others.
+                        if record is not None:
+                            if record[2] & AGROUP and state >= 0 and start_ns and pid not in leaderless:
+                                _, _, _, cpu_ns, comm_uid, max_rss_kib, _ = record
+                                cell = cell_of_record(comm_uid)
+                                if state:
+                                    cell.execs += 1
+                                status = third & ~0x80
+                                cell.exits[status] = cell.exits.get(status, 0) + 1
+                                lifetime_ns = timestamp_ns - start_ns
+                                histogram = cell.lifetime_ns
+                                histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
+                                histogram[-1] += lifetime_ns
+                                histogram = cell.cpu_ns
+                                histogram[bisect_left(CPU_NS, cpu_ns)] += 1
+                                histogram[-1] += cpu_ns
+                                histogram = cell.max_rss_kib
+                                histogram[bisect_left(MAX_RSS_KIB, max_rss_kib)] += 1
+                                histogram[-1] += max_rss_kib
+                                continue
+                        elif state == _SETTLED and start_ns and pid not in threads:
+                            status = third & ~0x80
+                            cell.exits[status] = cell.exits.get(status, 0) + 1
+                            lifetime_ns = timestamp_ns - start_ns
+                            histogram = cell.lifetime_ns
+                            histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
+                            histogram[-1] += lifetime_ns
+                            continue
+                        processes[pid] = process
+                    self._leader_exit(pid, third, timestamp_ns, record)
+                elif what == PROC_EVENT_EXEC:
+                    execs += 1
+                    process = get(tgid)
+                    if (
+                        process is not None
+                        and process[2] == _SETTLED
+                        and tgid not in leaderless
+                        and tgid not in threads
+                    ):
+                        processes[tgid] = (process[0], process[1], timestamp_ns)
+                        unread(tgid)
+                    else:
+                        self._exec(tgid, timestamp_ns)
+                else:
+                    self._rare(event)
+        counts = self.events
+        counts.fork += forks
+        counts.exec += execs
+        counts.exit += exits
+        counts.thread_exit += thread_exits
+        self._end_batch(complete_until_ns)
+
+    # -- forks --------------------------------------------------------------------------------------------------
+
+    def _thread_fork(self, child_pid: int, child_tgid: int) -> None:
+        # The event's parent is the process's own parent, not the thread's creator: the child tells its process.
+        self.events.thread_fork += 1
+        if self._follow_threads:
+            self._threads.setdefault(child_tgid, set()).add(child_pid)
+
+    def _fork(self, parent_pid: int, parent_tgid: int, child_tgid: int, timestamp_ns: int) -> None:
+        parent = self._processes.get(parent_tgid)
+        if parent is None:
+            # Its own FORK was lost, and no scan has found it yet.
+            cell = self._tallies.cell(None, None)
+            cell.forks += 1
+            self._processes[child_tgid] = (cell, timestamp_ns, _SETTLED)
+            return
+        if parent[2] > 0 or parent[2] == _STRANGER:
+            parent = self._open(parent_tgid, parent)
+        cell, _, state = parent
+        cell.forks += 1
+        if parent_pid != parent_tgid or state == _PARENT_OF_STRANGERS:
+            # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
+            self._processes[child_tgid] = (cell, timestamp_ns, _STRANGER)
+            self._unread.append(child_tgid)
+            return
+        if isinstance(cell, OpenCell):
+            cell.open_name.carriers.add(child_tgid)
+        self._processes[child_tgid] = (cell, timestamp_ns, state)
+
+    # -- execs and renames --------------------------------------------------------------------------------------
+
+    def _exec(self, tgid: int, timestamp_ns: int) -> None:
+        # An exec from another thread than the leader: that thread is the leader now, all others are gone.
+        self._leaderless.pop(tgid, None)
+        self._threads.pop(tgid, None)
+        process = self._processes.get(tgid)
+        if process is None:
+            self._processes[tgid] = (self._tallies.cell(None, None), 0, timestamp_ns)
+            self._unread.append(tgid)
+            return
+        cell, start_ns, state = process
+        if state > 0:
+            cell, start_ns, state = self._open(tgid, process)
+        if not isinstance(cell, OpenCell):
+            self._processes[tgid] = (cell, start_ns, timestamp_ns)
+            self._unread.append(tgid)
+            return
+        successor = self._new_name(tgid, cell.uid, start_ns)
+        successor.cell(cell.uid).execs += 1
+        self._leave(cell.open_name, tgid, timestamp_ns, successor)
+        self._unread.append(tgid)
+
+    def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
+        process = self._processes.get(tgid)
+        if process is None:
+            self._processes[tgid] = (self._tallies.cell(comm, None), 0, _SETTLED)
+            return
+        if process[2] > 0:
+            process = self._open(tgid, process)
+        cell, start_ns, state = process
+        self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, _SETTLED)
+        if isinstance(cell, OpenCell):
+            self._leave(cell.open_name, tgid, timestamp_ns, comm)
+        elif state == _PARENT_OF_STRANGERS:
+            self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, state)
+
+    # -- names that are not known yet ---------------------------------------------------------------------------
+
+    def _new_name(self, tgid: int, uid: int | None, start_ns: int) -> OpenName:
+        name = self._open_names.new(tgid)
+        self._processes[tgid] = (name.cell(uid), start_ns, _OPEN)
+        return name
+
+    def _open(self, tgid: int, process: Process) -> Process:
+        """Give a process that exec'd, or a stranger, a name of its own to count under."""
+        cell, start_ns, state = process
+        name = self._new_name(tgid, cell.uid, start_ns)
+        if state > 0:
+            name.cell(cell.uid).execs += 1
+        read = self._readings.pop((tgid, state if state > 0 else start_ns), None)
+        if read is not None:
+            name.reading = Reading(tgid, *read)
+        return self._processes[tgid]
+
+    def _leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> None:
+        another = self._open_names.leave(name, tgid, timestamp_ns, successor)
+        if another is not None:
+            self._unread.append(another)
+
+    def _settle(self, tgid: int, name: OpenName, comm: bytes | None) -> None:
+        process = self._processes.get(tgid)
+        # After a loss the pid can be another process's by now.
+        if process is not None and isinstance(process[0], OpenCell) and process[0].open_name is name:
+            self._processes[tgid] = (self._tallies.cell(comm, process[0].uid), process[1], _SETTLED)
+
+    def _end_batch(self, complete_until_ns: int) -> None:
+        self._open_names.end_batch(complete_until_ns, self._processes.__contains__)
+        if self._adopted_zombies:
+            self._drop_adopted_zombies()
+        unread, self._unread = self._unread, []
+        for tgid in unread:
+            process = self._processes.get(tgid)
+            if process is None:
+                continue
+            if process[2] > 0 or process[2] == _STRANGER:
+                process = self._open(tgid, process)
+            cell = process[0]
+            if isinstance(cell, OpenCell) and cell.open_name.reading is None:
+                comm = self._read_comm(tgid)
+                if comm is None:
+                    # Its EXIT is on the way, or it is hidden: look again.
+                    self._unread.append(tgid)
+                else:
+                    cell.open_name.reading = Reading(tgid, comm, self._now_ns())
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def _leader_exit(self, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
+        """The EXIT of a thread-group leader: its process's end, unless other threads live on."""
+        if record is not None and not self._follow_threads:
+            lives_on = not record[2] & AGROUP
+        else:
+            # Where records mark the end, having none means that it was lost: this EXIT is taken for the end.
+            lives_on = bool(self._threads.get(tgid))
+        if lives_on:
+            self._leaderless[tgid] = record
+        else:
+            self._end(tgid, status, timestamp_ns, record, record)
+
+    def _thread_exit(self, pid: int, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
+        """The EXIT of another thread: its process's end, if it is the last one."""
+        if self._follow_threads:
+            threads = self._threads.get(tgid)
+            if threads is None:
+                return
+            threads.discard(pid)
+            if threads:
+                return
+            del self._threads[tgid]
+            if tgid not in self._leaderless:
+                return
+        elif record is None or not record[2] & AGROUP:
+            return
+        # The process has its leader's name, which the leader's record tells; the last record tells what it used.
+        self._end(tgid, status, timestamp_ns, self._leaderless.get(tgid), record)
+
+    def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
+        """Count the end of a process and forget it.
+
+        Args:
+            tgid: The process.
+            status: Wait status of its last thread.
+            timestamp_ns: When it ended.
+            leader: The record of its leader, if there is one.
+            last: The record of its last thread, if there is one.
+        """
+        self._leaderless.pop(tgid, None)
+        self._threads.pop(tgid, None)
+        process = self._processes.get(tgid)
+        if process is not None and leader is None and (process[2] > 0 or process[2] == _STRANGER):
+            process = self._name_at_end(process, timestamp_ns, tgid)
+        self._processes.pop(tgid, None)
+        tallies = self._tallies
+        start_ns = 0
+        if process is not None:
+            cell, start_ns, state = process
+            if leader is not None:
+                cell = tallies.cell_of_record(leader[4])
+                if state > 0:
+                    cell.execs += 1
+        elif leader is not None:
+            cell = tallies.cell_of_record(leader[4])
+        else:
+            # A thread's comm need not be its process's.
+            cell = tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
+        status &= ~0x80
+        cell.exits[status] = cell.exits.get(status, 0) + 1
+        if start_ns:
+            observe(cell.lifetime_ns, LIFETIME_NS, timestamp_ns - start_ns)
+        elif last is not None:
+            observe(cell.lifetime_ns, LIFETIME_NS, last[6] * 1000)
+        else:
+            self.unknown_lifetimes += 1
+        if last is not None:
+            observe(cell.cpu_ns, CPU_NS, last[3])
+            observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
+        if process is not None and isinstance(process[0], OpenCell):
+            recorded = None if leader is None else decode_comm_uid(leader[4])[0]
+            self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded)
+
+    def _name_at_end(self, process: Process, timestamp_ns: int, tgid: int) -> Process:
+        """Name a process that ends, having exec'd or being a stranger, and left no record."""
+        cell, start_ns, state = process
+        key = (tgid, state if state > 0 else start_ns)
+        read = self._readings.get(key)
+        if read is None or timestamp_ns <= read[1]:
+            return self._open(tgid, process)
+        # What OpenNames.bury would find too, without a name to open and bury for each process of a storm.
+        del self._readings[key]
+        cell = self._tallies.cell(read[0], cell.uid)
+        if state > 0:
+            cell.execs += 1
+        return (cell, start_ns, _SETTLED)
+
+    # -- everything that is rare --------------------------------------------------------------------------------
+
+    def _rare(self, event: ProcEvent) -> None:
+        what, timestamp_ns, pid, tgid, third, *_ = event
+        if what == PROC_EVENT_NONE:
+            # An acknowledgement, ours or another listener's.
+            return
+        counts = self.events
+        if what == PROC_EVENT_COMM:
+            counts.comm += 1
+            if pid == tgid:
+                self._rename(tgid, decode_comm(event), timestamp_ns)
+        elif what == PROC_EVENT_UID:
+            counts.uid += 1
+            self._change_uid(pid, tgid, third)
+        elif what == PROC_EVENT_GID:
+            counts.gid += 1
+        elif what == PROC_EVENT_SID:
+            counts.sid += 1
+        elif what == PROC_EVENT_PTRACE:
+            counts.ptrace += 1
+            if third != 0:
+                self._cell_to_count(tgid).ptrace_attaches += 1
+        elif what == PROC_EVENT_COREDUMP:
+            counts.coredump += 1
+            self._cell_to_count(tgid).coredumps += 1
+        else:
+            self.unknown_events += 1
+
+    def _cell_to_count(self, tgid: int) -> Cell:
+        process = self._processes.get(tgid)
+        if process is None:
+            return self._tallies.cell(None, None)
+        if process[2] > 0 or process[2] == _STRANGER:
+            process = self._open(tgid, process)
+        return process[0]
+
+    def _change_uid(self, pid: int, tgid: int, ruid: int) -> None:
+        cell = self._cell_to_count(tgid)
+        if isinstance(cell, OpenCell):
+            changed: Cell = cell.open_name.cell(ruid)
+        else:
+            changed = self._tallies.sibling(cell, ruid)
+        changed.uid_changes += 1
+        process = self._processes.get(tgid)
+        if pid == tgid and process is not None:
+            self._processes[tgid] = (changed, process[1], process[2])
+
+    # -- what /proc knows of processes that nobody told of ------------------------------------------------------
+
+    def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
+        """Take over what /proc says of a process, if the events have not said it.
+
+        Args:
+            tgid: The process.
+            info: What was read.
+            start_ns: When it started, in CLOCK_MONOTONIC.
+            read_ns: When it had been read. Older events that are still to come make it doubtful.
+        """
+        known = self._processes.get(tgid)
+        if known is not None and (known[2] != _SETTLED or known[0] is self._tallies.cell(info.comm, info.uid)):
+            return
+        state = _PARENT_OF_STRANGERS if tgid == _KTHREADD else _SETTLED
+        start_ns = known[1] if known is not None and known[1] else max(1, start_ns)
+        self._processes[tgid] = (self._tallies.cell(info.comm, info.uid), start_ns, state)
+        if self._follow_threads and info.threads:
+            self._threads[tgid] = set(info.threads)
+        if info.zombie:
+            if info.threads:
+                self._leaderless.setdefault(tgid, None)
+            else:
+                self._adopted_zombies.add(tgid)
+        self._adopted[tgid] = read_ns
+
+    def _doubt(self, chunks: Iterable[bytes], complete_until_ns: int) -> None:
+        """What was read of a process is not what it was before an older event that changed it."""
+        adopted = self._adopted
+        for chunk in chunks:
+            for what, timestamp_ns, pid, tgid, *_ in iter_proc_events(chunk):
+                if pid != tgid or timestamp_ns > adopted.get(tgid, 0):
+                    continue
+                process = self._processes.get(tgid)
+                if process is None or isinstance(process[0], OpenCell):
+                    continue
+                cell, start_ns, _ = process
+                if what in (PROC_EVENT_EXEC, PROC_EVENT_COMM):
+                    self._processes[tgid] = (cell, start_ns, _STRANGER)
+                    self._unread.append(tgid)
+                elif what == PROC_EVENT_UID:
+                    self._processes[tgid] = (self._tallies.sibling(cell, None), start_ns, process[2])
+        self._adopted = {tgid: read_ns for tgid, read_ns in adopted.items() if read_ns >= complete_until_ns}
+
+    def _drop_adopted_zombies(self) -> None:
+        # Whose EXIT was before the subscription; that of the others was in this batch.
+        for tgid in self._adopted_zombies - self._adopted.keys():
+            self._processes.pop(tgid, None)
+        self._adopted_zombies &= self._adopted.keys()
+
+    def waiting_pids(self) -> list[int]:
+        """The pids of exit records that wait for their EXIT."""
+        return list(self._records)
+
+    def forget(self, alive: Iterable[int], listed_ns: int, lost_records: Iterable[int]) -> None:
+        """After a loss, take off what is gone although nothing told of it.
+
+        Args:
+            alive: The processes that /proc listed.
+            listed_ns: When. Everything older than that has been applied since.
+            lost_records: Pids that had a record waiting at that time, and that do not exist.
+        """
+        gone = self._processes.keys() - set(alive)
+        for pid in lost_records:
+            if pid in self._records:
+                self._take_record(pid)
+        for tgid in gone:
+            cell, start_ns, _ = self._processes[tgid]
+            if start_ns < listed_ns:
+                del self._processes[tgid]
+                self._leaderless.pop(tgid, None)
+                self._threads.pop(tgid, None)
+                self.lost_ends += 1
+                if isinstance(cell, OpenCell):
+                    self._open_names.drop(cell.open_name, tgid)
+
+    def lose_track(self) -> None:
+        """Messages were lost: what was read of names that are still open may be of another exec."""
+        self._open_names.resolve_all_unknown()
+
+    # -- what it tells ------------------------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        """Something becomes known by another batch, even an empty one."""
+        return bool(self._open_names)
+
+    def live(self) -> dict[str, int]:
+        """Count live processes by comm."""
+        live: dict[str, int] = {}
+        for cell, _, state in self._processes.values():
+            comm = UNKNOWN if state == _STRANGER else cell.program.comm
+            live[comm] = live.get(comm, 0) + 1
+        return live
+
+    def pending(self) -> dict[str, int]:
+        """Count the events that will be counted under a comm as soon as it is known, by kind."""
+        return self._open_names.pending()

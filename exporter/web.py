@@ -1,0 +1,85 @@
+"""HTTP: the metrics, a landing page, and whether the exporter is well."""
+
+import asyncio
+import html
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+
+from aiohttp import web
+
+from exporter import __version__
+
+Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
+"""Accept header -> (Content-Type, body in pieces)"""
+
+# Half the time of zlib's default for a tenth more bytes.
+_GZIP_LEVEL = 3
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Tell whether an Accept-Encoding header allows gzip (RFC 9110: q=0 forbids it)."""
+    for item in accept_encoding.split(","):
+        name, _, parameters = item.partition(";")
+        if name.strip().lower() == "gzip":
+            return parameters.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
+
+
+def make_app(telemetry_path: str, pieces: Pieces, not_ready: Callable[[], str | None]) -> web.Application:
+    """Build the application.
+
+    Args:
+        telemetry_path: Path of the metrics.
+        pieces: Renders a scrape.
+        not_ready: What the exporter still waits for, or None when its numbers can be trusted.
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        content_type, parts = await pieces(request.headers.get("Accept", ""))
+        zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if zipped else None
+        body = bytearray()
+        for part in parts:
+            body += part if compressor is None else compressor.compress(part)
+            # Counting goes on between the pieces of a large exposition.
+            await asyncio.sleep(0)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if compressor is not None:
+            body += compressor.flush()
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=bytes(body), headers=headers)
+
+    async def landing_page(_: web.Request) -> web.Response:
+        return web.Response(text=_LANDING_PAGE.format(path=html.escape(telemetry_path)), content_type="text/html")
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response(text="Healthy\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        reason = not_ready()
+        if reason is not None:
+            return web.Response(status=503, text=f"Not ready: {reason}\n")
+        return web.Response(text="Ready\n")
+
+    app = web.Application()
+    app.router.add_get("/", landing_page)
+    app.router.add_get(telemetry_path, metrics)
+    app.router.add_get("/-/healthy", healthy)
+    app.router.add_get("/-/ready", ready)
+    return app
+
+
+_LANDING_PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>proc-connector-exporter</title></head>
+<body>
+<h1>proc-connector-exporter</h1>
+<p>Every fork, exec, exit and non-zero exit of this host. Version {__version__}.</p>
+<ul>
+<li><a href="{{path}}">Metrics</a></li>
+<li><a href="/-/ready">Ready</a></li>
+<li><a href="/-/healthy">Healthy</a></li>
+</ul>
+</body>
+</html>
+"""

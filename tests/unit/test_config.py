@@ -1,0 +1,139 @@
+"""exporter/config.py: flags and variables."""
+
+import dataclasses
+import re
+from typing import NamedTuple
+
+import pytest
+
+from exporter.config import FLAGS, Config, Flag, ListenAddress, parse_args, parse_listen_address
+from exporter.errors import ConfigError
+
+PREFIX = "PROC_CONNECTOR_EXPORTER_"
+
+
+class Setting(NamedTuple):
+    """One flag, two values for it, and what the first becomes."""
+
+    flag: str
+    variable: str
+    value: str
+    other: str
+    field: str
+    parsed: object
+
+
+SETTINGS = [
+    Setting(
+        "--web.listen-address", "WEB_LISTEN_ADDRESS", "[::1]:9", "127.0.0.1:80",
+        "listen_address", ListenAddress("::1", 9),
+    ),
+    Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
+    Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
+    Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
+    Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
+    Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),
+]  # fmt: skip
+BY_FLAG = {flag.name: flag for flag in FLAGS}
+
+
+def test_every_flag_is_tested_here() -> None:
+    assert [setting.flag for setting in SETTINGS] == list(BY_FLAG)
+    assert {setting.field for setting in SETTINGS} == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    assert parse_args([], {}) == Config(
+        listen_address=ListenAddress(None, 10061),
+        telemetry_path="/metrics",
+        attribution="auto",
+        procfs_path="/proc",
+        log_level="info",
+        log_format="logfmt",
+    )
+    assert parse_args([], {}) == Config()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=[setting.flag for setting in SETTINGS])
+def test_a_setting_comes_from_its_flag_or_its_variable_and_the_flag_wins(setting: Setting) -> None:
+    flag, variable, value, other, field, parsed = setting
+    variable = PREFIX + variable
+    expected = dataclasses.replace(Config(), **{field: parsed})  # type: ignore[arg-type]
+    assert expected != Config()
+    assert parse_args([f"{flag}={value}"], {}) == expected
+    assert parse_args([flag, value], {}) == expected
+    assert parse_args([], {variable: value}) == expected
+    assert parse_args([flag, value], {variable: other}) == expected
+    assert BY_FLAG[flag].variable == variable
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":10061", ListenAddress(None, 10061)),
+        ("localhost:0", ListenAddress("localhost", 0)),
+        ("0.0.0.0:65535", ListenAddress("0.0.0.0", 65535)),
+        ("[::]:80", ListenAddress("::", 80)),
+    ],
+)
+def test_a_listen_address_is_read_and_written_in_the_same_way(text: str, address: ListenAddress) -> None:
+    assert parse_listen_address(text) == address
+    assert str(address) == text
+
+
+BAD_VALUES = [
+    *(
+        ("--web.listen-address", text)
+        for text in (
+            "", "localhost", "10061", "localhost:", ":http", ":65536", ":-1", ":+1", ": 80",
+            ":8_0", ":٣", ":" + "9" * 5000,
+            "::1:80", "[::1:80", "::1]:80",
+        )
+    ),
+    *(
+        ("--web.telemetry-path", text)
+        for text in ("", "/", "metrics", "/-/ready", "/-/anything", "/{name}", "/a?b", "/a#b", "/a}")
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "value"), BAD_VALUES, ids=[f"{flag} {value:.10}" for flag, value in BAD_VALUES])
+def test_an_impossible_value_is_refused_by_a_text_that_names_its_flag(flag: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(flag)}"):
+        parse_args([f"{flag}={value}"], {})
+    with pytest.raises(ConfigError, match=f"^{re.escape(flag)}"):
+        parse_args([], {BY_FLAG[flag].variable: value})
+
+
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.choices], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("value", ["", "bogus", "INFO"])
+def test_a_choice_that_does_not_exist_is_refused(
+    flag: Flag, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag.variable} must be one of {', '.join(flag.choices or ())}, got"):
+        parse_args([], {flag.variable: value})
+    with pytest.raises(SystemExit) as stop:
+        parse_args([f"{flag.name}={value}"], {})
+    assert stop.value.code == 2
+    assert flag.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--web.listen-addres=:1"], ["--bogus"], ["word"], ["--log.level"]])
+def test_an_unknown_flag_stops_the_program_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_args(argv, {})
+    assert stop.value.code == 2
+    assert argv[0].partition("=")[0] in capsys.readouterr().err
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_args(["--help"], {})
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert [flag.name for flag in FLAGS if flag.name not in text] == []
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().log_level = "debug"  # type: ignore[misc]

@@ -1,0 +1,237 @@
+"""exporter/kernel/procfs.py against a tree of files like /proc's."""
+
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import MalformedMessage, SetupError
+from exporter.kernel.procfs import ProcessInfo, Procfs, Stat, parse_stat, parse_status_uid
+
+# Fields 4 to 52 of proc(5)'s /proc/PID/stat; num_threads is field 20, starttime field 22.
+BEFORE_THREADS = b"1 10 10 0 -1 4194560 1 2 3 4 5 6 7 8 20 0"
+AFTER_STARTTIME = b"2306048 194 18446744073709551615 1 1 0 0 0 0 0 4096 0 1 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
+STATUS = (
+    b"Name:\t%s\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t10\nPid:\t10\n"
+    b"Uid:\t1000\t0\t1002\t1003\nGid:\t44\t44\t44\t44\nThreads:\t1\n"
+)
+
+
+def stat_text(comm: bytes, *, state: bytes = b"S", num_threads: int = 1, starttime: int = 123_456) -> bytes:
+    return b"10 (%s) %s %s %d 0 %d %s\n" % (
+        comm, state, BEFORE_THREADS, num_threads, starttime, AFTER_STARTTIME,
+    )  # fmt: skip
+
+
+def add_process(
+    root: Path, tgid: int, comm: bytes, *, state: bytes = b"S", threads: tuple[int, ...] = (), starttime: int = 7
+) -> Path:
+    directory = root / str(tgid)
+    directory.mkdir()
+    (directory / "comm").write_bytes(comm + b"\n")
+    (directory / "stat").write_bytes(
+        stat_text(comm, state=state, num_threads=1 + len(threads), starttime=starttime)
+    )
+    (directory / "status").write_bytes(STATUS % comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n"))
+    for tid in (tgid, *threads):
+        (directory / "task" / str(tid)).mkdir(parents=True)
+    return directory
+
+
+COMMS = {
+    "plain": b"bash",
+    "empty": b"",
+    "15 bytes": b"fifteen bytes!!",
+    "brackets": b"(sd-pam)",
+    "a closing bracket": b"a) R 1 1 1 1 1",
+    "an opening bracket": b"a (b",
+    "blanks": b" a b ",
+    "newline": b"a\nUid:\t0\t0",
+    "not UTF-8": b"\xff\xfe",
+    "backslash": b"a\\nb",
+}
+each_comm = pytest.mark.parametrize("comm", COMMS.values(), ids=COMMS)
+
+
+# -- parsing -------------------------------------------------------------------------------------------------
+
+
+@each_comm
+def test_stat_is_parsed_whatever_the_comm_holds(comm: bytes) -> None:
+    text = stat_text(comm, state=b"Z", num_threads=12, starttime=987_654)
+    assert parse_stat(text) == Stat(comm, "Z", 12, 987_654)
+
+
+def test_a_kernel_threads_long_name_is_cut_as_in_events_and_records() -> None:
+    assert parse_stat(stat_text(b"kworker/R-rcu_gp-events")).comm == b"kworker/R-rcu_g"
+
+
+@each_comm
+def test_a_stat_cut_anywhere_before_its_starttime_is_malformed(comm: bytes) -> None:
+    text = stat_text(comm)
+    for length in range(text.index(b" 123456 ") + 2):
+        with pytest.raises(MalformedMessage):
+            parse_stat(text[:length])
+
+
+def test_a_stat_cut_inside_its_starttime_is_malformed_and_not_of_an_earlier_time() -> None:
+    text = stat_text(b"bash", starttime=123_456)
+    for length in range(text.index(b"123456 ") + 1, text.index(b"123456 ") + 6):
+        with pytest.raises(MalformedMessage):
+            parse_stat(text[:length])
+
+
+def test_a_stat_cut_later_still_says_the_same() -> None:
+    text = stat_text(b"bash")
+    enough = text.index(AFTER_STARTTIME) + 1
+    assert {parse_stat(text[:length]) for length in range(enough, len(text) + 1)} == {parse_stat(text)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"10 bash S",
+        b"10 )bash(" + stat_text(b"")[5:],
+        stat_text(b"bash").replace(b" 123456 ", b" soon "),
+        stat_text(b"bash", state=b"\xff"),
+    ],
+    ids=["nothing", "no brackets", "brackets the wrong way round", "a word for a number", "a state of no text"],
+)
+def test_what_does_not_look_like_stat_is_malformed(text: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_stat(text)
+
+
+def test_the_uid_of_a_status_is_the_real_one() -> None:
+    assert parse_status_uid(STATUS % b"bash") == 1000
+
+
+def test_a_name_cannot_forge_a_uid() -> None:
+    # The kernel escapes newline and backslash in Name.
+    assert parse_status_uid(STATUS % b"a\\nUid:\t0\t0") == 1000
+
+
+def test_a_status_cut_anywhere_before_its_uid_is_malformed() -> None:
+    text = STATUS % b"bash"
+    for length in range(text.index(b"1000\t") + 1):
+        with pytest.raises(MalformedMessage):
+            parse_status_uid(text[:length])
+
+
+def test_a_status_cut_inside_its_uid_is_malformed_and_not_of_another_user() -> None:
+    text = STATUS % b"bash"
+    for length in range(text.index(b"1000\t") + 1, text.index(b"1000\t") + 4):
+        with pytest.raises(MalformedMessage):
+            parse_status_uid(text[:length])
+
+
+def test_a_status_cut_later_still_has_the_uid() -> None:
+    text = STATUS % b"bash"
+    enough = text.index(b"1000\t0") + len(b"1000\t0")
+    assert {parse_status_uid(text[:length]) for length in range(enough, len(text) + 1)} == {1000}
+
+
+@pytest.mark.parametrize("text", [b"", b"\nUid:\t", b"\nUid:\tnobody\t0", b"Name:\tUid:\t5\t5\n"])
+def test_a_status_without_uid_is_malformed(text: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_status_uid(text)
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+@each_comm
+def test_a_live_process_is_read(tmp_path: Path, comm: bytes) -> None:
+    add_process(tmp_path, 10, comm, starttime=42)
+    procfs = Procfs(str(tmp_path))
+    assert procfs.read_comm(10) == comm
+    assert procfs.read_process(10) == ProcessInfo(
+        comm=comm, uid=1000, starttime=42, zombie=False, threads=frozenset()
+    )
+
+
+def test_threads_are_those_besides_the_leader(tmp_path: Path) -> None:
+    add_process(tmp_path, 10, b"java", threads=(11, 15))
+    info = Procfs(str(tmp_path)).read_process(10)
+    assert info is not None
+    assert info.threads == {11, 15}
+
+
+def test_a_leader_that_exited_before_its_threads_is_a_zombie_with_threads(tmp_path: Path) -> None:
+    add_process(tmp_path, 10, b"java", state=b"Z", threads=(11,))
+    assert Procfs(str(tmp_path)).read_process(10) == ProcessInfo(
+        b"java", 1000, 7, zombie=True, threads=frozenset({11})
+    )
+
+
+def test_long_names_of_kernel_threads_are_cut_to_15_bytes(tmp_path: Path) -> None:
+    add_process(tmp_path, 10, b"kworker/R-rcu_gp-events")
+    procfs = Procfs(str(tmp_path))
+    info = procfs.read_process(10)
+    assert info is not None
+    assert procfs.read_comm(10) == info.comm == b"kworker/R-rcu_g"
+
+
+def test_a_process_that_is_not_there_is_none(tmp_path: Path) -> None:
+    procfs = Procfs(str(tmp_path))
+    assert (procfs.read_comm(10), procfs.read_process(10), procfs.exists(10)) == (None, None, False)
+
+
+@pytest.mark.parametrize("gone", ["stat", "status"])
+@pytest.mark.parametrize("emptied", [False, True], ids=["removed", "emptied"])
+def test_a_process_that_ends_while_it_is_read_is_none(tmp_path: Path, gone: str, emptied: bool) -> None:
+    path = add_process(tmp_path, 10, b"sh") / gone
+    path.unlink()
+    if emptied:
+        path.touch()
+    assert Procfs(str(tmp_path)).read_process(10) is None
+
+
+def test_a_file_that_opens_but_cannot_be_read_is_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    # A directory stands for a file whose process was reaped after open: read fails.
+    comm = add_process(tmp_path, 10, b"sh") / "comm"
+    comm.unlink()
+    comm.mkdir()
+    procfs = Procfs(str(tmp_path))
+    assert (procfs.read_comm(10), procfs.exists(10)) == (None, False)
+
+
+def test_threads_that_are_gone_when_they_are_listed_are_none(tmp_path: Path) -> None:
+    directory = add_process(tmp_path, 10, b"java", threads=(11,))
+    (directory / "task").rename(tmp_path / "gone")
+    info = Procfs(str(tmp_path)).read_process(10)
+    assert info is not None
+    assert info.threads == frozenset()
+
+
+def test_a_process_with_a_senseless_stat_is_malformed(tmp_path: Path) -> None:
+    (add_process(tmp_path, 10, b"sh") / "stat").write_bytes(b"10 (sh) S 1")
+    with pytest.raises(MalformedMessage):
+        Procfs(str(tmp_path)).read_process(10)
+
+
+def test_only_numbers_are_listed_as_processes(tmp_path: Path) -> None:
+    for name in ("10", "4194303", "self", "sys", "10a", "irq"):
+        (tmp_path / name).mkdir()
+    assert sorted(Procfs(str(tmp_path)).list_processes()) == [10, 4194303]
+
+
+def test_a_process_that_is_there_exists(tmp_path: Path) -> None:
+    add_process(tmp_path, 10, b"sh")
+    assert Procfs(str(tmp_path)).exists(10)
+
+
+@pytest.mark.parametrize("slash", ["", "/", "//"])
+def test_a_proc_file_system_is_one_that_shows_the_reader_itself(tmp_path: Path, slash: str) -> None:
+    add_process(tmp_path, 10, b"sh")
+    (tmp_path / "self").symlink_to("10")
+    procfs = Procfs(str(tmp_path) + slash)
+    procfs.check()
+    assert procfs.read_comm(10) == b"sh"
+
+
+@pytest.mark.parametrize("root", ["", "missing"])
+def test_what_is_no_proc_file_system_says_what_to_do(tmp_path: Path, root: str) -> None:
+    with pytest.raises(SetupError, match=r"is not a proc file system: .* --path\.procfs") as error:
+        Procfs(str(tmp_path / root)).check()
+    assert str(tmp_path / root) in str(error.value)
