@@ -12,9 +12,8 @@ import platform
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from itertools import accumulate, chain
-from operator import attrgetter
-from typing import NamedTuple, TypeVar
+from itertools import accumulate, chain, islice
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -33,7 +32,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
-from exporter.comm import escape_label_value
+from exporter.comm import UNKNOWN, escape_label_value
 from exporter.tally import (
     CPU_SECONDS,
     DRAIN_SECONDS,
@@ -43,8 +42,6 @@ from exporter.tally import (
     Histogram,
     ProgramCounts,
 )
-
-_Row = TypeVar("_Row")
 
 
 class MetricSpec(NamedTuple):
@@ -198,7 +195,7 @@ _BYTES_PER_KIB = 1024
 class TallySnapshot(NamedTuple):
     """Everything that is counted per program, at one moment."""
 
-    cells: list[CellCounts]
+    cells: CellCounts
     programs: list[ProgramCounts]
     live: dict[str, int]
     records: bool
@@ -253,16 +250,16 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     """Return what render writes, as the library's objects."""
     for spec, field in _CELL_FIELDS:
         family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
-        for cell in snapshot.cells:
-            if value := getattr(cell, field):
-                family.add_metric([cell.comm, cell.uid], value)
+        for key, value in zip(snapshot.cells.keys, getattr(snapshot.cells, field), strict=True):
+            if value:
+                family.add_metric(_program_labels(key), value)
         yield family
     for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
         family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
-        for cell in snapshot.cells:
-            for status, value in cell.exits.items():
+        for key, exits in zip(snapshot.cells.keys, snapshot.cells.exits, strict=True):
+            for status, value in exits.items():
                 if status >= lowest:
-                    family.add_metric([cell.comm, cell.uid, *exit_labels(status)], value)
+                    family.add_metric([*_program_labels(key), *exit_labels(status)], value)
         yield family
     for spec, bounds, rows in _histograms(snapshot):
         histograms = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
@@ -273,6 +270,11 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     for comm, value in snapshot.live.items():
         gauge.add_metric([comm], value)
     yield gauge
+
+
+def _program_labels(key: tuple[str, int | None]) -> list[str]:
+    comm, uid = key
+    return [comm, UNKNOWN if uid is None else str(uid)]
 
 
 def _cumulative(histogram: Histogram, bounds: tuple[float, ...]) -> list[tuple[str, float]]:
@@ -293,33 +295,28 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
     cells = snapshot.cells
     for spec, field in _CELL_FIELDS:
         yield _head(spec, openmetrics=openmetrics)
-        value_of = attrgetter(field)
-        for rows in _slices(cells):
-            yield "".join(
-                [f"{spec.name}{{{cell.labels}}} {value}\n" for cell in rows if (value := value_of(cell))]
-            )
+        start = f"{spec.name}{{"
+        yield from _join(
+            f"{start}{labels}}} {value}\n"
+            for labels, value in zip(cells.labels, getattr(cells, field), strict=True)
+            if value
+        )
     for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
         yield _head(spec, openmetrics=openmetrics)
-        for rows in _slices(cells):
-            yield "".join(
-                [
-                    f"{spec.name}{{{cell.labels}{_exit_tail(status)} {value}\n"
-                    for cell in rows
-                    for status, value in cell.exits.items()
-                    if status >= lowest
-                ]
-            )
+        start = f"{spec.name}{{"
+        yield from _join(
+            f"{start}{labels}{_exit_tail(status)} {value}\n"
+            for labels, exits in zip(cells.labels, cells.exits, strict=True)
+            for status, value in exits.items()
+            if status >= lowest
+        )
     for spec, bounds, programs in _histograms(snapshot):
         yield _head(spec, openmetrics=openmetrics)
         tails = [f',le="{_bound(bound)}"}}' for bound in (*bounds, float("inf"))]
-        for part in _slices(programs, _SLICE // len(tails)):
-            yield "".join([_render_histogram(spec, tails, *row) for row in part])
+        yield from _join((_render_histogram(spec, tails, *row) for row in programs), _SLICE // len(tails))
     yield _head(PROCESSES, openmetrics=openmetrics)
-    yield "".join(
-        [
-            f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n'
-            for comm, value in snapshot.live.items()
-        ]
+    yield from _join(
+        f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n' for comm, value in snapshot.live.items()
     )
 
 
@@ -349,9 +346,9 @@ def _exit_tail(status: int) -> str:
 _SLICE = 4000
 
 
-def _slices(rows: list[_Row], size: int = _SLICE) -> Iterator[list[_Row]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _join(texts: Iterator[str], size: int = _SLICE) -> Iterator[str]:
+    while piece := "".join(islice(texts, size)):
+        yield piece
 
 
 class Status(NamedTuple):
