@@ -47,7 +47,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what does not depend on the machine."""
-        if not self.telemetry_path.startswith("/") or self.telemetry_path == "/":
+        if (
+            not self.telemetry_path.startswith("/")
+            or self.telemetry_path.startswith("//")
+            or self.telemetry_path == "/"
+        ):
             raise ConfigError(
                 f"--web.telemetry-path must begin with / and name a page other than /, got {self.telemetry_path!r}"
             )
@@ -122,25 +126,31 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
     parser = argparse.ArgumentParser(
         prog="proc-connector-exporter",
         description="Prometheus exporter of process life, from the kernel's process connector.",
-        epilog=f"Every flag can be set by a variable too: {FLAGS[0].name} by {FLAGS[0].variable}.",
+        epilog="Every flag can be set by the variable behind it too; the flag wins.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     for flag in FLAGS:
-        default = environment.get(flag.variable, flag.default)
-        if flag.choices is not None and default not in flag.choices:
-            raise ConfigError(f"{flag.variable} must be one of {', '.join(flag.choices)}, got {default!r}")
+        choices = f" One of {', '.join(flag.choices)}." if flag.choices else ""
         parser.add_argument(
             flag.name,
             metavar=flag.metavar,
-            default=default,
             choices=flag.choices,
-            help=f"{flag.help} [{'|'.join(flag.choices)}] " if flag.choices else flag.help,
+            help=f"{flag.help}{choices} [default {flag.default or 'none'}; ${flag.variable}]",
         )
-    values = vars(parser.parse_args(argv))
+    given = vars(parser.parse_args(argv))
+    values: dict[str, str] = {}
+    for flag in FLAGS:
+        name = flag.name.removeprefix("--")
+        value = given[name.replace("-", "_")]
+        if value is None:
+            value = environment.get(flag.variable, flag.default)
+            if flag.choices is not None and value not in flag.choices:
+                raise ConfigError(f"{flag.variable} must be one of {', '.join(flag.choices)}, got {value!r}")
+        values[name] = value
     return Config(
-        listen_address=parse_listen_address(values["web.listen_address"]),
-        telemetry_path=values["web.telemetry_path"],
+        listen_address=parse_listen_address(values["web.listen-address"]),
+        telemetry_path=values["web.telemetry-path"],
         attribution=values["attribution"],
         procfs_path=values["path.procfs"],
         log_level=values["log.level"],

@@ -70,6 +70,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False
+        # Events are taken, but not applied: what they mean is known after a scan.
+        self._holds = True
         self._events = 0
         self._resync: asyncio.Task[None] | None = None
         self.drain_ns = new_histogram(DRAIN_NS)
@@ -79,8 +81,11 @@ class Listener:
     # -- start and stop -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Find the processes that are older than the subscription, then listen."""
-        await self._scan()
+        """Find the processes that are older than the subscription, then listen.
+
+        Exit records that are older than it go: the EXIT that each waits for was before it.
+        """
+        await self._compare()
         if self._early is not None:
             self._loop.add_reader(self._early[0].fileno(), self._guard, self._read_early)
         self._wake_up()
@@ -132,7 +137,9 @@ class Listener:
                 pipeline.take_records(batch)
         # At the bound some of what happened before may still be waiting.
         complete_until_ns = began_ns if batches < _BATCHES_PER_STEP else 0
-        if self._early is None:
+        if self._holds:
+            pass
+        elif self._early is None:
             pipeline.apply(complete_until_ns)
         else:
             names, reader = self._early
@@ -186,7 +193,7 @@ class Listener:
         if drops > self._drops_seen and (self._resync is None or self._resync.done()):
             _LOG.warning("messages lost, comparing with /proc", extra={"lost": drops - self._drops_seen})
             self._drops_seen = drops
-            self._resync = asyncio.ensure_future(self._compare())
+            self._resync = asyncio.ensure_future(self._compare_later())
             self._resync.add_done_callback(self._compared)
         return max(buffer.used_bytes / buffer.limit_bytes for buffer in self._buffers.values())
 
@@ -194,9 +201,14 @@ class Listener:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crash(error)
 
-    async def _compare(self) -> None:
+    async def _compare_later(self) -> None:
         # Give an overload time to pass: while it lasts, every comparison would be out of date when it is done.
         await asyncio.sleep(_RESYNC_PAUSE_SECONDS)
+        await self._compare()
+        self.resyncs += 1
+
+    async def _compare(self) -> None:
+        """Bring the table in line with /proc: what lives in, what is gone out."""
         await self.drain_all()
         self._table.lose_track()
         waiting = self._table.waiting_pids()
@@ -204,12 +216,15 @@ class Listener:
         alive = await self._scan()
         await self.drain_all()
         self._table.forget(alive, listed_ns, [pid for pid in waiting if not self._procfs.exists(pid)])
-        self.resyncs += 1
 
     # -- /proc --------------------------------------------------------------------------------------------------
 
     async def _scan(self) -> list[int]:
-        """Adopt what lives; return the tgids that were listed first of all."""
+        """Adopt what lives; return the tgids that were listed first of all.
+
+        Events wait meanwhile, and until what was read has settled: they tell what of it is doubtful.
+        """
+        self._holds = True
         tgids = self._procfs.list_processes()
         slice_ends_ns = time.monotonic_ns() + _SCAN_SLICE_NS
         for tgid, info in self._iter_processes(tgids):
@@ -218,6 +233,11 @@ class Listener:
             if read_ns > slice_ends_ns:
                 await self.drain_all()
                 slice_ends_ns = time.monotonic_ns() + _SCAN_SLICE_NS
+        settled_ns = time.monotonic_ns() + READING_SETTLES_NS
+        while time.monotonic_ns() <= settled_ns:
+            await asyncio.sleep(_SCAN_SLICE_NS / _NS_PER_SECOND)
+            await self.drain_all()
+        self._holds = False
         await self.drain_all()
         return tgids
 

@@ -82,8 +82,9 @@ class OpenNames:
         self._tallies = tallies
         self._settle = settle
         self._names: set[OpenName] = set()
-        # Names whose last carrier was read as a zombie, by its tgid.
-        self._afterlife: dict[int, OpenName] = {}
+        # Names whose last carrier was read as a zombie, by its tgid: whether it was, and not whoever got its pid
+        # next, is known when all events up to the reading are.
+        self.afterlife: dict[int, OpenName] = {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -129,7 +130,7 @@ class OpenNames:
             successor.depth = name.depth + 1
         return None
 
-    def bury(self, name: OpenName, tgid: int, timestamp_ns: int, recorded: bytes | None) -> None:
+    def bury(self, name: OpenName, tgid: int, timestamp_ns: int, recorded: bytes | None) -> int | None:
         """A process ends under a name that is still open.
 
         Args:
@@ -137,23 +138,33 @@ class OpenNames:
             tgid: The process.
             timestamp_ns: Of its EXIT.
             recorded: The comm in its exit record, if there is one.
+
+        Returns:
+            Another process that carries the name and should be read now, if there is one.
         """
         name.carriers.discard(tgid)
+        self.reuse(tgid)
         if recorded is not None:
             self.resolve(name, recorded)
-            return
-        buried_before = self._afterlife.pop(tgid, None)
-        if buried_before is not None:
-            self.resolve(buried_before, None)
+            return None
         reading = name.reading
-        if reading is None or reading.tgid != tgid:
-            if not name.carriers:
-                self.resolve(name, None)
+        if reading is None and name.carriers:
+            return next(iter(name.carriers))
+        if reading is None:
+            self.resolve(name, None)
+        elif reading.tgid != tgid:
+            pass
         elif timestamp_ns > reading.read_ns:
             self.resolve(name, reading.comm)
         else:
-            # It was read as a zombie, or as whoever got its pid: the rest of the batch tells.
-            self._afterlife[tgid] = name
+            self.afterlife[tgid] = name
+        return None
+
+    def reuse(self, tgid: int) -> None:
+        """A pid was another process's in the meantime: what was read there says nothing."""
+        name = self.afterlife.pop(tgid, None)
+        if name is not None:
+            self.resolve(name, None)
 
     def drop(self, name: OpenName, tgid: int) -> None:
         """A process that carried the name is gone, and nothing told when."""
@@ -181,6 +192,7 @@ class OpenNames:
 
     def resolve_all_unknown(self) -> None:
         """Give all of them up: messages were lost, so a reading can be of an exec that nobody told of."""
+        self.afterlife.clear()
         for name in list(self._names):
             self.resolve(name, None)
 
@@ -191,10 +203,12 @@ class OpenNames:
             complete_until_ns: All events before that have been applied.
             lives: Whether a process with this tgid is known.
         """
-        for tgid, name in self._afterlife.items():
-            reading = name.reading
-            self.resolve(name, None if lives(tgid) or reading is None else reading.comm)
-        self._afterlife.clear()
+        for tgid, name in list(self.afterlife.items()):
+            if lives(tgid) or name.reading is None:
+                self.reuse(tgid)
+            elif name.reading.read_ns < complete_until_ns:
+                del self.afterlife[tgid]
+                self.resolve(name, name.reading.comm)
         settled_ns = complete_until_ns - READING_SETTLES_NS
         for name in [name for name in self._names if name.carriers]:
             if name.reading is not None and name.reading.read_ns < settled_ns:

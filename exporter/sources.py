@@ -39,11 +39,13 @@ def open_sources(attribution: str) -> Iterator[Sources]:
         SetupError: It cannot be had here.
     """
     with ExitStack() as sockets:
-        # The connector first: then every exit record has its EXIT.
-        connector = sockets.enter_context(closing(open_connector()))
+        # First the records: then every EXIT finds its own. Whoever listens drops those that are too old.
         taskstats = _open_taskstats(attribution)
         if taskstats is not None:
-            yield Sources(connector, sockets.enter_context(closing(taskstats)), None)
+            sockets.enter_context(closing(taskstats))
+        connector = sockets.enter_context(closing(open_connector()))
+        if taskstats is not None:
+            yield Sources(connector, taskstats, None)
         else:
             names = sockets.enter_context(closing(open_connector()))
             names.narrow(cn_proc.PROC_EVENT_FORK | cn_proc.PROC_EVENT_EXEC)

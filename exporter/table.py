@@ -29,7 +29,7 @@ from exporter.kernel.cn_proc import (
 )
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
-from exporter.names import OpenCell, OpenName, OpenNames, Reading
+from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
 from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
 
 _KTHREADD = 2
@@ -115,6 +115,8 @@ class ProcessTable:
         self._threads: dict[int, set[int]] = {}
         # Processes whose leader has exited while other threads live on, with the leader's record.
         self._leaderless: dict[int, Record | None] = {}
+        # Leaders whose process has ended before their own EXIT came.
+        self._late_leaders: set[int] = set()
         # Exit records whose EXIT has not come yet: it can take seconds, as the memory is freed in between.
         self._records: dict[int, Record] = {}
         # Further records of a pid that has one waiting already: the n-th EXIT of a pid takes the n-th record.
@@ -125,7 +127,8 @@ class ProcessTable:
         self._unread: list[int] = []
         # Processes taken from /proc, and when: events that are older than that came before what was read.
         self._adopted: dict[int, int] = {}
-        self._adopted_zombies: set[int] = set()
+        # Those of them that have ended already: their EXIT is on its way, was before us, or was lost.
+        self._adopted_zombies: dict[int, tuple[Process, bool]] = {}
 
     # -- records and readings come first ------------------------------------------------------------------------
 
@@ -173,6 +176,7 @@ class ProcessTable:
         later_records = self._later_records
         leaderless = self._leaderless
         threads = self._threads
+        afterlife = self._open_names.afterlife
         unread = self._unread.append
         forks = execs = exits = thread_exits = 0
         for chunk in chunks:
@@ -185,7 +189,7 @@ class ProcessTable:
                         continue
                     forks += 1
                     parent = get(tgid)
-                    if parent is not None and parent[2] == _SETTLED and pid == tgid:
+                    if parent is not None and parent[2] == _SETTLED and pid == tgid and third not in processes:
                         cell = parent[0]
                         cell.forks += 1
                         processes[third] = (cell, timestamp_ns, _SETTLED)
@@ -216,7 +220,7 @@ class ProcessTable:
                                     cell.execs += 1
                                 status = third & ~0x80
                                 cell.exits[status] = cell.exits.get(status, 0) + 1
-                                lifetime_ns = timestamp_ns - start_ns
+                                lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
                                 histogram[-1] += lifetime_ns
@@ -227,10 +231,10 @@ class ProcessTable:
                                 histogram[bisect_left(MAX_RSS_KIB, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
                                 continue
-                        elif state == _SETTLED and start_ns and pid not in threads:
+                        elif state == _SETTLED and start_ns and pid not in threads and pid not in afterlife:
                             status = third & ~0x80
                             cell.exits[status] = cell.exits.get(status, 0) + 1
-                            lifetime_ns = timestamp_ns - start_ns
+                            lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
                             histogram[-1] += lifetime_ns
@@ -268,6 +272,10 @@ class ProcessTable:
             self._threads.setdefault(child_tgid, set()).add(child_pid)
 
     def _fork(self, parent_pid: int, parent_tgid: int, child_tgid: int, timestamp_ns: int) -> None:
+        if child_tgid in self._processes:
+            # The end of whoever had the pid before was lost.
+            self._remove(child_tgid)
+            self.lost_ends += 1
         parent = self._processes.get(parent_tgid)
         if parent is None:
             # Its own FORK was lost, and no scan has found it yet.
@@ -281,7 +289,7 @@ class ProcessTable:
         cell.forks += 1
         if parent_pid != parent_tgid or state == _PARENT_OF_STRANGERS:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
-            self._processes[child_tgid] = (cell, timestamp_ns, _STRANGER)
+            self._processes[child_tgid] = (self._tallies.cell(None, cell.uid), timestamp_ns, _STRANGER)
             self._unread.append(child_tgid)
             return
         if isinstance(cell, OpenCell):
@@ -306,8 +314,7 @@ class ProcessTable:
             self._processes[tgid] = (cell, start_ns, timestamp_ns)
             self._unread.append(tgid)
             return
-        successor = self._new_name(tgid, cell.uid, start_ns)
-        successor.cell(cell.uid).execs += 1
+        successor = self._open_name(tgid, (cell, start_ns, timestamp_ns))
         self._leave(cell.open_name, tgid, timestamp_ns, successor)
         self._unread.append(tgid)
 
@@ -327,21 +334,21 @@ class ProcessTable:
 
     # -- names that are not known yet ---------------------------------------------------------------------------
 
-    def _new_name(self, tgid: int, uid: int | None, start_ns: int) -> OpenName:
-        name = self._open_names.new(tgid)
-        self._processes[tgid] = (name.cell(uid), start_ns, _OPEN)
-        return name
-
     def _open(self, tgid: int, process: Process) -> Process:
         """Give a process that exec'd, or a stranger, a name of its own to count under."""
+        self._open_name(tgid, process)
+        return self._processes[tgid]
+
+    def _open_name(self, tgid: int, process: Process) -> OpenName:
         cell, start_ns, state = process
-        name = self._new_name(tgid, cell.uid, start_ns)
+        name = self._open_names.new(tgid)
+        self._processes[tgid] = (name.cell(cell.uid), start_ns, _OPEN)
         if state > 0:
             name.cell(cell.uid).execs += 1
         read = self._readings.pop((tgid, state if state > 0 else start_ns), None)
         if read is not None:
             name.reading = Reading(tgid, *read)
-        return self._processes[tgid]
+        return name
 
     def _leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> None:
         another = self._open_names.leave(name, tgid, timestamp_ns, successor)
@@ -358,7 +365,7 @@ class ProcessTable:
         self._open_names.end_batch(complete_until_ns, self._processes.__contains__)
         if self._adopted_zombies:
             self._drop_adopted_zombies()
-        unread, self._unread = self._unread, []
+        unread, self._unread = dict.fromkeys(self._unread), []
         for tgid in unread:
             process = self._processes.get(tgid)
             if process is None:
@@ -378,6 +385,9 @@ class ProcessTable:
 
     def _leader_exit(self, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
         """The EXIT of a thread-group leader: its process's end, unless other threads live on."""
+        if tgid in self._late_leaders:
+            self._late_leaders.discard(tgid)
+            return
         if record is not None and not self._follow_threads:
             lives_on = not record[2] & AGROUP
         else:
@@ -403,7 +413,13 @@ class ProcessTable:
         elif record is None or not record[2] & AGROUP:
             return
         # The process has its leader's name, which the leader's record tells; the last record tells what it used.
-        self._end(tgid, status, timestamp_ns, self._leaderless.get(tgid), record)
+        leader = self._leaderless.get(tgid)
+        if leader is None:
+            leader = self._records.get(tgid)
+            if leader is not None:
+                # On another CPU the leader began to exit first, and has yet to send its EXIT.
+                self._late_leaders.add(tgid)
+        self._end(tgid, status, timestamp_ns, leader, record)
 
     def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
         """Count the end of a process and forget it.
@@ -417,6 +433,7 @@ class ProcessTable:
         """
         self._leaderless.pop(tgid, None)
         self._threads.pop(tgid, None)
+        self._open_names.reuse(tgid)
         process = self._processes.get(tgid)
         if process is not None and leader is None and (process[2] > 0 or process[2] == _STRANGER):
             process = self._name_at_end(process, timestamp_ns, tgid)
@@ -437,7 +454,7 @@ class ProcessTable:
         status &= ~0x80
         cell.exits[status] = cell.exits.get(status, 0) + 1
         if start_ns:
-            observe(cell.lifetime_ns, LIFETIME_NS, timestamp_ns - start_ns)
+            observe(cell.lifetime_ns, LIFETIME_NS, max(0, timestamp_ns - start_ns))
         elif last is not None:
             observe(cell.lifetime_ns, LIFETIME_NS, last[6] * 1000)
         else:
@@ -447,7 +464,9 @@ class ProcessTable:
             observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
         if process is not None and isinstance(process[0], OpenCell):
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
-            self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded)
+            another = self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded)
+            if another is not None:
+                self._unread.append(another)
 
     def _name_at_end(self, process: Process, timestamp_ns: int, tgid: int) -> Process:
         """Name a process that ends, having exec'd or being a stranger, and left no record."""
@@ -516,50 +535,75 @@ class ProcessTable:
     def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
         """Take over what /proc says of a process, if the events have not said it.
 
+        No events are applied from the first process adopted until READING_SETTLES_NS after the last: whatever
+        makes a reading doubtful is then in the next batch.
+
         Args:
             tgid: The process.
             info: What was read.
             start_ns: When it started, in CLOCK_MONOTONIC.
-            read_ns: When it had been read. Older events that are still to come make it doubtful.
+            read_ns: When it had been read.
         """
-        known = self._processes.get(tgid)
-        if known is not None and (known[2] != _SETTLED or known[0] is self._tallies.cell(info.comm, info.uid)):
-            return
-        state = _PARENT_OF_STRANGERS if tgid == _KTHREADD else _SETTLED
-        start_ns = known[1] if known is not None and known[1] else max(1, start_ns)
-        self._processes[tgid] = (self._tallies.cell(info.comm, info.uid), start_ns, state)
-        if self._follow_threads and info.threads:
-            self._threads[tgid] = set(info.threads)
-        if info.zombie:
+        if self._follow_threads:
+            self._threads.pop(tgid, None)
             if info.threads:
-                self._leaderless.setdefault(tgid, None)
-            else:
-                self._adopted_zombies.add(tgid)
-        self._adopted[tgid] = read_ns
+                self._threads[tgid] = set(info.threads)
+        if info.zombie and info.threads:
+            self._leaderless.setdefault(tgid, None)
+        known = self._processes.get(tgid)
+        cell = self._tallies.cell(info.comm, info.uid)
+        process = known
+        if process is None or (process[2] == _SETTLED and process[0] is not cell):
+            state = _PARENT_OF_STRANGERS if tgid == _KTHREADD else _SETTLED
+            process = (cell, known[1] if known is not None and known[1] else max(1, start_ns), state)
+            self._processes[tgid] = process
+            self._adopted[tgid] = read_ns
+        if info.zombie and not info.threads:
+            self._adopted_zombies[tgid] = (process, known is not None)
 
     def _doubt(self, chunks: Iterable[bytes], complete_until_ns: int) -> None:
-        """What was read of a process is not what it was before an older event that changed it."""
+        """What was read of a process need not be what it was before an event that changed it.
+
+        An event tells of a change that is made already: for a while before it, both can have been read.
+        """
         adopted = self._adopted
         for chunk in chunks:
-            for what, timestamp_ns, pid, tgid, *_ in iter_proc_events(chunk):
-                if pid != tgid or timestamp_ns > adopted.get(tgid, 0):
-                    continue
+            for event in iter_proc_events(chunk):
+                what, timestamp_ns, pid, tgid, ruid, *_ = event
+                read_ns = adopted.get(tgid)
                 process = self._processes.get(tgid)
-                if process is None or isinstance(process[0], OpenCell):
+                if read_ns is None or process is None or pid != tgid or isinstance(process[0], OpenCell):
                     continue
-                cell, start_ns, _ = process
-                if what in (PROC_EVENT_EXEC, PROC_EVENT_COMM):
+                if timestamp_ns > read_ns + READING_SETTLES_NS:
+                    continue
+                cell, start_ns, state = process
+                older = timestamp_ns <= read_ns
+                if what == PROC_EVENT_EXEC or (
+                    what == PROC_EVENT_COMM and (older or self._tallies.cell(decode_comm(event), cell.uid) is cell)
+                ):
                     self._processes[tgid] = (cell, start_ns, _STRANGER)
                     self._unread.append(tgid)
-                elif what == PROC_EVENT_UID:
-                    self._processes[tgid] = (self._tallies.sibling(cell, None), start_ns, process[2])
+                elif what == PROC_EVENT_UID and (older or ruid == cell.uid):
+                    self._processes[tgid] = (self._tallies.sibling(cell, None), start_ns, state)
         self._adopted = {tgid: read_ns for tgid, read_ns in adopted.items() if read_ns >= complete_until_ns}
 
     def _drop_adopted_zombies(self) -> None:
-        # Whose EXIT was before the subscription; that of the others was in this batch.
-        for tgid in self._adopted_zombies - self._adopted.keys():
-            self._processes.pop(tgid, None)
-        self._adopted_zombies &= self._adopted.keys()
+        for tgid, (process, known) in self._adopted_zombies.items():
+            # If its EXIT was in this batch, it is gone, or its pid another process's.
+            if self._processes.get(tgid) is process:
+                self._remove(tgid)
+                self.lost_ends += known
+        self._adopted_zombies.clear()
+
+    def _remove(self, tgid: int) -> None:
+        process = self._processes[tgid]
+        if process[2] > 0:
+            process = self._open(tgid, process)
+        cell = self._processes.pop(tgid)[0]
+        self._leaderless.pop(tgid, None)
+        self._threads.pop(tgid, None)
+        if isinstance(cell, OpenCell):
+            self._open_names.drop(cell.open_name, tgid)
 
     def waiting_pids(self) -> list[int]:
         """The pids of exit records that wait for their EXIT."""
@@ -573,19 +617,19 @@ class ProcessTable:
             listed_ns: When. Everything older than that has been applied since.
             lost_records: Pids that had a record waiting at that time, and that do not exist.
         """
-        gone = self._processes.keys() - set(alive)
+        alive = set(alive)
         for pid in lost_records:
             if pid in self._records:
                 self._take_record(pid)
-        for tgid in gone:
-            cell, start_ns, _ = self._processes[tgid]
-            if start_ns < listed_ns:
-                del self._processes[tgid]
-                self._leaderless.pop(tgid, None)
-                self._threads.pop(tgid, None)
+        for tgid in self._processes.keys() - alive:
+            if self._processes[tgid][1] < listed_ns:
+                self._remove(tgid)
                 self.lost_ends += 1
-                if isinstance(cell, OpenCell):
-                    self._open_names.drop(cell.open_name, tgid)
+        # Of processes that were never known.
+        for tgid in (self._threads.keys() | self._leaderless.keys()) - alive - self._processes.keys():
+            self._threads.pop(tgid, None)
+            self._leaderless.pop(tgid, None)
+        self._late_leaders &= alive
 
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec."""

@@ -231,6 +231,18 @@ def test_a_histogram_has_at_most_15_bounds_and_they_rise(bounds: tuple[float, ..
     assert list(bounds) == sorted(set(bounds))
 
 
+def test_a_program_has_no_histogram_of_what_was_never_observed() -> None:
+    tallies = Tallies()
+    tallies.cell(b"runs on", 0).forks = 1
+    # Older than the exporter: its CPU time is known, its lifetime is not.
+    observe(tallies.cell(b"ended", 0).cpu_ns, CPU_NS, 1)
+    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), {}, records=True)
+    found = parsed("".join(render(snapshot, openmetrics=False)), parse_text)
+    histograms = {name: rows for name, (kind, _, rows) in found.items() if kind == "histogram" and rows}
+    assert list(histograms) == ["proc_connector_process_cpu_seconds"]
+    assert {labels["comm"] for _, labels, _ in histograms["proc_connector_process_cpu_seconds"]} == {"ended"}
+
+
 def test_without_exit_records_there_is_no_cpu_time_and_no_memory() -> None:
     with_records, without = (
         set(parsed("".join(render(EMPTY._replace(records=records), openmetrics=False)), parse_text))

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_plain_line_reads_as_it_is_written() -> None:
     assert (
         line == 'time=2025-01-02T03:04:05.062Z level=info msg="messages lost, comparing" lost=3 socket=connector'
     )
+
+
+def test_the_time_is_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        line = LogfmtFormatter().format(record("x"))
+    time.tzset()
+    assert parse_logfmt(line)["time"] == "2025-01-02T03:04:05.062Z"
 
 
 def test_numbers_stay_numbers_in_json_and_objects_become_text() -> None:

@@ -309,6 +309,15 @@ def test_batches_of_three_kinds_in_every_order_are_decoded_as_their_datagrams_on
             assert in_batches(datagrams, decoder, 1200) == one_by_one(datagrams)
 
 
+def test_records_of_a_known_form_are_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = RecordDecoder(FAMILY_ID)
+    in_batches([KINDS["thread"](1)], decoder, TASKSTATS_STRIDE)
+    datagrams = [KINDS["thread"](n) for n in (2, 3)]
+    expected = one_by_one(datagrams)
+    monkeypatch.delattr(RecordDecoder, "decode")
+    assert in_batches(datagrams, decoder, TASKSTATS_STRIDE) == expected
+
+
 def test_a_later_batch_may_have_another_stride() -> None:
     decoder = RecordDecoder(FAMILY_ID)
     for stride in (TASKSTATS_STRIDE, 1200, 596, TASKSTATS_STRIDE, 4096):

@@ -1,0 +1,126 @@
+"""Recorded datagrams in, the exact exposition out. `pytest --update-golden` accepts what comes out now."""
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import builders
+import pytest
+from golden import record
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.exposition import Exposition, Status, TallySnapshot
+from exporter.kernel.procfs import ProcessInfo
+from exporter.kernel.taskstats import RecordDecoder
+from exporter.pipeline import Pipeline
+from exporter.table import ProcessTable
+from exporter.tally import DRAIN_NS, Tallies, new_histogram
+
+HERE = Path(__file__).parent
+# What differs from machine to machine, or from one moment to the next.
+VOLATILE = ("process_", "python_", "proc_connector_exporter_build_info")
+FORMATS = {"prom": "text/plain", "openmetrics": "application/openmetrics-text;version=1.0.0"}
+MODES = ("taskstats", "procfs")
+CASES = [(name, mode, suffix) for name in record.RECORDINGS for mode in MODES for suffix in FORMATS]
+
+
+class Replay:
+    """An exporter that is fed with a recording."""
+
+    def __init__(self, data: bytes, mode: str) -> None:
+        self._mode = mode
+        self._now_ns = 0
+        self._tallies = Tallies()
+        comms: dict[int, bytes] = {}
+        exact = mode == "taskstats"
+        self._table = ProcessTable(self._tallies, comms.get, lambda: self._now_ns, records_end_processes=exact)
+        decoder = RecordDecoder(builders.FAMILY_ID) if exact else None
+        self._pipeline = Pipeline(self._table, decoder, lambda socket, error: None)
+        for kind, body in record.entries(data):
+            if kind == "C":
+                self._pipeline.take_events(builders.batch([body]))
+            elif kind == "T":
+                self._pipeline.take_records(builders.batch([body], builders.TASKSTATS_STRIDE))
+            elif kind == "P":
+                comms[struct.unpack_from("<I", body)[0]] = body[4:]
+            elif kind == "A":
+                tgid, uid = struct.unpack_from("<II", body)
+                self._table.adopt(tgid, ProcessInfo(body[8:], uid, 0, False, frozenset()), 1_000_000_000, 0)
+            else:
+                (self._now_ns,) = struct.unpack("<Q", body)
+                self._pipeline.apply(self._now_ns)
+
+    def snapshot(self) -> TallySnapshot:
+        return TallySnapshot(
+            self._tallies.cells(), self._tallies.programs(), self._table.live(), records=self._mode == "taskstats"
+        )
+
+    def status(self) -> Status:
+        sockets = self._pipeline.malformed
+        return Status(
+            events=self._table.events.snapshot(),
+            pending=self._table.pending(),
+            unattributed=self._tallies.unattributed(),
+            unknown_lifetimes=self._table.unknown_lifetimes,
+            lost_ends=self._table.lost_ends,
+            resyncs=0,
+            lost_messages=dict.fromkeys(sockets, 0),
+            malformed=sockets,
+            drain_ns=new_histogram(DRAIN_NS),
+            receive_buffer_bytes=dict.fromkeys(sockets, 1 << 20),
+            receive_buffer_used_bytes=dict.fromkeys(sockets, 832),
+            mode=self._mode,
+            filter="none",
+        )
+
+    def scrape(self, suffix: str) -> str:
+        _, pieces = Exposition(self.snapshot, self.status).pieces(FORMATS[suffix])
+        return "".join(stable(b"".join(pieces).decode()))
+
+
+def stable(text: str) -> Iterator[str]:
+    """The lines of all families that are the same everywhere."""
+    for line in text.splitlines(keepends=True):
+        name = line.split(" ")[2] if line.startswith(("# HELP", "# TYPE", "# UNIT")) else line
+        if not name.startswith(VOLATILE):
+            yield line
+
+
+def golden_file(name: str, mode: str, suffix: str) -> Path:
+    return HERE / f"{name}.{mode}.{suffix}"
+
+
+@pytest.mark.parametrize("name", record.RECORDINGS)
+def test_the_recordings_are_what_their_script_makes(name: str) -> None:
+    assert (HERE / f"{name}.bin").read_bytes() == record.RECORDINGS[name]()
+
+
+@pytest.mark.parametrize(("name", "mode", "suffix"), CASES)
+def test_the_exposition_of_a_recording_is_the_golden_file(
+    name: str, mode: str, suffix: str, request: pytest.FixtureRequest
+) -> None:
+    text = Replay((HERE / f"{name}.bin").read_bytes(), mode).scrape(suffix)
+    golden = golden_file(name, mode, suffix)
+    if request.config.getoption("--update-golden"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "mode", "suffix"), CASES)
+def test_the_library_can_parse_the_golden_file(name: str, mode: str, suffix: str) -> None:
+    text = golden_file(name, mode, suffix).read_text(encoding="utf-8")
+    families = list(parse_text(text) if suffix == "prom" else parse_openmetrics(text))  # type: ignore[no-untyped-call]
+    assert {"proc_connector_forks", "proc_connector_process_lifetime_seconds"} <= {f.name for f in families}
+    samples = [(s.name, tuple(sorted(s.labels.items()))) for f in families for s in f.samples]
+    assert len(samples) == len(set(samples))
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)")
+@pytest.mark.parametrize(("name", "mode"), [(name, mode) for name in record.RECORDINGS for mode in MODES])
+def test_promtool_accepts_the_golden_file(name: str, mode: str) -> None:
+    with golden_file(name, mode, "prom").open("rb") as text:
+        told = subprocess.run(["promtool", "check", "metrics"], stdin=text, capture_output=True, check=False)
+    assert (told.returncode, told.stdout + told.stderr) == (0, b"")

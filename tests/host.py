@@ -1,0 +1,285 @@
+"""A host of processes without a kernel: what it does by hand goes through the pipeline as datagrams.
+
+Every step takes a millisecond of a clock that nobody else moves. `/proc` is the dict `comms`. The three modes are
+the ways in which an exporter learns of ends; see `Mode`.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+import builders
+
+from exporter.comm import UNKNOWN
+from exporter.errors import MalformedMessage
+from exporter.kernel.procfs import ProcessInfo
+from exporter.kernel.taskstats import RecordDecoder
+from exporter.names import READING_SETTLES_NS
+from exporter.pipeline import Pipeline
+from exporter.readings import EarlyReader
+from exporter.table import ProcessTable
+from exporter.tally import CellCounts, Tallies
+
+MS = 1_000_000
+START_NS = 1_000_000 * MS
+SIGABRT_CORE = 0x86
+
+Ends = dict[tuple[str, str, int], int]
+Counts = dict[tuple[str, str], int]
+
+
+class Mode(Enum):
+    """Which exit records come, and who says that a process has ended."""
+
+    EXACT = "exact"
+    """Records mark the last thread (taskstats version 12 and later)."""
+    OLD_RECORDS = "old records"
+    """Records do not mark it: threads are followed, records give the names."""
+    PROCFS = "procfs"
+    """No records: threads are followed, /proc gives the names."""
+
+    @property
+    def has_records(self) -> bool:
+        return self is not Mode.PROCFS
+
+
+class Thread(NamedTuple):
+    """What a record says of a thread that exits."""
+
+    pid: int
+    comm: bytes
+    uid: int = 0
+
+
+class Host:
+    """Processes, the datagrams that they cause, and an exporter's pipeline that takes them in drains.
+
+    Args:
+        mode: How ends become known.
+        version: Of taskstats; of what the mode allows by default.
+
+    Attributes:
+        comms: /proc/PID/comm of whoever has one.
+        looks: The processes that were looked up in /proc, in order.
+        step_ms: How long a step takes.
+        meanwhile: Called between the moment that /proc is read and the moment that the clock is.
+    """
+
+    def __init__(self, mode: Mode = Mode.EXACT, *, version: int | None = None) -> None:
+        self.mode = mode
+        self.version = version or (16 if mode is Mode.EXACT else 11)
+        self.now_ns = START_NS
+        self.step_ms = 1.0
+        self.comms: dict[int, bytes] = {}
+        self.looks: list[int] = []
+        self.complaints: list[tuple[str, MalformedMessage]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.tallies = Tallies()
+        self.table = ProcessTable(
+            self.tallies, self._read_comm, lambda: self.now_ns, records_end_processes=mode is Mode.EXACT
+        )
+        self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
+        self.pipeline = Pipeline(
+            self.table,
+            RecordDecoder(builders.FAMILY_ID) if mode.has_records else None,
+            lambda socket, error: self.complaints.append((socket, error)),
+        )
+        self._events: list[bytes] = []
+        self._records: list[bytes] = []
+        self._names_socket: list[bytes] = []
+
+    def _read_comm(self, tgid: int) -> bytes | None:
+        self.looks.append(tgid)
+        comm = self.comms.get(tgid)
+        self.meanwhile()
+        return comm
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def rest(self, ms: float | None = None) -> None:
+        """Nothing happens for a while, by default for one step."""
+        self.now_ns += round((self.step_ms if ms is None else ms) * MS)
+
+    def drain(self, *, complete: bool = True) -> None:
+        """The exporter reads its sockets; incomplete when it met its bound before they were empty."""
+        self.rest()
+        began_ns = self.now_ns
+        self.pipeline.take_events(builders.batch(self._events))
+        self.pipeline.take_records(builders.batch(self._records, builders.TASKSTATS_STRIDE))
+        self._events.clear()
+        self._records.clear()
+        self.rest()
+        self.pipeline.apply(began_ns if complete else 0, self.early.readings)
+
+    def settle(self) -> None:
+        """Drain, and once more when what was read by then has stood for long enough."""
+        self.drain()
+        self.rest(READING_SETTLES_NS / MS)
+        self.drain()
+
+    def read_early(self) -> None:
+        """The second socket wakes its reader."""
+        self.rest()
+        self.early.take(builders.batch(self._names_socket))
+        self._names_socket.clear()
+
+    # -- what processes do --------------------------------------------------------------------------------------
+
+    def event(self, datagram: Callable[..., bytes], /, **fields: object) -> None:
+        """Any event, now, unless the fields have a timestamp_ns."""
+        self.rest()
+        encoded = datagram(**{"timestamp_ns": self.now_ns, **fields})
+        self._events.append(encoded)
+        if datagram in (builders.fork, builders.exec_):
+            self._names_socket.append(encoded)
+
+    def fork(self, parent: int, child: int, *, by_thread: int | None = None) -> None:
+        """A process forks a process."""
+        self.event(builders.fork, parent_tgid=parent, parent_pid=by_thread, child_tgid=child)
+
+    def thread(self, tgid: int, pid: int) -> None:
+        """A process starts a thread; the kernel names the process's own parent."""
+        self.event(builders.fork, parent_tgid=1, child_tgid=tgid, child_pid=pid)
+
+    def exec(self, tgid: int, comm: bytes | None = None) -> None:
+        """A process executes a program; with a comm, /proc shows it from now on."""
+        if comm is not None:
+            self.comms[tgid] = comm
+        self.event(builders.exec_, tgid=tgid)
+
+    def rename(self, tgid: int, comm: bytes, *, thread: int | None = None) -> None:
+        """A thread, by default the leader, renames itself."""
+        if thread is None:
+            self.comms[tgid] = comm
+        self.event(builders.comm, tgid=tgid, pid=thread, comm=comm)
+
+    def set_uid(self, tgid: int, ruid: int, *, thread: int | None = None) -> None:
+        """A thread, by default the leader, changes its uid."""
+        self.event(builders.uid, tgid=tgid, pid=thread, ruid=ruid)
+
+    def record(
+        self,
+        thread: Thread,
+        *,
+        status: int = 0,
+        last: bool = True,
+        cpu_ms: int = 1,
+        rss_kib: int = 2048,
+        ms: int = 5,
+    ) -> None:
+        """The exit record of a thread, where there are any."""
+        if self.mode.has_records:
+            self._records.append(
+                builders.taskstats_datagram(
+                    pid=thread.pid,
+                    comm=thread.comm,
+                    uid=thread.uid,
+                    exit_code=status,
+                    ac_flag=builders.AGROUP if last and self.version >= 12 else 0,
+                    cpu_ns=cpu_ms * MS,
+                    max_rss_kib=rss_kib,
+                    elapsed_us=ms * 1000,
+                    version=self.version,
+                )
+            )
+
+    def exit(self, tgid: int, status: int = 0, *, thread: int | None = None) -> None:
+        """The EXIT event of a thread, by default the leader, without a record."""
+        self.event(builders.exit_, tgid=tgid, pid=thread, exit_code=status)
+        if thread is None:
+            self.comms.pop(tgid, None)
+
+    def end(
+        self,
+        tgid: int,
+        comm: bytes,
+        uid: int = 0,
+        status: int = 0,
+        *,
+        last: bool = True,
+        thread: int | None = None,
+    ) -> None:
+        """The record of a thread, by default the leader, and its EXIT. `last`: the process ends with it."""
+        self.record(Thread(tgid if thread is None else thread, comm, uid), status=status, last=last)
+        self.exit(tgid, status, thread=thread)
+
+    # -- what is older than the exporter ------------------------------------------------------------------------
+
+    def adopt(
+        self,
+        tgid: int,
+        comm: bytes,
+        uid: int = 0,
+        *,
+        start_ns: int | None = None,
+        zombie: bool = False,
+        threads: tuple[int, ...] = (),
+    ) -> None:
+        """The exporter reads a process in a scan of /proc, now."""
+        self.rest()
+        self.comms[tgid] = comm
+        info = ProcessInfo(comm, uid, 0, zombie, frozenset(threads))
+        self.table.adopt(tgid, info, self.now_ns - MS if start_ns is None else start_ns, self.now_ns)
+
+    def lives(self, tgid: int, comm: bytes, uid: int = 0, *, threads: tuple[int, ...] = ()) -> None:
+        """A process that was scanned long ago."""
+        self.adopt(tgid, comm, uid, threads=threads)
+        self.drain()
+
+    # -- what was counted ---------------------------------------------------------------------------------------
+
+    def _by_cell(self, column: Callable[[CellCounts], list[int]]) -> Counts:
+        cells = self.tallies.cells()
+        return {_labels(key): value for key, value in zip(cells.keys, column(cells), strict=True) if value}
+
+    @property
+    def forks(self) -> Counts:
+        return self._by_cell(lambda cells: cells.forks)
+
+    @property
+    def execs(self) -> Counts:
+        return self._by_cell(lambda cells: cells.execs)
+
+    @property
+    def exits(self) -> Ends:
+        cells = self.tallies.cells()
+        return {
+            (*_labels(key), status): count
+            for key, exits in zip(cells.keys, cells.exits, strict=True)
+            for status, count in exits.items()
+        }
+
+    @property
+    def coredumps(self) -> Counts:
+        return self._by_cell(lambda cells: cells.coredumps)
+
+    @property
+    def uid_changes(self) -> Counts:
+        return self._by_cell(lambda cells: cells.uid_changes)
+
+    @property
+    def ptrace_attaches(self) -> Counts:
+        return self._by_cell(lambda cells: cells.ptrace_attaches)
+
+    @property
+    def live(self) -> dict[str, int]:
+        return self.table.live()
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """What waits for a comm, without the kinds of which nothing does."""
+        return {kind: count for kind, count in self.table.pending().items() if count}
+
+    @property
+    def lifetimes(self) -> dict[str, tuple[int, int]]:
+        """(how many, their sum in ns) by comm."""
+        return {
+            p.comm: (sum(p.lifetime_ns[:-1]), p.lifetime_ns[-1])
+            for p in self.tallies.programs()
+            if any(p.lifetime_ns)
+        }
+
+
+def _labels(key: tuple[str, int | None]) -> tuple[str, str]:
+    comm, uid = key
+    return comm, UNKNOWN if uid is None else str(uid)
