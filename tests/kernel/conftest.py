@@ -1,0 +1,79 @@
+"""A running exporter per attribution mode, and programs of known fate; skips what cannot run here."""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernel.harness import Exporter, Programs, World, running
+
+HERE = Path(__file__).parent
+
+INIT_PID_NAMESPACE = 4026531836  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+NETLINK_GENERIC = 16
+NLMSG_ERROR = 2
+
+
+def _taskstats_exists() -> bool:
+    """Ask generic netlink for the family by name: CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME."""
+    name = b"TASKSTATS\0"
+    attribute = struct.pack("=HH", 4 + len(name), 2) + name.ljust(12, b"\0")
+    message = struct.pack("=BBH", 3, 1, 0) + attribute
+    header = struct.pack("=IHHII", 16 + len(message), 16, 1, 1, 0)  # GENL_ID_CTRL, NLM_F_REQUEST
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as genetlink:
+        genetlink.settimeout(5)
+        genetlink.send(header + message)
+        return struct.unpack_from("=H", genetlink.recv(4096), 4) != (NLMSG_ERROR,)
+
+
+def _what_is_missing() -> str | None:
+    if os.geteuid() != 0:
+        return "not root: the cases change uids and read taskstats"
+    if Path("/proc/self/ns/pid").stat().st_ino != INIT_PID_NAMESPACE:
+        return "not in the initial pid namespace: the process connector is deaf here"
+    connectors = Path("/proc/net/connector")
+    if not connectors.exists() or "cn_proc" not in connectors.read_text():
+        return "no process connector in this network namespace (CONFIG_PROC_EVENTS)"
+    if not _taskstats_exists():
+        return "no taskstats in this kernel (CONFIG_TASKSTATS)"
+    for tool in ("gcc", "setpriv"):
+        if shutil.which(tool) is None:
+            return f"no {tool} here, with which the processes of known fate are made"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = [item for item in items if HERE in item.path.parents]
+    missing = _what_is_missing() if here else None
+    for item in here:
+        item.add_marker(pytest.mark.kernel)
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    # Not tmp_path: pytest's folders are closed to other users, and the cases run under other uids.
+    with tempfile.TemporaryDirectory(prefix="proc-connector-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        binary = folder / "programs"
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", binary, HERE / "programs.c"], check=True)
+        yield Programs(folder, binary)
+
+
+@pytest.fixture(scope="module", params=["taskstats", "procfs"])
+def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    mode = str(request.param)
+    with running(mode, tmp_path_factory.mktemp("exporter") / "log") as started:
+        yield started
+
+
+@pytest.fixture
+def world(exporter: Exporter, programs: Programs) -> World:
+    return World(exporter, programs)
