@@ -33,6 +33,8 @@ from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Re
 from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
 
 _KTHREADD = 2
+_KTHREADD_COMM = b"kthreadd"
+_LEADER_COMES_WITHIN_NS = 1_000_000_000
 
 # The third item of a process: how its cell is to be understood.
 _SETTLED = 0  # its cell
@@ -115,8 +117,9 @@ class ProcessTable:
         self._threads: dict[int, set[int]] = {}
         # Processes whose leader has exited while other threads live on, with the leader's record.
         self._leaderless: dict[int, Record | None] = {}
-        # Leaders whose process has ended before their own EXIT came.
-        self._late_leaders: set[int] = set()
+        # Processes whose last thread has sent its EXIT before their leader, on another CPU, has sent its own: what
+        # is known of the end. It waits for the leader's record, which has the process's name.
+        self._unnamed_ends: dict[int, tuple[int, int, Record]] = {}
         # Exit records whose EXIT has not come yet: it can take seconds, as the memory is freed in between.
         self._records: dict[int, Record] = {}
         # Further records of a pid that has one waiting already: the n-th EXIT of a pid takes the n-th record.
@@ -176,6 +179,7 @@ class ProcessTable:
         later_records = self._later_records
         leaderless = self._leaderless
         threads = self._threads
+        follow = self._follow_threads
         afterlife = self._open_names.afterlife
         unread = self._unread.append
         forks = execs = exits = thread_exits = 0
@@ -231,7 +235,13 @@ class ProcessTable:
                                 histogram[bisect_left(MAX_RSS_KIB, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
                                 continue
-                        elif state == _SETTLED and start_ns and pid not in threads and pid not in afterlife:
+                        elif (
+                            follow
+                            and state == _SETTLED
+                            and start_ns
+                            and pid not in threads
+                            and pid not in afterlife
+                        ):
                             status = third & ~0x80
                             cell.exits[status] = cell.exits.get(status, 0) + 1
                             lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
@@ -363,6 +373,11 @@ class ProcessTable:
 
     def _end_batch(self, complete_until_ns: int) -> None:
         self._open_names.end_batch(complete_until_ns, self._processes.__contains__)
+        for tgid, (status, timestamp_ns, record) in list(self._unnamed_ends.items()):
+            if timestamp_ns + _LEADER_COMES_WITHIN_NS < complete_until_ns:
+                # Its EXIT was before our time, or lost.
+                del self._unnamed_ends[tgid]
+                self._end(tgid, status, timestamp_ns, None, record)
         if self._adopted_zombies:
             self._drop_adopted_zombies()
         unread, self._unread = dict.fromkeys(self._unread), []
@@ -375,8 +390,9 @@ class ProcessTable:
             cell = process[0]
             if isinstance(cell, OpenCell) and cell.open_name.reading is None:
                 comm = self._read_comm(tgid)
-                if comm is None:
-                    # Its EXIT is on the way, or it is hidden: look again.
+                newborn = process[1] + READING_SETTLES_NS > self._now_ns()
+                if comm is None or (comm == _KTHREADD_COMM and newborn):
+                    # Its EXIT is on the way, it is hidden, or it is a kernel thread yet to be renamed: look again.
                     self._unread.append(tgid)
                 else:
                     cell.open_name.reading = Reading(tgid, comm, self._now_ns())
@@ -385,8 +401,9 @@ class ProcessTable:
 
     def _leader_exit(self, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
         """The EXIT of a thread-group leader: its process's end, unless other threads live on."""
-        if tgid in self._late_leaders:
-            self._late_leaders.discard(tgid)
+        unnamed = self._unnamed_ends.pop(tgid, None)
+        if unnamed is not None:
+            self._end(tgid, *unnamed[:2], record, unnamed[2])
             return
         if record is not None and not self._follow_threads:
             lives_on = not record[2] & AGROUP
@@ -413,13 +430,10 @@ class ProcessTable:
         elif record is None or not record[2] & AGROUP:
             return
         # The process has its leader's name, which the leader's record tells; the last record tells what it used.
-        leader = self._leaderless.get(tgid)
-        if leader is None:
-            leader = self._records.get(tgid)
-            if leader is not None:
-                # On another CPU the leader began to exit first, and has yet to send its EXIT.
-                self._late_leaders.add(tgid)
-        self._end(tgid, status, timestamp_ns, leader, record)
+        if tgid not in self._leaderless and record is not None and not self._follow_threads:
+            self._unnamed_ends[tgid] = (status, timestamp_ns, record)
+        else:
+            self._end(tgid, status, timestamp_ns, self._leaderless.get(tgid), record)
 
     def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
         """Count the end of a process and forget it.
@@ -629,7 +643,6 @@ class ProcessTable:
         for tgid in (self._threads.keys() | self._leaderless.keys()) - alive - self._processes.keys():
             self._threads.pop(tgid, None)
             self._leaderless.pop(tgid, None)
-        self._late_leaders &= alive
 
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec."""
@@ -640,7 +653,7 @@ class ProcessTable:
     @property
     def waits(self) -> bool:
         """Something becomes known by another batch, even an empty one."""
-        return bool(self._open_names)
+        return bool(self._open_names) or bool(self._unnamed_ends)
 
     def live(self) -> dict[str, int]:
         """Count live processes by comm."""

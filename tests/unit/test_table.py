@@ -631,6 +631,19 @@ def test_the_leaders_exit_may_come_after_that_of_the_thread_that_was_marked_last
     assert exact.exits == {(name, "1000", 9): 1, ("next", "1000", 9): 1}
 
 
+def test_the_leaders_record_may_come_after_the_exit_of_the_thread_that_was_marked_last(exact: Host) -> None:
+    for name in (b"first", b"second"):
+        exact.fork(100, 400)
+        exact.thread(400, 401)
+        exact.rename(400, name)
+        exact.end(400, b"worker", 1000, 9, thread=401)
+        exact.drain()
+        exact.end(400, name, 1000, 9, last=False)
+        exact.drain()
+    assert exact.exits == {("first", "1000", 9): 1, ("second", "1000", 9): 1}
+    assert exact.live == {"sh": 1}
+
+
 def _thread(pid: int, comm: bytes, uid: int = 1000) -> Thread:
     return Thread(pid, comm, uid)
 
