@@ -2,22 +2,26 @@
 
 import asyncio
 import logging
+import os
 import platform
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from aiohttp import web
 
 from exporter import __version__
+from exporter.canary import Canary
 from exporter.config import Config, ListenAddress
 from exporter.errors import MalformedMessage, SetupError
-from exporter.exposition import Exposition, Status, TallySnapshot
+from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import Procfs
-from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
+from exporter.kernel.taskstats import RecordDecoder
 from exporter.listener import Listener
 from exporter.logs import LogLimiter
 from exporter.pipeline import Pipeline
+from exporter.privileges import drop_privileges
 from exporter.readings import EarlyReader
 from exporter.sources import Sources, open_sources
 from exporter.table import ProcessTable
@@ -28,9 +32,6 @@ _LOG = logging.getLogger(__name__)
 
 # Scrapers keep their connections open: do not wait for them.
 _SHUTDOWN_SECONDS = 0.5
-
-# Every event is delivered: nobody filters.
-_FILTER = "none"
 
 
 class Exporter:
@@ -43,39 +44,46 @@ class Exporter:
 
     def __init__(self, sources: Sources, procfs: Procfs) -> None:
         self._sources = sources
+        self._procfs = procfs
         taskstats = sources.taskstats
         self._tallies = Tallies()
         self._table = ProcessTable(
             self._tallies,
             procfs.read_comm,
             time.monotonic_ns,
-            records_end_processes=taskstats is not None and taskstats.version >= AGROUP_SINCE_VERSION,
+            records_end_processes=sources.records_end_processes,
+            own_tgid=os.getpid(),
         )
         decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
         early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)
         self._listener = Listener(sources, early, Pipeline(self._table, decoder, self._complain), procfs)
         self._exposition = Exposition(self._snapshot, self._status)
         self._limiter = LogLimiter()
+        self._shown = program_metrics(
+            sources.plan.wanted, records=taskstats is not None, live=sources.plan.keeps_table
+        )
+        self._canary: Canary | None = None
         self._ready = False
 
-    async def serve(self, address: ListenAddress, telemetry_path: str, stopped: asyncio.Event) -> None:
+    async def serve(self, config: Config, stopped: asyncio.Event) -> None:
         """Listen and serve until told to stop.
 
         Args:
-            address: Where to serve.
-            telemetry_path: Path of the metrics.
+            config: What the user set.
             stopped: Set to stop.
 
         Raises:
             SetupError: The address cannot be had.
         """
         runner = web.AppRunner(
-            make_app(telemetry_path, self._render, self._not_ready),
+            make_app(config.telemetry_path, self._render, self._not_ready),
             handle_signals=False,
             access_log=None,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await runner.setup()
+        address = config.listen_address
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._listener.crashed]
         try:
             try:
                 await web.TCPSite(runner, address.host, address.port).start()
@@ -83,16 +91,28 @@ class Exporter:
                 raise SetupError(
                     f"cannot listen on {address}: {error.strerror}; choose another --web.listen-address"
                 ) from error
+            if config.user is not None:
+                drop_privileges(config.user)
+            self._procfs.check()
             await self._listener.start()
             self._ready = True
             self._log_start(address)
-            waiting = asyncio.ensure_future(stopped.wait())
-            await asyncio.wait((waiting, self._listener.crashed), return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if self._listener.crashed.done():
-                await self._listener.crashed
+            if config.canary_interval_seconds:
+                self._canary = Canary(
+                    self._table,
+                    self._listener,
+                    config.canary_interval_seconds,
+                    records=self._sources.taskstats is not None,
+                )
+                tasks.append(asyncio.ensure_future(self._canary.run()))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                # Raises what a bug raised.
+                task.result()
             _LOG.info("stopping")
         finally:
+            for task in tasks:
+                task.cancel()
             self._listener.stop()
             await runner.cleanup()
 
@@ -103,7 +123,8 @@ class Exporter:
             "address": str(address),
             "kernel": platform.release(),
             "mode": self._sources.mode,
-            "filter": _FILTER,
+            "filter": self._sources.filter,
+            "events": ",".join(sorted(self._sources.plan.wanted)),
             "processes": sum(self._table.live().values()),
         }
         _LOG.info("listening", extra=fields | buffers)
@@ -113,7 +134,14 @@ class Exporter:
         return self._exposition.pieces(accept)
 
     def _not_ready(self) -> str | None:
-        return None if self._ready else "the processes that already live are being counted"
+        if not self._ready:
+            return "the processes that already live are being counted"
+        return None if self._canary is None else self._canary.problem
+
+    def _canary_age(self) -> float | None:
+        if self._canary is None or self._canary.came_back_at is None:
+            return None
+        return time.monotonic() - self._canary.came_back_at
 
     def _complain(self, socket: str, error: MalformedMessage) -> None:
         if self._limiter.allows("malformed", time.monotonic()):
@@ -124,26 +152,35 @@ class Exporter:
             self._tallies.cells(),
             self._tallies.programs(),
             self._table.live(),
-            records=self._sources.taskstats is not None,
+            self._shown,
         )
 
     def _status(self) -> Status:
         buffers = self._listener.buffers()
+        wanted = self._sources.plan.wanted
         return Status(
-            events=self._table.events.snapshot(),
-            pending=self._table.pending(),
-            unattributed=self._tallies.unattributed(),
+            events=_only(wanted, self._table.events.snapshot()),
+            pending=_only(wanted, self._table.pending()),
+            unattributed=_only(wanted, self._tallies.unattributed()),
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
             resyncs=self._listener.resyncs,
+            resubscriptions=self._listener.resubscriptions,
+            canary_age_seconds=self._canary_age(),
             lost_messages={name: buffer.drops for name, buffer in buffers.items()},
             malformed=self._listener.malformed(),
             drain_ns=self._listener.drain_ns,
             receive_buffer_bytes={name: buffer.limit_bytes for name, buffer in buffers.items()},
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
             mode=self._sources.mode,
-            filter=_FILTER,
+            filter=self._sources.filter,
         )
+
+
+def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
+    """Leave out the events that nobody asked for. A non-zero exit arrives as an exit."""
+    names = wanted | ({"exit"} if "nonzero_exit" in wanted else set())
+    return {name: count for name, count in counts.items() if name in names}
 
 
 async def run(config: Config) -> None:
@@ -158,5 +195,5 @@ async def run(config: Config) -> None:
         loop.add_signal_handler(number, stopped.set)
     procfs = Procfs(config.procfs_path)
     procfs.check()
-    with open_sources(config.attribution) as sources:
-        await Exporter(sources, procfs).serve(config.listen_address, config.telemetry_path, stopped)
+    with open_sources(config.attribution, config.events, config.filter_by) as sources:
+        await Exporter(sources, procfs).serve(config, stopped)

@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 from exporter import __version__
 from exporter.errors import ConfigError
+from exporter.events import DEFAULT_EVENTS, EVENTS, parse_events
+from exporter.privileges import User, find_user
 
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
 DEFAULT_PORT = 10061
+_A_DAY_SECONDS = 86400
 
 
 class ListenAddress(NamedTuple):
@@ -41,6 +44,10 @@ class Config:
     listen_address: ListenAddress = _EVERY_ADDRESS
     telemetry_path: str = "/metrics"
     attribution: str = "auto"
+    events: frozenset[str] = DEFAULT_EVENTS
+    filter_by: str = "auto"
+    user: User | None = None
+    canary_interval_seconds: float = 15.0
     procfs_path: str = "/proc"
     log_level: str = "info"
     log_format: str = "logfmt"
@@ -90,6 +97,26 @@ FLAGS = (
         "Where comm and uid come from: taskstats (exact, needs CAP_NET_ADMIN), procfs, or auto: the best allowed.",
         ("auto", "taskstats", "procfs"),
     ),
+    Flag(
+        "--events",
+        "LIST",
+        ",".join(name for name in EVENTS if name in DEFAULT_EVENTS),
+        f"What to count, any of {', '.join(EVENTS)}. Metrics of other events are absent.",
+    ),
+    Flag(
+        "--filter",
+        "BY",
+        "auto",
+        "Who leaves out other events: the kernel (Linux 6.6 and later), a bpf program on the socket, or auto.",
+        ("auto", "kernel", "bpf"),
+    ),
+    Flag(
+        "--canary.interval",
+        "SECONDS",
+        "15",
+        "How often a child with a known end proves that the kernel still talks to us; 0 turns it off.",
+    ),
+    Flag("--user", "USER", "", "Name or uid to become for good, once all sockets are open; empty to stay."),
     Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
     Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
     Flag("--log.format", "FORMAT", "logfmt", "How to log, on stderr.", ("logfmt", "json")),
@@ -110,6 +137,21 @@ def parse_listen_address(text: str) -> ListenAddress:
     elif ":" in host:
         raise ConfigError(f"--web.listen-address: an IPv6 address belongs in brackets, got {text!r}")
     return ListenAddress(host or None, int(port))
+
+
+def parse_interval(flag: str, text: str) -> float:
+    """Parse a number of seconds, 0 or at least one.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not (seconds == 0 or 1 <= seconds <= _A_DAY_SECONDS):
+        raise ConfigError(f"{flag} must be 0, or seconds from 1 to {_A_DAY_SECONDS}, got {text!r}")
+    return seconds
 
 
 def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -152,6 +194,10 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         listen_address=parse_listen_address(values["web.listen-address"]),
         telemetry_path=values["web.telemetry-path"],
         attribution=values["attribution"],
+        events=parse_events(values["events"]),
+        filter_by=values["filter"],
+        canary_interval_seconds=parse_interval("--canary.interval", values["canary.interval"]),
+        user=find_user(values["user"]) if values["user"] else None,
         procfs_path=values["path.procfs"],
         log_level=values["log.level"],
         log_format=values["log.format"],

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import accumulate, chain, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -42,6 +42,8 @@ from exporter.tally import (
     Histogram,
     ProgramCounts,
 )
+
+_T = TypeVar("_T")
 
 
 class MetricSpec(NamedTuple):
@@ -145,6 +147,17 @@ RECEIVE_BUFFER_USED = MetricSpec(
 RESYNCS = MetricSpec(
     "proc_connector_resyncs_total", "counter", "Comparisons of the process table with /proc after a loss."
 )
+RESUBSCRIPTIONS = MetricSpec(
+    "proc_connector_resubscriptions_total",
+    "counter",
+    "Times the subscription was renewed because the kernel had fallen silent. What happened meanwhile is in no "
+    "other metric.",
+)
+CANARY_AGE = MetricSpec(
+    "proc_connector_canary_age_seconds",
+    "gauge",
+    "Time since a child with a known end last came back as an event, which proves the subscription.",
+)
 DRAIN = MetricSpec("proc_connector_drain_seconds", "histogram", "Time to read and count what had arrived.")
 ATTRIBUTION = MetricSpec(
     "proc_connector_attribution_info",
@@ -182,10 +195,39 @@ METRICS = (
     RECEIVE_BUFFER,
     RECEIVE_BUFFER_USED,
     RESYNCS,
+    RESUBSCRIPTIONS,
+    CANARY_AGE,
     DRAIN,
     ATTRIBUTION,
     BUILD,
 )
+
+_BY_EVENT = {
+    "fork": (FORKS,),
+    "exec": (EXECS,),
+    "exit": (EXITS, NONZERO_EXITS, LIFETIME),
+    "nonzero_exit": (NONZERO_EXITS,),
+    "coredump": (COREDUMPS,),
+    "uid": (UID_CHANGES,),
+    "ptrace": (PTRACE_ATTACHES,),
+}
+
+
+def program_metrics(events: Iterable[str], *, records: bool, live: bool) -> frozenset[MetricSpec]:
+    """Return the metrics per program that there are.
+
+    Args:
+        events: What the user wants to know of.
+        records: Exit records tell what ended processes had used.
+        live: It is known who lives.
+    """
+    shown = {spec for event in events for spec in _BY_EVENT.get(event, ())}
+    if records and LIFETIME in shown:
+        shown |= {CPU, MAX_RSS}
+    if live:
+        shown.add(PROCESSES)
+    return frozenset(shown)
+
 
 # The sums of histograms are kept in the kernel's units: how many of them make a second or are in a byte.
 _PER_SECOND = 1e9
@@ -198,8 +240,8 @@ class TallySnapshot(NamedTuple):
     cells: CellCounts
     programs: list[ProgramCounts]
     live: dict[str, int]
-    records: bool
-    """CPU time and memory of ended processes are known."""
+    shown: frozenset[MetricSpec]
+    """The families to write: those of events that nobody asked for are absent."""
 
 
 @cache
@@ -230,9 +272,11 @@ def _histograms(
     snapshot: TallySnapshot,
 ) -> Iterator[tuple[MetricSpec, tuple[float, ...], list[tuple[ProgramCounts, Histogram]]]]:
     programs = snapshot.programs
-    yield LIFETIME, LIFETIME_SECONDS, [(p, p.lifetime_ns) for p in programs if any(p.lifetime_ns)]
-    if snapshot.records:
+    if LIFETIME in snapshot.shown:
+        yield LIFETIME, LIFETIME_SECONDS, [(p, p.lifetime_ns) for p in programs if any(p.lifetime_ns)]
+    if CPU in snapshot.shown:
         yield CPU, CPU_SECONDS, [(p, p.cpu_ns) for p in programs if any(p.cpu_ns)]
+    if MAX_RSS in snapshot.shown:
         yield MAX_RSS, MAX_RSS_BYTES, [(p, p.max_rss_kib) for p in programs if any(p.max_rss_kib)]
 
 
@@ -246,15 +290,24 @@ _CELL_FIELDS = (
 )
 
 
+# With the lowest wait status that is counted.
+_ENDS = ((EXITS, 0), (NONZERO_EXITS, 1))
+
+
+def _only(shown: frozenset[MetricSpec], rows: Iterable[tuple[MetricSpec, _T]]) -> Iterator[tuple[MetricSpec, _T]]:
+    return ((spec, rest) for spec, rest in rows if spec in shown)
+
+
 def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     """Return what render writes, as the library's objects."""
-    for spec, field in _CELL_FIELDS:
+    shown = snapshot.shown
+    for spec, field in _only(shown, _CELL_FIELDS):
         family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
         for key, value in zip(snapshot.cells.keys, getattr(snapshot.cells, field), strict=True):
             if value:
                 family.add_metric(_program_labels(key), value)
         yield family
-    for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
+    for spec, lowest in _only(shown, _ENDS):
         family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
         for key, exits in zip(snapshot.cells.keys, snapshot.cells.exits, strict=True):
             for status, value in exits.items():
@@ -266,10 +319,11 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
         for program, histogram in rows:
             histograms.add_metric([program.comm], _cumulative(histogram, bounds), _unit(histogram[-1], spec))
         yield histograms
-    gauge = GaugeMetricFamily(PROCESSES.name, PROCESSES.help, labels=PROCESSES.labels)
-    for comm, value in snapshot.live.items():
-        gauge.add_metric([comm], value)
-    yield gauge
+    if PROCESSES in shown:
+        gauge = GaugeMetricFamily(PROCESSES.name, PROCESSES.help, labels=PROCESSES.labels)
+        for comm, value in snapshot.live.items():
+            gauge.add_metric([comm], value)
+        yield gauge
 
 
 def _program_labels(key: tuple[str, int | None]) -> list[str]:
@@ -293,7 +347,8 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
         Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
     """
     cells = snapshot.cells
-    for spec, field in _CELL_FIELDS:
+    shown = snapshot.shown
+    for spec, field in _only(shown, _CELL_FIELDS):
         yield _head(spec, openmetrics=openmetrics)
         start = f"{spec.name}{{"
         yield from _join(
@@ -301,7 +356,7 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
             for labels, value in zip(cells.labels, getattr(cells, field), strict=True)
             if value
         )
-    for spec, lowest in ((EXITS, 0), (NONZERO_EXITS, 1)):
+    for spec, lowest in _only(shown, _ENDS):
         yield _head(spec, openmetrics=openmetrics)
         start = f"{spec.name}{{"
         yield from _join(
@@ -314,6 +369,8 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
         yield _head(spec, openmetrics=openmetrics)
         tails = [f',le="{_bound(bound)}"}}' for bound in (*bounds, float("inf"))]
         yield from _join((_render_histogram(spec, tails, *row) for row in programs), _SLICE // len(tails))
+    if PROCESSES not in shown:
+        return
     yield _head(PROCESSES, openmetrics=openmetrics)
     yield from _join(
         f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n' for comm, value in snapshot.live.items()
@@ -360,6 +417,9 @@ class Status(NamedTuple):
     unknown_lifetimes: int
     lost_ends: int
     resyncs: int
+    resubscriptions: int
+    canary_age_seconds: float | None
+    """None while there is no canary."""
     lost_messages: dict[str, int]
     malformed: dict[str, int]
     drain_ns: Histogram
@@ -397,10 +457,13 @@ class StatusCollector(Collector):
             (RECEIVE_BUFFER, status.receive_buffer_bytes),
             (RECEIVE_BUFFER_USED, status.receive_buffer_used_bytes),
             (RESYNCS, status.resyncs),
+            (RESUBSCRIPTIONS, status.resubscriptions),
         ):
             yield _family(
                 spec, {(value,): n for value, n in values.items()} if isinstance(values, dict) else {(): values}
             )
+        if status.canary_age_seconds is not None:
+            yield _family(CANARY_AGE, {(): status.canary_age_seconds})
         drains = HistogramMetricFamily(DRAIN.name, DRAIN.help)
         drains.add_metric([], _cumulative(status.drain_ns, DRAIN_SECONDS), _unit(status.drain_ns[-1], DRAIN))
         yield drains
@@ -408,7 +471,7 @@ class StatusCollector(Collector):
         yield _family(BUILD, {(__version__, platform.python_version()): 1})
 
 
-def _family(spec: MetricSpec, values: Mapping[tuple[str, ...], int]) -> Metric:
+def _family(spec: MetricSpec, values: Mapping[tuple[str, ...], float]) -> Metric:
     make = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
     family = make(spec.name, spec.help, labels=spec.labels)
     for labels, value in values.items():

@@ -13,7 +13,7 @@ from itertools import islice
 
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo, Procfs
-from exporter.kernel.sockets import Meminfo, Receiver
+from exporter.kernel.receiver import Meminfo, Receiver
 from exporter.moderation import Moderation
 from exporter.names import READING_SETTLES_NS
 from exporter.pipeline import Pipeline
@@ -53,6 +53,7 @@ class Listener:
         pipeline: Pipeline,
         procfs: Procfs,
     ) -> None:
+        self._keeps_table = sources.plan.keeps_table
         self._connector = sources.connector
         self._taskstats = sources.taskstats
         self._early = None if sources.names is None or early is None else (sources.names, early)
@@ -76,6 +77,7 @@ class Listener:
         self._resync: asyncio.Task[None] | None = None
         self.drain_ns = new_histogram(DRAIN_NS)
         self.resyncs = 0
+        self.resubscriptions = 0
         self.crashed: asyncio.Future[None] = self._loop.create_future()
 
     # -- start and stop -----------------------------------------------------------------------------------------
@@ -184,7 +186,25 @@ class Listener:
             self._reading = False
         self._timer = self._loop.call_later(seconds, self._guard, self._wake_up)
 
-    # -- loss ---------------------------------------------------------------------------------------------------
+    # -- silence and loss ---------------------------------------------------------------------------------------
+
+    async def resubscribe(self) -> bool:
+        """Subscribe again after the kernel fell silent, and find out what happened meanwhile.
+
+        Returns:
+            Whether the kernel acknowledged it.
+        """
+        self.resubscriptions += 1
+        try:
+            acknowledged = self._connector.resubscribe()
+        except OSError as error:
+            # After privileges were given up, a kernel before 6.6 refuses.
+            _LOG.error("cannot subscribe again", extra={"error": error})
+            return False
+        if acknowledged:
+            await self._compare()
+            self.resyncs += 1
+        return acknowledged
 
     def _look_at_buffers(self) -> float:
         """Ask how full the sockets are and what they lost; a new loss begins a comparison with /proc."""
@@ -225,7 +245,7 @@ class Listener:
         Events wait meanwhile, and until what was read has settled: they tell what of it is doubtful.
         """
         self._holds = True
-        tgids = self._procfs.list_processes()
+        tgids = self._procfs.list_processes() if self._keeps_table else []
         slice_ends_ns = time.monotonic_ns() + _SCAN_SLICE_NS
         for tgid, info in self._iter_processes(tgids):
             read_ns = time.monotonic_ns()

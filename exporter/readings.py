@@ -11,9 +11,13 @@ wake-up and gets nothing, so forks are asked for only while a good part of them 
 
 from collections.abc import Callable
 
+from exporter.kernel.bpf import EventFilter
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_FORK, iter_proc_events, sound_datagrams
 from exporter.kernel.netlink import Batch
 from exporter.table import Readings
+
+FORKS_AND_EXECS = EventFilter(frozenset({PROC_EVENT_FORK, PROC_EVENT_EXEC}), frozenset())
+EXECS = EventFilter(frozenset({PROC_EVENT_EXEC}), frozenset())
 
 # With fewer forks between two drains their wake-ups do not matter.
 _MANY_FORKS = 16
@@ -37,7 +41,7 @@ class EarlyReader:
         self.readings: Readings = {}
         self._forks_lead_to_execs = True
 
-    def wanted_events(self, forks: int, execs: int) -> int:
+    def wanted_events(self, forks: int, execs: int) -> EventFilter:
         """Decide what to be woken by.
 
         Args:
@@ -45,11 +49,11 @@ class EarlyReader:
             execs: Execs since the last call.
 
         Returns:
-            A mask for the kernel.
+            The events.
         """
         if forks >= _MANY_FORKS:
             self._forks_lead_to_execs = execs * _FORKS_PER_EXEC >= forks
-        return PROC_EVENT_FORK | PROC_EVENT_EXEC if self._forks_lead_to_execs else PROC_EVENT_EXEC
+        return FORKS_AND_EXECS if self._forks_lead_to_execs else EXECS
 
     def take(self, batch: Batch) -> None:
         """Read the comm of each process that exec'd, or was forked by a thread with a name of its own."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.errors import SetupError
-from exporter.kernel import cn_proc
+from exporter.events import Plan, make_plan
 from exporter.kernel.sockets import Connector, Taskstats, open_connector, open_taskstats
+from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
+from exporter.readings import FORKS_AND_EXECS
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 class Sources(NamedTuple):
     """The open sockets: exit records, or where they are not to be had a second subscription to read names by."""
 
+    plan: Plan
     connector: Connector
     taskstats: Taskstats | None
     names: Connector | None
@@ -27,13 +30,25 @@ class Sources(NamedTuple):
         """Where comm and uid come from, as --attribution calls it."""
         return "procfs" if self.taskstats is None else "taskstats"
 
+    @property
+    def filter(self) -> str:
+        """Who leaves out unwanted events, as --filter calls it."""
+        return "kernel" if self.connector.kernel_masks else "bpf"
+
+    @property
+    def records_end_processes(self) -> bool:
+        """Exit records mark the last thread of a process."""
+        return _records_end_processes(self.taskstats)
+
 
 @contextmanager
-def open_sources(attribution: str) -> Iterator[Sources]:
-    """Open what --attribution asks for.
+def open_sources(attribution: str, events: frozenset[str], filter_by: str) -> Iterator[Sources]:
+    """Open what is asked for.
 
     Args:
         attribution: taskstats, procfs, or auto: taskstats if it is permitted.
+        events: What the user wants to know of.
+        filter_by: kernel, bpf or auto.
 
     Raises:
         SetupError: It cannot be had here.
@@ -43,13 +58,20 @@ def open_sources(attribution: str) -> Iterator[Sources]:
         taskstats = _open_taskstats(attribution)
         if taskstats is not None:
             sockets.enter_context(closing(taskstats))
-        connector = sockets.enter_context(closing(open_connector()))
-        if taskstats is not None:
-            yield Sources(connector, taskstats, None)
-        else:
-            names = sockets.enter_context(closing(open_connector()))
-            names.narrow(cn_proc.PROC_EVENT_FORK | cn_proc.PROC_EVENT_EXEC)
-            yield Sources(connector, None, names)
+        plan = make_plan(
+            events, exact=taskstats is not None, records_end_processes=_records_end_processes(taskstats)
+        )
+        if taskstats is not None and plan.failures_only:
+            taskstats.keep_failed_only()
+        connector = sockets.enter_context(closing(open_connector(plan.deliver, filter_by)))
+        names = None
+        if taskstats is None and plan.keeps_table:
+            names = sockets.enter_context(closing(open_connector(FORKS_AND_EXECS, filter_by)))
+        yield Sources(plan, connector, taskstats, names)
+
+
+def _records_end_processes(taskstats: Taskstats | None) -> bool:
+    return taskstats is not None and taskstats.version >= AGROUP_SINCE_VERSION
 
 
 def _open_taskstats(attribution: str) -> Taskstats | None:

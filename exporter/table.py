@@ -33,6 +33,7 @@ from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Re
 from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
 
 _KTHREADD = 2
+_CANARIES_REMEMBERED = 8
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
 
@@ -41,6 +42,7 @@ _SETTLED = 0  # its cell
 _OPEN = -1  # an OpenCell: name not known yet
 _STRANGER = -2  # another name than its cell's, nothing counted under it yet; uid as the cell's
 _PARENT_OF_STRANGERS = -3  # its cell; children do not inherit its name (kthreadd)
+_PARENT_OF_CANARIES = -4  # its cell; children are canaries (this program)
 # > 0: it exec'd at that time (ns), which is not counted yet; uid as the cell's
 
 Process = tuple[Cell, int, int]
@@ -87,6 +89,7 @@ class ProcessTable:
         now_ns: CLOCK_MONOTONIC, to say when read_comm had answered.
         records_end_processes: Exit records come and mark the last thread of a process (AGROUP). Without, the
             threads are followed, and the last EXIT of a process is its end.
+        own_tgid: This program's, whose children can be canaries.
 
     Attributes:
         events: How many were handled.
@@ -102,11 +105,17 @@ class ProcessTable:
         now_ns: Callable[[], int],
         *,
         records_end_processes: bool,
+        own_tgid: int | None = None,
     ) -> None:
         self._tallies = tallies
         self._read_comm = read_comm
         self._now_ns = now_ns
         self._follow_threads = not records_end_processes
+        self._special = {_KTHREADD: _PARENT_OF_STRANGERS}
+        if own_tgid is not None:
+            self._special[own_tgid] = _PARENT_OF_CANARIES
+        # Canaries that are on their way (None), or came back: with an exit record or without.
+        self._canaries: dict[int, bool | None] = {}
         self.events = EventCounts()
         self.unknown_events = 0
         self.unknown_lifetimes = 0
@@ -282,6 +291,9 @@ class ProcessTable:
             self._threads.setdefault(child_tgid, set()).add(child_pid)
 
     def _fork(self, parent_pid: int, parent_tgid: int, child_tgid: int, timestamp_ns: int) -> None:
+        if child_tgid in self._canaries:
+            self.events.fork -= 1
+            return
         if child_tgid in self._processes:
             # The end of whoever had the pid before was lost.
             self._remove(child_tgid)
@@ -304,7 +316,7 @@ class ProcessTable:
             return
         if isinstance(cell, OpenCell):
             cell.open_name.carriers.add(child_tgid)
-        self._processes[child_tgid] = (cell, timestamp_ns, state)
+        self._processes[child_tgid] = (cell, timestamp_ns, _OPEN if state == _OPEN else _SETTLED)
 
     # -- execs and renames --------------------------------------------------------------------------------------
 
@@ -339,7 +351,7 @@ class ProcessTable:
         self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, _SETTLED)
         if isinstance(cell, OpenCell):
             self._leave(cell.open_name, tgid, timestamp_ns, comm)
-        elif state == _PARENT_OF_STRANGERS:
+        elif state in (_PARENT_OF_STRANGERS, _PARENT_OF_CANARIES):
             self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, state)
 
     # -- names that are not known yet ---------------------------------------------------------------------------
@@ -401,6 +413,10 @@ class ProcessTable:
 
     def _leader_exit(self, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
         """The EXIT of a thread-group leader: its process's end, unless other threads live on."""
+        if tgid in self._canaries and tgid not in self._processes:
+            self.events.exit -= 1
+            self._canaries[tgid] = record is not None
+            return
         unnamed = self._unnamed_ends.pop(tgid, None)
         if unnamed is not None:
             self._end(tgid, *unnamed[:2], record, unnamed[2])
@@ -558,6 +574,8 @@ class ProcessTable:
             start_ns: When it started, in CLOCK_MONOTONIC.
             read_ns: When it had been read.
         """
+        if tgid in self._canaries:
+            return
         if self._follow_threads:
             self._threads.pop(tgid, None)
             if info.threads:
@@ -568,7 +586,7 @@ class ProcessTable:
         cell = self._tallies.cell(info.comm, info.uid)
         process = known
         if process is None or (process[2] == _SETTLED and process[0] is not cell):
-            state = _PARENT_OF_STRANGERS if tgid == _KTHREADD else _SETTLED
+            state = self._special.get(tgid, _SETTLED)
             process = (cell, known[1] if known is not None and known[1] else max(1, start_ns), state)
             self._processes[tgid] = process
             self._adopted[tgid] = read_ns
@@ -647,6 +665,25 @@ class ProcessTable:
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec."""
         self._open_names.resolve_all_unknown()
+
+    # -- canaries -----------------------------------------------------------------------------------------------
+
+    def expect_canary(self, tgid: int) -> None:
+        """Leave a child of this program out of everything, and notice when it ends.
+
+        Call it before the drain that can find the child's first event.
+        """
+        # What was never seen to end was lost; enough of them are remembered for one that is merely late.
+        while len(self._canaries) >= _CANARIES_REMEMBERED:
+            del self._canaries[next(iter(self._canaries))]
+        self._canaries[tgid] = None
+
+    def canary_returned(self, tgid: int) -> bool | None:
+        """Tell whether a canary has ended, with an exit record (True) or without; None if it has not."""
+        returned = self._canaries.get(tgid)
+        if returned is not None:
+            del self._canaries[tgid]
+        return returned
 
     # -- what it tells ------------------------------------------------------------------------------------------
 

@@ -273,6 +273,7 @@ def taskstats_datagram(
     null_pad: bool = False,
     seq: int = 0,
     cmd: int = 2,
+    ac_tgid: int | None = None,
 ) -> bytes:
     """Encode the record of one exiting thread: 596 bytes in version 16, 1172 with AGGR_TGID.
 
@@ -303,7 +304,8 @@ def taskstats_datagram(
         "ac_tgetime" if version >= 12 else "ac_etime": elapsed_us,
     }
     if version >= 12:
-        values["ac_tgid"] = pid if tgid_stats is None else tgid_stats.tgid
+        own = pid if tgid_stats is None else tgid_stats.tgid
+        values["ac_tgid"] = own if ac_tgid is None else ac_tgid
     attributes = _aggregate(4, 1, pid, taskstats_struct(values, version=version, size=size), null_pad=null_pad)
     if tgid_stats is not None:
         sums: dict[str, int | bytes] = {

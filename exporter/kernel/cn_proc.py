@@ -43,7 +43,8 @@ PROC_EVENT_PTRACE = 0x00000100
 PROC_EVENT_COMM = 0x00000200
 PROC_EVENT_COREDUMP = 0x40000000
 PROC_EVENT_EXIT = 0x80000000
-# Every bit that the kernel knows, PROC_EVENT_NONZERO_EXIT (0x20000000) among them.
+# Only in masks: the event that is sent is PROC_EVENT_EXIT.
+PROC_EVENT_NONZERO_EXIT = 0x20000000
 PROC_EVENT_ALL = 0xE00003C7
 
 # id.idx, id.val, seq, ack, len, flags

@@ -86,10 +86,16 @@ class Procfs:
         self._root = root.rstrip("/")
 
     def check(self) -> None:
-        """Raise SetupError unless root is a proc file system."""
+        """Raise SetupError unless root is a proc file system that shows other users' processes."""
         if self._read("self/stat") is None:
             raise SetupError(
-                f"{self._root or '/'} is not a proc file system: mount one there or set --path.procfs"
+                f"{self._root or '/'} is not a proc file system: mount proc there or set --path.procfs"
+            )
+        # Process 1 is always there, and another user's unless we are root.
+        if self._read("1/stat") is None:
+            raise SetupError(
+                f"hidepid hides the processes of others in {self._root}: "
+                "mount it with hidepid=0, or with gid= of a group of ours, or run as root"
             )
 
     def _read(self, path: str) -> bytes | None:

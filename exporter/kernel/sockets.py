@@ -1,33 +1,31 @@
 """The netlink sockets: the only file that opens one.
 
-A `Receiver` reads datagrams in batches by recvmmsg(2) and tells how full its socket is and what was lost.
-`open_connector` subscribes one to the process connector, `open_taskstats` registers one for exit records.
+`open_connector` subscribes to the process connector, `open_taskstats` registers for exit records.
 
-Source: netlink(7), recvmmsg(2), include/uapi/linux/netlink.h, include/net/sock.h (SK_MEMINFO_*).
+Source: netlink(7), include/uapi/linux/netlink.h, drivers/connector/cn_proc.c.
 """
 
 import ctypes
 import errno
 import os
 import secrets
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
 
 from exporter.errors import MalformedMessage, SetupError
-from exporter.kernel import cn_proc, netlink, taskstats
-from exporter.kernel.netlink import NLMSG_ERROR, Batch
+from exporter.kernel import bpf, cn_proc, netlink, taskstats
+from exporter.kernel.netlink import NLMSG_ERROR
+from exporter.kernel.receiver import Receiver
 
 NETLINK_CONNECTOR = 11
 NETLINK_GENERIC = 16
 _SOL_NETLINK = 270
 _NETLINK_NO_ENOBUFS = 5
 _SO_RCVBUFFORCE = 33
-_SO_MEMINFO = 55
-_SK_MEMINFO = struct.Struct("=9I")
+_SO_ATTACH_FILTER = 26
 
 # The kernel doubles what is asked for; the memory is used only while messages wait in it. 64 MiB hold more than
 # 80,000 events: a second of forks as fast as 32 CPUs make them.
@@ -39,176 +37,15 @@ _CONNECTOR_SLOTS = 256
 _TASKSTATS_SLOTS = 64
 
 _ANSWER_SECONDS = 1.0
+# A request is answered before sendto(2) returns: this is only how long a loaded machine may take to tell us.
+_FIRST_ANSWER_SECONDS = 0.05
+_ROUNDS_PER_BURST = 256
+# An operation that the kernel refuses, and remembers as the last one of this socket all the same.
+_PROC_CN_REFUSED = 0
 
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))
-
-
-class _SockaddrNl(ctypes.Structure):
-    _fields_ = (
-        ("nl_family", ctypes.c_ushort),
-        ("nl_pad", ctypes.c_ushort),
-        ("nl_pid", ctypes.c_uint32),
-        ("nl_groups", ctypes.c_uint32),
-    )
-
-
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("msg_name", ctypes.c_void_p),
-        ("msg_namelen", ctypes.c_uint32),
-        ("msg_iov", ctypes.POINTER(_Iovec)),
-        ("msg_iovlen", ctypes.c_size_t),
-        ("msg_control", ctypes.c_void_p),
-        ("msg_controllen", ctypes.c_size_t),
-        ("msg_flags", ctypes.c_int),
-    )
-
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("msg_hdr", _Msghdr), ("msg_len", ctypes.c_uint32))
-
-
-_HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
-_NAME_BYTES = ctypes.sizeof(_SockaddrNl)
-# A batch of so many datagrams of one form makes it the usual one; so does the first batch of all.
-_ENOUGH_TO_LEARN = 8
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Meminfo(NamedTuple):
-    """The state of a socket's receive buffer (SO_MEMINFO)."""
-
-    used_bytes: int
-    limit_bytes: int
-    drops: int
-    """Messages lost since the socket was opened: exact, filtered ones are not among them."""
-
-
-class Receiver:
-    """A netlink socket that is read in batches.
-
-    Args:
-        sock: Opened and configured; closed by close().
-        slots: Datagrams that one batch can hold.
-        stride: Bytes kept for each. A longer datagram is malformed.
-
-    Attributes:
-        slots: As given.
-        malformed: Datagrams dropped because they were too long or did not come from the kernel.
-    """
-
-    def __init__(self, sock: socket.socket, *, slots: int, stride: int) -> None:
-        self._sock = sock
-        self._fd = sock.fileno()
-        self.slots = slots
-        self._stride = stride
-        self.malformed = 0
-        self._emptied = False
-        self._buffer = ctypes.create_string_buffer(slots * stride)
-        self._data = memoryview(self._buffer).cast("B")
-        names = (_SockaddrNl * slots)()
-        iovecs = (_Iovec * slots)()
-        self._headers = (_Mmsghdr * slots)()
-        for i in range(slots):
-            iovecs[i].iov_base = ctypes.addressof(self._buffer) + i * stride
-            iovecs[i].iov_len = stride
-            header = self._headers[i].msg_hdr
-            header.msg_name = ctypes.addressof(names) + i * ctypes.sizeof(_SockaddrNl)
-            header.msg_namelen = ctypes.sizeof(_SockaddrNl)
-            header.msg_iov = ctypes.pointer(iovecs[i])
-            header.msg_iovlen = 1
-        self._iovecs = iovecs
-        self._names = names
-        self._headers_bytes = memoryview(self._headers).cast("B")
-        self._names_bytes = memoryview(names).cast("B")
-        # What recvmmsg leaves there when all is as usual: see _look_closer.
-        self._usual_headers = b""
-        self._usual_names = b""
-        self._usual_lengths: list[int] = []
-
-    def fileno(self) -> int:
-        """The descriptor, for an event loop."""
-        return self._fd
-
-    def receive(self) -> Batch | None:
-        """Read what is there, without waiting.
-
-        Returns:
-            A batch that is valid until the next call, or None when the socket is empty. A batch can have no
-            datagrams left when all that were read were malformed.
-
-        Raises:
-            OSError: Anything but "nothing there".
-        """
-        count = _libc.recvmmsg(self._fd, self._headers, self.slots, socket.MSG_DONTWAIT, None)
-        if count < 0:
-            error = ctypes.get_errno()
-            # ENOBUFS is off where the kernel knows NETLINK_NO_ENOBUFS; where it does not, SO_MEMINFO counts.
-            if error in (errno.EAGAIN, errno.EINTR, errno.ENOBUFS):
-                return None
-            raise OSError(error, os.strerror(error))
-        self._emptied = count < self.slots
-        if self._usual_headers.startswith(
-            bytes(self._headers_bytes[: count * _HEADER_BYTES])
-        ) and self._usual_names.startswith(bytes(self._names_bytes[: count * _NAME_BYTES])):
-            return Batch(self._data, self._stride, self._usual_lengths[:count])
-        return self._look_closer(count)
-
-    def _look_closer(self, count: int) -> Batch:
-        """Check each datagram of a batch that is not as usual, or the first of its kind.
-
-        Usual is: from the kernel (its port is 0; whoever has CAP_NET_ADMIN can send here too), not cut off, and
-        all of one length. One comparison of memory then tells for a whole batch.
-        """
-        lengths = [self._headers[i].msg_len for i in range(count)]
-        sound = [
-            self._names[i].nl_pid == 0 and not self._headers[i].msg_hdr.msg_flags & socket.MSG_TRUNC
-            for i in range(count)
-        ]
-        batch = Batch(self._data, self._stride, lengths)
-        if not all(sound):
-            kept = [batch.datagram(i) for i in range(count) if sound[i]]
-            self.malformed += count - len(kept)
-            return Batch.of(kept, self._stride)
-        if lengths.count(lengths[0]) == count and (count >= _ENOUGH_TO_LEARN or not self._usual_lengths):
-            for i in range(count, self.slots):
-                self._headers[i].msg_len = lengths[0]
-                self._headers[i].msg_hdr.msg_flags = self._headers[0].msg_hdr.msg_flags
-                ctypes.memmove(ctypes.addressof(self._names[i]), self._names, _NAME_BYTES)
-            self._usual_headers = bytes(self._headers_bytes)
-            self._usual_names = bytes(self._names_bytes)
-            self._usual_lengths = [lengths[0]] * self.slots
-        return batch
-
-    def iter_batches(self) -> Iterator[Batch]:
-        """Read batch after batch until the socket is empty."""
-        while (batch := self.receive()) is not None:
-            yield batch
-            # A read that did not fill all slots emptied the socket: no system call just to hear EAGAIN.
-            if self._emptied:
-                return
-
-    def meminfo(self) -> Meminfo:
-        """Ask how full the socket is and what it lost."""
-        values = _SK_MEMINFO.unpack(self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _SK_MEMINFO.size))
-        return Meminfo(used_bytes=values[0], limit_bytes=values[1], drops=values[8])
-
-    def send(self, message: bytes) -> None:
-        """Send a request to the kernel."""
-        self._sock.sendto(message, (0, 0))
-
-    def wait(self, deadline: float) -> bool:
-        """Wait until there is something to read; False when time.monotonic() passed the deadline."""
-        poller = select.poll()
-        poller.register(self._fd, select.POLLIN)
-        return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
+# include/uapi/linux/nsfs.h: PID_NS_INIT_INO, USER_NS_INIT_INO; the same numbers since Linux 3.8.
+_INIT_PID_NAMESPACE = 0xEFFFFFFC
+_INIT_USER_NAMESPACE = 0xEFFFFFFD
 
 
 def _open_netlink(protocol: int) -> socket.socket:
@@ -228,76 +65,160 @@ def _open_netlink(protocol: int) -> socket.socket:
     return sock
 
 
+def _attach(sock: socket.socket, program: bytes) -> None:
+    """Attach a classic BPF program (struct sock_fprog); it replaces the one before."""
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("@HP", len(program) // bpf.INSTRUCTION_BYTES, ctypes.addressof(code))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
 class Connector(Receiver):
-    """A socket that listens to the process connector."""
+    """A socket that listens to the process connector.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: Not bound yet.
+        wanted: Which events.
+
+    Attributes:
+        kernel_masks: The kernel takes event masks (Linux 6.6 and later) and applies ours.
+    """
+
+    def __init__(self, sock: socket.socket, wanted: bpf.EventFilter) -> None:
         super().__init__(sock, slots=_CONNECTOR_SLOTS, stride=cn_proc.DATAGRAM_BYTES)
+        self._wanted = wanted
+        self.kernel_masks = False
         self._listens = False
-        self._mask = cn_proc.PROC_EVENT_ALL
+        # Before bind: a bound socket gets every event if anybody else on the host listens.
+        _attach(sock, bpf.event_program(wanted))
+        sock.bind((0, cn_proc.CN_IDX_PROC))
 
-    def listen(self) -> bool:
-        """Subscribe to every event; True once the kernel acknowledged it, False if it never did.
+    def subscribe(self, filter_by: str) -> bool:
+        """Subscribe, and have it acknowledged; what arrives before that is thrown away.
 
-        Events that arrive before the acknowledgement are thrown away: whoever calls scans /proc afterwards.
+        The kernel counts LISTEN requests minus IGNORE requests of the whole host, and is silent while the sum is
+        below 1. Anybody can push it there, and far. A second LISTEN of the same socket adds nothing, unless
+        another operation came in between, which need not be a valid one: so that makes a round that adds 1.
+
+        Args:
+            filter_by: kernel (by event mask), bpf (no mask), or auto: by mask if the kernel knows them.
+
+        Returns:
+            False if the kernel never acknowledged it.
+
+        Raises:
+            OSError: The kernel's answer.
         """
-        ack = secrets.randbelow(0x7FFFFFFF) + 1
-        self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, ack))
         self._listens = True
+        if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL):
+            self.kernel_masks = True
+            self._send_mask()
+            return True
+        return filter_by != "kernel" and self._listen(None)
+
+    def resubscribe(self) -> bool:
+        """Subscribe again after silence, in the way that worked before."""
+        return self.subscribe("kernel" if self.kernel_masks else "bpf")
+
+    def _listen(self, mask: int | None) -> bool:
+        ack = secrets.randbelow(0x7FFFFFF0) + 1
+        listen = cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, ack, mask)
+        refused = cn_proc.encode_request(_PROC_CN_REFUSED, 0, mask)
+        self.send(listen)
+        if self._is_acknowledged(ack, _FIRST_ANSWER_SECONDS):
+            return True
         deadline = time.monotonic() + _ANSWER_SECONDS
-        while self.wait(deadline):
-            for batch in self.iter_batches():
-                for index in range(len(batch.lengths)):
-                    try:
-                        answer = cn_proc.decode_ack(batch.datagram(index))
-                    except MalformedMessage:
-                        self.malformed += 1
-                        continue
-                    if answer is not None and answer.ack == ack + 1:
-                        if answer.err:
-                            raise OSError(answer.err, os.strerror(answer.err))
-                        return True
+        while time.monotonic() < deadline:
+            for _ in range(_ROUNDS_PER_BURST):
+                # Kernels without masks do not tell sockets apart: there every LISTEN adds 1.
+                if mask is not None:
+                    self.send(refused)
+                self.send(listen)
+            if self._is_acknowledged(ack, 0.0):
+                return True
         return False
 
-    def narrow(self, mask: int) -> None:
-        """Ask for some events only (Linux 6.6 and later; older kernels ignore it). No answer follows."""
-        if mask != self._mask:
-            self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, 0, mask))
-            self._mask = mask
+    def _is_acknowledged(self, ack: int, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.wait(deadline):
+            for answer in self._iter_acks():
+                if answer.ack == ack + 1:
+                    if answer.err:
+                        raise OSError(answer.err, os.strerror(answer.err))
+                    return True
+        return False
+
+    def _iter_acks(self) -> Iterator[cn_proc.Ack]:
+        for batch in self.iter_batches():
+            for index in range(len(batch.lengths)):
+                try:
+                    answer = cn_proc.decode_ack(batch.datagram(index))
+                except MalformedMessage:
+                    self.malformed += 1
+                    continue
+                if answer is not None:
+                    yield answer
+
+    def _send_mask(self) -> None:
+        # No answer follows: a mask other than "all events" filters acknowledgements too.
+        self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, 0, self._wanted.mask))
+
+    def narrow(self, wanted: bpf.EventFilter) -> None:
+        """Want other events from now on, without a gap."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            _attach(self._sock, bpf.event_program(wanted))
+            if self.kernel_masks:
+                self._send_mask()
 
     def close(self) -> None:
         """Close the socket, and let the kernel stop making events if nobody else listens.
 
-        The kernel counts LISTEN requests of the whole host and does not notice when a listener dies.
+        It does not notice by itself when a listener dies.
         """
         if self._listens:
-            self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_IGNORE, 0))
+            try:
+                self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_IGNORE, 0))
+            except OSError:
+                # Nobody answers in this network namespace: that is what the caller is about to say.
+                pass
         super().close()
 
 
-def open_connector() -> Connector:
-    """Open a socket and subscribe it to all events of the process connector.
+def open_connector(wanted: bpf.EventFilter, filter_by: str = "auto") -> Connector:
+    """Open a socket and subscribe it to the process connector.
+
+    Args:
+        wanted: Which events.
+        filter_by: As in Connector.subscribe.
 
     Raises:
         SetupError: It cannot be had here.
     """
     try:
         sock = _open_netlink(NETLINK_CONNECTOR)
+    except PermissionError as error:
+        raise SetupError(
+            f"not permitted to open a netlink socket ({error.strerror}): a seccomp profile or security module "
+            "forbids AF_NETLINK; allow it"
+        ) from error
     except OSError as error:
         raise SetupError(
             f"the kernel has no netlink connector ({error.strerror}): "
             "it needs CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y"
         ) from error
-    connector = Connector(sock)
     try:
-        sock.bind((0, cn_proc.CN_IDX_PROC))
-        acknowledged = connector.listen()
+        connector = Connector(sock, wanted)
     except PermissionError as error:
-        connector.close()
+        sock.close()
         raise SetupError(
             "not permitted to listen to the process connector: "
             "run as root or with CAP_NET_ADMIN, or on Linux 6.6 or later, which needs neither"
         ) from error
+    except OSError as error:
+        sock.close()
+        raise SetupError(f"cannot bind to the process connector: {error.strerror}") from error
+    try:
+        acknowledged = connector.subscribe(filter_by)
     except ConnectionRefusedError as error:
         connector.close()
         raise SetupError(
@@ -306,14 +227,36 @@ def open_connector() -> Connector:
         ) from error
     except OSError as error:
         connector.close()
-        raise SetupError(f"cannot listen to the process connector: {error.strerror}") from error
+        raise SetupError(
+            f"the kernel refuses to let us listen to the process connector ({error.strerror}): "
+            "run as root or with CAP_NET_ADMIN"
+        ) from error
     if not acknowledged:
         connector.close()
-        raise SetupError(
-            "the kernel did not acknowledge the subscription to the process connector: run in the host's pid and "
-            "user namespaces (docker --pid host, hostPID: true)"
-        )
+        raise SetupError(_why_silent(filter_by))
     return connector
+
+
+def _why_silent(filter_by: str) -> str:
+    """Say why the kernel did not acknowledge a subscription."""
+    for namespace, inode, remedy in (
+        ("pid", _INIT_PID_NAMESPACE, "docker --pid host, hostPID: true"),
+        ("user", _INIT_USER_NAMESPACE, "without userns-remap, hostUsers: true"),
+    ):
+        try:
+            if Path(f"/proc/self/ns/{namespace}").stat().st_ino != inode:
+                return (
+                    f"the process connector tells nothing to this {namespace} namespace: "
+                    f"run in the host's {namespace} namespace ({remedy})"
+                )
+        except OSError:
+            continue
+    if filter_by == "kernel":
+        return "this kernel knows no event masks (Linux 6.6 and later do): use --filter=bpf or auto"
+    return (
+        "the kernel did not acknowledge the subscription to the process connector: it needs CONFIG_PROC_EVENTS=y, "
+        "and somebody else on this host must not be silencing all listeners"
+    )
 
 
 class Taskstats(Receiver):
@@ -328,6 +271,10 @@ class Taskstats(Receiver):
         super().__init__(sock, slots=_TASKSTATS_SLOTS, stride=_TASKSTATS_STRIDE)
         self.family_id = 0
         self.version = 0
+
+    def keep_failed_only(self) -> None:
+        """Let only the records of processes that failed through: see bpf.failure_program."""
+        _attach(self._sock, bpf.failure_program(self.version))
 
     def register(self, cpus: str) -> None:
         """Look up the family and the version of its records, and ask for those of these CPUs.

@@ -92,8 +92,8 @@ class Layout(NamedTuple):
         return max(self.hiwater_rss, self.ac_tgetime or 0) + _U64.size
 
 
-_EXIT_CODE_OFFSET = 4
-_FLAG_OFFSET = 8
+EXIT_CODE_OFFSET = 4
+FLAG_OFFSET = 8
 _OLDEST_VERSION = 8
 _LAYOUT_8 = Layout(72, 80, 144, 200, None)
 _LAYOUT_12 = _LAYOUT_8._replace(ac_tgetime=376)
@@ -121,6 +121,11 @@ def layout_of(version: int, size: int) -> Layout:
     if size < layout.size:
         raise MalformedMessage(f"struct taskstats v{version}", layout.size, size)
     return layout
+
+
+def pid_offsets(version: int) -> tuple[int, int]:
+    """Return the offsets of (ac_pid, ac_tgid) in versions from AGROUP_SINCE_VERSION on."""
+    return (176, 464) if version == 15 else (128, 368)
 
 
 def encode_get_family(seq: int) -> bytes:
@@ -285,8 +290,8 @@ class RecordDecoder:
         elapsed = layout.ac_etime if layout.ac_tgetime is None else layout.ac_tgetime
         return (
             _U32.unpack_from(datagram, thread.id_offset)[0],
-            _U32.unpack_from(datagram, stats + _EXIT_CODE_OFFSET)[0],
-            datagram[stats + _FLAG_OFFSET],
+            _U32.unpack_from(datagram, stats + EXIT_CODE_OFFSET)[0],
+            datagram[stats + FLAG_OFFSET],
             _U64.unpack_from(datagram, cpu_from + layout.cpu_run_virtual_total)[0],
             datagram[stats + layout.ac_comm : stats + layout.ac_comm + COMM_UID_BYTES],
             _U64.unpack_from(datagram, stats + layout.hiwater_rss)[0],
@@ -320,8 +325,8 @@ def _learn(datagram: bytes, thread: _Aggregate, layout: Layout, stride: int) -> 
     fields, at = "=", 0
     for offset, code in (
         (thread.id_offset, "I"),
-        (stats + _EXIT_CODE_OFFSET, "I"),
-        (stats + _FLAG_OFFSET, "B"),
+        (stats + EXIT_CODE_OFFSET, "I"),
+        (stats + FLAG_OFFSET, "B"),
         (stats + layout.cpu_run_virtual_total, "Q"),
         (stats + layout.ac_comm, f"{COMM_UID_BYTES}s"),
         *sorted((stats + offset, "Q") for offset in (layout.hiwater_rss, layout.ac_tgetime or layout.ac_etime)),

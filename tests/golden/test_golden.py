@@ -12,7 +12,8 @@ from golden import record
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.exposition import Exposition, Status, TallySnapshot
+from exporter.events import EVENTS
+from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.pipeline import Pipeline
@@ -55,7 +56,10 @@ class Replay:
 
     def snapshot(self) -> TallySnapshot:
         return TallySnapshot(
-            self._tallies.cells(), self._tallies.programs(), self._table.live(), records=self._mode == "taskstats"
+            self._tallies.cells(),
+            self._tallies.programs(),
+            self._table.live(),
+            program_metrics(EVENTS, records=self._mode == "taskstats", live=True),
         )
 
     def status(self) -> Status:
@@ -67,13 +71,15 @@ class Replay:
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
             resyncs=0,
+            resubscriptions=0,
+            canary_age_seconds=None,
             lost_messages=dict.fromkeys(sockets, 0),
             malformed=sockets,
             drain_ns=new_histogram(DRAIN_NS),
             receive_buffer_bytes=dict.fromkeys(sockets, 1 << 20),
             receive_buffer_used_bytes=dict.fromkeys(sockets, 832),
             mode=self._mode,
-            filter="none",
+            filter="kernel",
         )
 
     def scrape(self, suffix: str) -> str:

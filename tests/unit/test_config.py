@@ -8,6 +8,7 @@ import pytest
 
 from exporter.config import FLAGS, Config, Flag, ListenAddress, parse_args, parse_listen_address
 from exporter.errors import ConfigError
+from exporter.privileges import User
 
 PREFIX = "PROC_CONNECTOR_EXPORTER_"
 
@@ -30,6 +31,10 @@ SETTINGS = [
     ),
     Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
+    Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
+    Setting("--filter", "FILTER", "bpf", "kernel", "filter_by", "bpf"),
+    Setting("--canary.interval", "CANARY_INTERVAL", "2.5", "0", "canary_interval_seconds", 2.5),
+    Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),

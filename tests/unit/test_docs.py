@@ -41,7 +41,7 @@ def test_readmes_labels_are_backticked_and_separated_by_commas_or_a_dash() -> No
 
 def test_readmes_flags_are_those_of_the_program() -> None:
     rows = [tuple(cell.strip("`") for cell in row[:3]) for row in table_rows("--.*")]
-    assert sorted(rows) == sorted((flag.name, flag.variable, flag.default) for flag in FLAGS)
+    assert sorted(rows) == sorted((flag.name, flag.variable, flag.default or "-") for flag in FLAGS)
 
 
 def test_every_row_of_readmes_tables_says_something() -> None:

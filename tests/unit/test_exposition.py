@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from exporter.events import EVENTS
 from exporter.exposition import (
     METRICS,
     Exposition,
@@ -19,6 +20,7 @@ from exporter.exposition import (
     TallySnapshot,
     exit_labels,
     families,
+    program_metrics,
     render,
 )
 from exporter.tally import (
@@ -58,6 +60,10 @@ NASTY_COMMS = {
 }
 
 
+# With exit records and without.
+SHOWN = {records: program_metrics(EVENTS, records=records, live=True) for records in (True, False)}
+
+
 def parsed(text: str, parse: Parse) -> dict[str, Family]:
     """Every family of an exposition by name: (type, help, samples)."""
     found: dict[str, Family] = {}
@@ -89,7 +95,7 @@ def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
             observe(cell.max_rss_kib, MAX_RSS_KIB, value)
     tallies.cell(b"never counted", 1)
     live = {text: n for n, text in enumerate(NASTY_COMMS.values(), start=1)}
-    return TallySnapshot(tallies.cells(), tallies.programs(), live, records=records)
+    return TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[records])
 
 
 def status() -> Status:
@@ -103,22 +109,24 @@ def status() -> Status:
         unknown_lifetimes=6,
         lost_ends=7,
         resyncs=8,
+        resubscriptions=17,
+        canary_age_seconds=18.5,
         lost_messages={"connector": 9, "taskstats": 10},
         malformed={"connector": 11, "taskstats": 12},
         drain_ns=drain_ns,
         receive_buffer_bytes={"connector": 13, "taskstats": 14},
         receive_buffer_used_bytes={"connector": 15, "taskstats": 16},
         mode="taskstats",
-        filter="none",
+        filter="kernel",
     )
 
 
-EMPTY = TallySnapshot(Tallies().cells(), [], {}, records=True)
+EMPTY = TallySnapshot(Tallies().cells(), [], {}, SHOWN[True])
 SNAPSHOTS = {
     "nasty": nasty_snapshot(),
     "without records": nasty_snapshot(records=False),
     "empty": EMPTY,
-    "empty and without records": EMPTY._replace(records=False),
+    "empty and without records": EMPTY._replace(shown=SHOWN[False]),
 }
 each_snapshot = pytest.mark.parametrize("snapshot", SNAPSHOTS.values(), ids=SNAPSHOTS)
 
@@ -179,7 +187,7 @@ def one_program() -> TallySnapshot:
     for nanoseconds in (1_000_000, 2_500_000_000):
         observe(cell.lifetime_ns, LIFETIME_NS, nanoseconds)
     observe(cell.max_rss_kib, MAX_RSS_KIB, 1025)
-    return TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 4}, records=True)
+    return TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 4}, SHOWN[True])
 
 
 COUNTERS_OF_ONE_PROGRAM = """\
@@ -236,7 +244,7 @@ def test_a_program_has_no_histogram_of_what_was_never_observed() -> None:
     tallies.cell(b"runs on", 0).forks = 1
     # Older than the exporter: its CPU time is known, its lifetime is not.
     observe(tallies.cell(b"ended", 0).cpu_ns, CPU_NS, 1)
-    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), {}, records=True)
+    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), {}, SHOWN[True])
     found = parsed("".join(render(snapshot, openmetrics=False)), parse_text)
     histograms = {name: rows for name, (kind, _, rows) in found.items() if kind == "histogram" and rows}
     assert list(histograms) == ["proc_connector_process_cpu_seconds"]
@@ -245,7 +253,7 @@ def test_a_program_has_no_histogram_of_what_was_never_observed() -> None:
 
 def test_without_exit_records_there_is_no_cpu_time_and_no_memory() -> None:
     with_records, without = (
-        set(parsed("".join(render(EMPTY._replace(records=records), openmetrics=False)), parse_text))
+        set(parsed("".join(render(EMPTY._replace(shown=SHOWN[records]), openmetrics=False)), parse_text))
         for records in (True, False)
     )
     assert with_records - without == {"proc_connector_process_cpu_seconds", "proc_connector_process_max_rss_bytes"}
@@ -266,7 +274,7 @@ def test_no_piece_is_longer_than_a_few_thousand_rows(kind: str, openmetrics: boo
         elif kind == "lifetimes" and n < 1000:
             cell.lifetime_ns[0] = 1
     live = {f"c{n}": 1 for n in range(programs)} if kind == "live" else {}
-    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), live, records=True)
+    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[True])
     rows = [piece.count("\n") for piece in render(snapshot, openmetrics=openmetrics)]
     assert sum(rows) > programs
     assert max(rows) <= 5_000
@@ -330,6 +338,8 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("unknown_lifetimes_total",): 6,
         ("lost_ends_total",): 7,
         ("resyncs_total",): 8,
+        ("resubscriptions_total",): 17,
+        ("canary_age_seconds",): 18.5,
         ("lost_messages_total", "connector"): 9,
         ("lost_messages_total", "taskstats"): 10,
         ("malformed_messages_total", "connector"): 11,
@@ -340,7 +350,7 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("receive_buffer_used_bytes", "taskstats"): 16,
         ("drain_seconds_count",): 3,
         ("drain_seconds_sum",): pytest.approx(3.00025),
-        ("attribution_info", "none", "taskstats"): 1,
+        ("attribution_info", "kernel", "taskstats"): 1,
     }
 
 
@@ -351,7 +361,7 @@ def test_a_scrape_is_of_one_moment_however_late_its_pieces_are_written() -> None
     cell.exits = {0: 1}
     observe(cell.lifetime_ns, LIFETIME_NS, 5)
     exposition = Exposition(
-        lambda: TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 1}, records=True), status
+        lambda: TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 1}, SHOWN[True]), status
     )
     _, pieces = exposition.pieces("text/plain")
     cell.forks += 1

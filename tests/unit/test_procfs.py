@@ -222,12 +222,20 @@ def test_a_process_that_is_there_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slash", ["", "/", "//"])
-def test_a_proc_file_system_is_one_that_shows_the_reader_itself(tmp_path: Path, slash: str) -> None:
+def test_a_proc_file_system_is_one_that_shows_the_reader_and_others(tmp_path: Path, slash: str) -> None:
+    add_process(tmp_path, 1, b"init")
     add_process(tmp_path, 10, b"sh")
     (tmp_path / "self").symlink_to("10")
     procfs = Procfs(str(tmp_path) + slash)
     procfs.check()
     assert procfs.read_comm(10) == b"sh"
+
+
+def test_a_proc_file_system_that_hides_others_says_what_to_do(tmp_path: Path) -> None:
+    add_process(tmp_path, 10, b"sh")
+    (tmp_path / "self").symlink_to("10")
+    with pytest.raises(SetupError, match=r"hidepid hides the processes of others .* mount it with hidepid=0"):
+        Procfs(str(tmp_path)).check()
 
 
 @pytest.mark.parametrize("root", ["", "missing"])
