@@ -180,6 +180,7 @@ class ProcessTable:
             self._doubt(chunks, complete_until_ns)
         self._readings = readings if readings is not None else {}
         cell_of_record = self._tallies.cell_of_record
+        known_cell = self._tallies.by_record.get
         processes = self._processes
         get = processes.get
         pop = processes.pop
@@ -228,7 +229,7 @@ class ProcessTable:
                         if record is not None:
                             if record[2] & AGROUP and state >= 0 and start_ns and pid not in leaderless:
                                 _, _, _, cpu_ns, comm_uid, max_rss_kib, _ = record
-                                cell = cell_of_record(comm_uid)
+                                cell = known_cell(comm_uid) or cell_of_record(comm_uid)
                                 if state:
                                     cell.execs += 1
                                 status = third & ~0x80

@@ -166,12 +166,17 @@ class ProgramCounts(NamedTuple):
 
 
 class Tallies:
-    """All cells."""
+    """All cells.
+
+    Attributes:
+        by_record: Cells by the 44 bytes of an exit record, as far as they are remembered. Whoever does not find
+            one there asks cell_of_record.
+    """
 
     def __init__(self) -> None:
         self._programs: dict[str, Program] = {}
         self._cells: dict[tuple[str, int | None], Cell] = {}
-        self._by_record: dict[bytes, Cell] = {}
+        self.by_record: dict[bytes, Cell] = {}
 
     def cell(self, comm: bytes | None, uid: int | None) -> Cell:
         """Return the cell of a comm (None: nobody knows it) and a uid."""
@@ -183,11 +188,11 @@ class Tallies:
 
     def cell_of_record(self, comm_uid: bytes) -> Cell:
         """Return the cell that the 44 bytes of an exit record name."""
-        cell = self._by_record.get(comm_uid)
+        cell = self.by_record.get(comm_uid)
         if cell is None:
-            if len(self._by_record) >= _REMEMBERED:
-                self._by_record.clear()
-            cell = self._by_record[comm_uid] = self.cell(*decode_comm_uid(comm_uid))
+            if len(self.by_record) >= _REMEMBERED:
+                self.by_record.clear()
+            cell = self.by_record[comm_uid] = self.cell(*decode_comm_uid(comm_uid))
         return cell
 
     def _cell(self, comm: str, uid: int | None) -> Cell:

@@ -219,6 +219,8 @@ class RecordDecoder:
             Records as plain tuples (the fields of TaskExit) in their order, and what was wrong with the others.
         """
         data, stride, lengths = batch
+        if self._form is None or self._form.heads.size != stride:
+            self._decode_each(batch, range(min(1, len(lengths))))
         form = self._form
         if form is None or form.heads.size != stride:
             return self._decode_each(batch, range(len(lengths)))
