@@ -264,7 +264,8 @@ class Listener:
     def _iter_processes(self, tgids: list[int]) -> Iterator[tuple[int, ProcessInfo]]:
         for tgid in tgids:
             try:
-                info = self._procfs.read_process(tgid)
+                # Exit records tell how long a process existed, to the microsecond.
+                info = self._procfs.read_process(tgid, with_start=self._taskstats is None)
             except MalformedMessage as error:
                 _LOG.warning("cannot read a process", extra={"tgid": tgid, "error": str(error)})
                 continue
@@ -273,9 +274,11 @@ class Listener:
 
     @staticmethod
     def _start_ns(info: ProcessInfo) -> int:
+        if info.starttime is None:
+            return 0
         # starttime counts time in suspend, events' timestamps do not.
         suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-        return info.starttime * (_NS_PER_SECOND // os.sysconf("SC_CLK_TCK")) - suspended_ns
+        return max(1, info.starttime * (_NS_PER_SECOND // os.sysconf("SC_CLK_TCK")) - suspended_ns)
 
     # -- what it tells ------------------------------------------------------------------------------------------
 

@@ -572,7 +572,7 @@ class ProcessTable:
         Args:
             tgid: The process.
             info: What was read.
-            start_ns: When it started, in CLOCK_MONOTONIC.
+            start_ns: When it started, in CLOCK_MONOTONIC; 0 if that is not known.
             read_ns: When it had been read.
         """
         if tgid in self._canaries:
@@ -588,7 +588,7 @@ class ProcessTable:
         process = known
         if process is None or (process[2] == _SETTLED and process[0] is not cell):
             state = self._special.get(tgid, _SETTLED)
-            process = (cell, known[1] if known is not None and known[1] else max(1, start_ns), state)
+            process = (cell, known[1] if known is not None and known[1] else start_ns, state)
             self._processes[tgid] = process
             self._adopted[tgid] = read_ns
         if info.zombie and not info.threads:

@@ -1,10 +1,12 @@
 """What /proc tells of processes that live.
 
 Source: proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/comm, /proc/PID/task. Every read is one open and one
-read, so that what it returns is of one moment. A process that is gone is None, never an error.
+read, so that what it returns is of one moment.
+A process that is gone is None, never an error.
 """
 
 import os
+import re
 from typing import NamedTuple
 
 from exporter.errors import MalformedMessage, SetupError
@@ -14,17 +16,18 @@ _READ_BYTES = 4096
 _COMM_BYTES = 15
 # Fields of stat behind the comm, up to starttime (field 22).
 _FIELDS_NEEDED = 20
+_ESCAPED = re.compile(rb"\\[n\\]")
 
 
-class Stat(NamedTuple):
-    """The fields of /proc/PID/stat that are used here."""
+class Status(NamedTuple):
+    """The fields of /proc/PID/status that are used here."""
 
     comm: bytes
     state: str
     """One letter; Z is a zombie."""
-    num_threads: int
-    starttime: int
-    """Clock ticks (USER_HZ) after boot, time in suspend included."""
+    uid: int
+    """Real uid, in the user namespace of the reader."""
+    threads: int
 
 
 class ProcessInfo(NamedTuple):
@@ -32,47 +35,51 @@ class ProcessInfo(NamedTuple):
 
     comm: bytes
     uid: int
-    """Real uid, in the user namespace of whoever mounted /proc."""
-    starttime: int
+    starttime: int | None
+    """Clock ticks (USER_HZ) after boot, time in suspend included; None if it was not asked for."""
     zombie: bool
     """The leader has exited; other threads may live on."""
     threads: frozenset[int]
     """Thread ids besides the leader's."""
 
 
-def parse_stat(text: bytes) -> Stat:
-    """Parse /proc/PID/stat. The comm in its brackets may itself hold brackets, blanks and newlines.
+def parse_starttime(text: bytes) -> int:
+    """Return the start time in /proc/PID/stat, in clock ticks (USER_HZ) after boot.
 
     Raises:
         MalformedMessage: It does not look like stat. No input raises anything else.
     """
-    start, end = text.find(b"("), text.rfind(b")")
-    if not 0 <= start < end:
-        raise MalformedMessage("/proc/PID/stat", 2, 0)
-    # Numbered from field 3, state, on.
-    fields = text[end + 1 :].split()
+    # The comm in its brackets may itself hold brackets, blanks and newlines.
+    fields = text[text.rfind(b")") + 1 :].split(None, _FIELDS_NEEDED)
     # A last field can be cut short, and then look like a smaller number.
-    if len(fields) <= _FIELDS_NEEDED:
+    if len(fields) <= _FIELDS_NEEDED or not fields[_FIELDS_NEEDED - 1].isdigit():
         raise MalformedMessage("/proc/PID/stat", _FIELDS_NEEDED, len(fields))
-    try:
-        return Stat(text[start + 1 : end][:_COMM_BYTES], fields[0].decode(), int(fields[17]), int(fields[19]))
-    except ValueError as error:
-        raise MalformedMessage("/proc/PID/stat", _FIELDS_NEEDED, len(fields)) from error
+    return int(fields[_FIELDS_NEEDED - 1])
 
 
-def parse_status_uid(text: bytes) -> int:
-    """Return the real uid in /proc/PID/status.
+def parse_status(text: bytes) -> Status:
+    """Parse /proc/PID/status.
 
     Raises:
-        MalformedMessage: There is no Uid line. No input raises anything else.
+        MalformedMessage: A line that is needed is not there, or not whole. No input raises anything else.
     """
-    # Name comes first, with newlines escaped, so no comm can forge a line.
-    start = text.find(b"\nUid:\t")
-    fields = text[start:].split(None, 3) if start >= 0 else []
-    # The effective uid behind it shows that the real one is whole.
-    if len(fields) < 3 or not fields[1].isdigit():
-        raise MalformedMessage("/proc/PID/status Uid", 3, len(fields))
-    return int(fields[1])
+    # Name comes first, with newlines and backslashes escaped, so no comm can forge a line.
+    name, state, uid, threads = (
+        _field(text, key) for key in (b"Name:\t", b"\nState:\t", b"\nUid:\t", b"\nThreads:\t")
+    )
+    ruid = uid.partition(b"\t")[0]
+    if not (ruid.isdigit() and threads.isdigit() and state):
+        raise MalformedMessage("/proc/PID/status", 1, 0)
+    comm = _ESCAPED.sub(lambda match: b"\n" if match[0] == b"\\n" else b"\\", name)
+    return Status(comm[:_COMM_BYTES], chr(state[0]), int(ruid), int(threads))
+
+
+def _field(text: bytes, key: bytes) -> bytes:
+    start = text.find(key)
+    end = text.find(b"\n", start + len(key))
+    if start < 0 or end < 0 or (start > 0) != key.startswith(b"\n"):
+        raise MalformedMessage("/proc/PID/status", 1, 0)
+    return text[start + len(key) : end]
 
 
 class Procfs:
@@ -117,15 +124,28 @@ class Procfs:
         text = self._read(f"{tgid}/comm")
         return None if text is None else text[:-1][:_COMM_BYTES]
 
-    def read_process(self, tgid: int) -> ProcessInfo | None:
-        """Return what /proc says of a process, or None if it is gone."""
-        text = self._read(f"{tgid}/stat")
-        status = self._read(f"{tgid}/status")
-        if not text or not status:
+    def read_process(self, tgid: int, *, with_start: bool = True) -> ProcessInfo | None:
+        """Return what /proc says of a process, or None if it is gone.
+
+        Args:
+            tgid: The process.
+            with_start: Read when it started, which takes another file.
+
+        Raises:
+            MalformedMessage: A file does not look as it should.
+        """
+        text = self._read(f"{tgid}/status")
+        stat = self._read(f"{tgid}/stat") if with_start else None
+        if not text or (with_start and not stat):
             return None
-        stat = parse_stat(text)
-        threads = self._threads(tgid) if stat.num_threads > 1 else frozenset[int]()
-        return ProcessInfo(stat.comm, parse_status_uid(status), stat.starttime, stat.state == "Z", threads)
+        status = parse_status(text)
+        return ProcessInfo(
+            status.comm,
+            status.uid,
+            parse_starttime(stat) if stat else None,
+            status.state == "Z",
+            self._threads(tgid) if status.threads > 1 else frozenset(),
+        )
 
     def _threads(self, tgid: int) -> frozenset[int]:
         try:

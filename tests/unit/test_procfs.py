@@ -5,15 +5,20 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import MalformedMessage, SetupError
-from exporter.kernel.procfs import ProcessInfo, Procfs, Stat, parse_stat, parse_status_uid
+from exporter.kernel.procfs import ProcessInfo, Procfs, Status, parse_starttime, parse_status
 
 # Fields 4 to 52 of proc(5)'s /proc/PID/stat; num_threads is field 20, starttime field 22.
 BEFORE_THREADS = b"1 10 10 0 -1 4194560 1 2 3 4 5 6 7 8 20 0"
 AFTER_STARTTIME = b"2306048 194 18446744073709551615 1 1 0 0 0 0 0 4096 0 1 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
-STATUS = (
-    b"Name:\t%s\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t10\nPid:\t10\n"
-    b"Uid:\t1000\t0\t1002\t1003\nGid:\t44\t44\t44\t44\nThreads:\t1\n"
-)
+
+
+def status_text(comm: bytes, *, state: bytes = b"S", threads: int = 1) -> bytes:
+    # The kernel escapes newline and backslash in Name.
+    name = comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+    return (
+        b"Name:\t%s\nUmask:\t0022\nState:\t%s (sleeping)\nTgid:\t10\nPid:\t10\n"
+        b"Uid:\t1000\t0\t1002\t1003\nGid:\t44\t44\t44\t44\nThreads:\t%d\nSigQ:\t0/96365\n"
+    ) % (name, state, threads)
 
 
 def stat_text(comm: bytes, *, state: bytes = b"S", num_threads: int = 1, starttime: int = 123_456) -> bytes:
@@ -31,7 +36,7 @@ def add_process(
     (directory / "stat").write_bytes(
         stat_text(comm, state=state, num_threads=1 + len(threads), starttime=starttime)
     )
-    (directory / "status").write_bytes(STATUS % comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n"))
+    (directory / "status").write_bytes(status_text(comm, state=state, threads=1 + len(threads)))
     for tid in (tgid, *threads):
         (directory / "task" / str(tid)).mkdir(parents=True)
     return directory
@@ -56,13 +61,8 @@ each_comm = pytest.mark.parametrize("comm", COMMS.values(), ids=COMMS)
 
 
 @each_comm
-def test_stat_is_parsed_whatever_the_comm_holds(comm: bytes) -> None:
-    text = stat_text(comm, state=b"Z", num_threads=12, starttime=987_654)
-    assert parse_stat(text) == Stat(comm, "Z", 12, 987_654)
-
-
-def test_a_kernel_threads_long_name_is_cut_as_in_events_and_records() -> None:
-    assert parse_stat(stat_text(b"kworker/R-rcu_gp-events")).comm == b"kworker/R-rcu_g"
+def test_the_start_time_is_found_whatever_the_comm_holds(comm: bytes) -> None:
+    assert parse_starttime(stat_text(comm, state=b"Z", num_threads=12, starttime=987_654)) == 987_654
 
 
 @each_comm
@@ -70,71 +70,74 @@ def test_a_stat_cut_anywhere_before_its_starttime_is_malformed(comm: bytes) -> N
     text = stat_text(comm)
     for length in range(text.index(b" 123456 ") + 2):
         with pytest.raises(MalformedMessage):
-            parse_stat(text[:length])
+            parse_starttime(text[:length])
 
 
 def test_a_stat_cut_inside_its_starttime_is_malformed_and_not_of_an_earlier_time() -> None:
     text = stat_text(b"bash", starttime=123_456)
     for length in range(text.index(b"123456 ") + 1, text.index(b"123456 ") + 6):
         with pytest.raises(MalformedMessage):
-            parse_stat(text[:length])
+            parse_starttime(text[:length])
 
 
 def test_a_stat_cut_later_still_says_the_same() -> None:
     text = stat_text(b"bash")
     enough = text.index(AFTER_STARTTIME) + 1
-    assert {parse_stat(text[:length]) for length in range(enough, len(text) + 1)} == {parse_stat(text)}
+    assert {parse_starttime(text[:length]) for length in range(enough, len(text) + 1)} == {123_456}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"10 bash S", stat_text(b"bash").replace(b" 123456 ", b" soon ")],
+    ids=["nothing", "no brackets", "a word for a number"],
+)
+def test_what_does_not_look_like_stat_is_malformed(text: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_starttime(text)
+
+
+@each_comm
+def test_status_is_parsed_whatever_the_comm_holds(comm: bytes) -> None:
+    assert parse_status(status_text(comm, state=b"Z", threads=12)) == Status(comm, "Z", 1000, 12)
+
+
+def test_a_kernel_threads_long_name_is_cut_as_in_events_and_records() -> None:
+    assert parse_status(status_text(b"kworker/R-rcu_gp-events")).comm == b"kworker/R-rcu_g"
+
+
+def test_the_uid_of_a_status_is_the_real_one() -> None:
+    assert parse_status(status_text(b"bash")).uid == 1000
+
+
+def test_a_name_cannot_forge_a_line() -> None:
+    status = parse_status(status_text(b"a\nUid:\t0\t0"))
+    assert (status.comm, status.uid) == (b"a\nUid:\t0\t0", 1000)
+
+
+def test_a_status_cut_anywhere_is_malformed_or_says_the_same() -> None:
+    text = status_text(b"bash")
+    enough = text.index(b"Threads:\t1\n") + len(b"Threads:\t1\n")
+    for length in range(enough):
+        with pytest.raises(MalformedMessage):
+            parse_status(text[:length])
+    assert {parse_status(text[:length]) for length in range(enough, len(text) + 1)} == {parse_status(text)}
 
 
 @pytest.mark.parametrize(
     "text",
     [
         b"",
-        b"10 bash S",
-        b"10 )bash(" + stat_text(b"")[5:],
-        stat_text(b"bash").replace(b" 123456 ", b" soon "),
-        stat_text(b"bash", state=b"\xff"),
+        b"Name:\tUid:\t5\t5\n",
+        status_text(b"bash").replace(b"1000\t", b"nobody\t"),
+        status_text(b"bash").replace(b"Threads:\t1", b"Threads:\tsome"),
+        status_text(b"bash").replace(b"S (sleeping)", b""),
+        b"\n" + status_text(b"bash"),
     ],
-    ids=["nothing", "no brackets", "brackets the wrong way round", "a word for a number", "a state of no text"],
+    ids=["nothing", "a name alone", "a word for a uid", "a word for a number", "no state", "the name not first"],
 )
-def test_what_does_not_look_like_stat_is_malformed(text: bytes) -> None:
+def test_what_does_not_look_like_status_is_malformed(text: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        parse_stat(text)
-
-
-def test_the_uid_of_a_status_is_the_real_one() -> None:
-    assert parse_status_uid(STATUS % b"bash") == 1000
-
-
-def test_a_name_cannot_forge_a_uid() -> None:
-    # The kernel escapes newline and backslash in Name.
-    assert parse_status_uid(STATUS % b"a\\nUid:\t0\t0") == 1000
-
-
-def test_a_status_cut_anywhere_before_its_uid_is_malformed() -> None:
-    text = STATUS % b"bash"
-    for length in range(text.index(b"1000\t") + 1):
-        with pytest.raises(MalformedMessage):
-            parse_status_uid(text[:length])
-
-
-def test_a_status_cut_inside_its_uid_is_malformed_and_not_of_another_user() -> None:
-    text = STATUS % b"bash"
-    for length in range(text.index(b"1000\t") + 1, text.index(b"1000\t") + 4):
-        with pytest.raises(MalformedMessage):
-            parse_status_uid(text[:length])
-
-
-def test_a_status_cut_later_still_has_the_uid() -> None:
-    text = STATUS % b"bash"
-    enough = text.index(b"1000\t0") + len(b"1000\t0")
-    assert {parse_status_uid(text[:length]) for length in range(enough, len(text) + 1)} == {1000}
-
-
-@pytest.mark.parametrize("text", [b"", b"\nUid:\t", b"\nUid:\tnobody\t0", b"Name:\tUid:\t5\t5\n"])
-def test_a_status_without_uid_is_malformed(text: bytes) -> None:
-    with pytest.raises(MalformedMessage):
-        parse_status_uid(text)
+        parse_status(text)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -243,3 +246,12 @@ def test_what_is_no_proc_file_system_says_what_to_do(tmp_path: Path, root: str) 
     with pytest.raises(SetupError, match=r"is not a proc file system: .* --path\.procfs") as error:
         Procfs(str(tmp_path / root)).check()
     assert str(tmp_path / root) in str(error.value)
+
+
+def test_the_start_is_left_out_where_nobody_asks_for_it(tmp_path: Path) -> None:
+    (add_process(tmp_path, 10, b"sh") / "stat").unlink()
+    procfs = Procfs(str(tmp_path))
+    assert procfs.read_process(10) is None
+    assert procfs.read_process(10, with_start=False) == ProcessInfo(
+        comm=b"sh", uid=1000, starttime=None, zombie=False, threads=frozenset()
+    )
