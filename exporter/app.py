@@ -7,6 +7,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -159,7 +160,7 @@ class Exporter:
         buffers = self._listener.buffers()
         wanted = self._sources.plan.wanted
         return Status(
-            events=_only(wanted, self._table.events.snapshot()),
+            events=_only(wanted, asdict(self._table.events)),
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
             unknown_lifetimes=self._table.unknown_lifetimes,

@@ -287,5 +287,9 @@ class Listener:
         return self._buffers
 
     def malformed(self) -> dict[str, int]:
-        """Return how many messages were dropped as malformed, by socket."""
-        return {name: self._pipeline.malformed[name] + socket.malformed for name, socket in self._sockets.items()}
+        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        counts = {
+            name: self._pipeline.malformed[name] + socket.malformed for name, socket in self._sockets.items()
+        }
+        counts["connector"] += self._table.unknown_events
+        return counts

@@ -10,6 +10,7 @@ Nothing here raises on an event that does not fit: netlink loses messages, and t
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from exporter.comm import UNKNOWN
 from exporter.kernel.cn_proc import (
@@ -52,32 +53,21 @@ Readings = dict[tuple[int, int], tuple[bytes, int]]
 """(tgid, timestamp_ns of its EXEC or FORK) -> (comm in /proc, when it had been read)"""
 
 
+@dataclass(slots=True)
 class EventCounts:
-    """How many events of each kind were handled."""
+    """How many events of each kind were handled, by the value of the label `event`."""
 
-    __slots__ = (
-        "comm", "coredump", "exec", "exit", "fork", "gid", "ptrace", "sid", "thread_exit", "thread_fork", "uid",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        for kind in self.__slots__:
-            setattr(self, kind, 0)
-
-    def snapshot(self) -> dict[str, int]:
-        """Copy them, by the value of the label `event`."""
-        return {kind: getattr(self, kind) for kind in self.__slots__}
-
-    fork: int
-    exec: int
-    exit: int
-    thread_fork: int
-    thread_exit: int
-    uid: int
-    gid: int
-    sid: int
-    ptrace: int
-    comm: int
-    coredump: int
+    fork: int = 0
+    exec: int = 0
+    exit: int = 0
+    thread_fork: int = 0
+    thread_exit: int = 0
+    uid: int = 0
+    gid: int = 0
+    sid: int = 0
+    ptrace: int = 0
+    comm: int = 0
+    coredump: int = 0
 
 
 class ProcessTable:

@@ -4,6 +4,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import builders
@@ -65,7 +66,7 @@ class Replay:
     def status(self) -> Status:
         sockets = self._pipeline.malformed
         return Status(
-            events=self._table.events.snapshot(),
+            events=asdict(self._table.events),
             pending=self._table.pending(),
             unattributed=self._tallies.unattributed(),
             unknown_lifetimes=self._table.unknown_lifetimes,
