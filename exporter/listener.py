@@ -75,6 +75,8 @@ class Listener:
         self._holds = True
         self._events = 0
         self._resync: asyncio.Task[None] | None = None
+        # A loss and a silence can both ask for a comparison.
+        self._comparing = asyncio.Lock()
         self.drain_ns = new_histogram(DRAIN_NS)
         self.resyncs = 0
         self.resubscriptions = 0
@@ -229,13 +231,14 @@ class Listener:
 
     async def _compare(self) -> None:
         """Bring the table in line with /proc: what lives in, what is gone out."""
-        await self.drain_all()
-        self._table.lose_track()
-        waiting = self._table.waiting_pids()
-        listed_ns = time.monotonic_ns()
-        alive = await self._scan()
-        await self.drain_all()
-        self._table.forget(alive, listed_ns, [pid for pid in waiting if not self._procfs.exists(pid)])
+        async with self._comparing:
+            await self.drain_all()
+            self._table.lose_track()
+            waiting = self._table.waiting_pids()
+            listed_ns = time.monotonic_ns()
+            alive = await self._scan()
+            await self.drain_all()
+            self._table.forget(alive, listed_ns, [pid for pid in waiting if not self._procfs.exists(pid)])
 
     # -- /proc --------------------------------------------------------------------------------------------------
 
