@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test test-pure lint clean
+.PHONY: run test test-pure lint clean bench bench-quick
 
 run: $(VENV)/.run
 	$(BIN)/proc-connector-exporter $(ARGS)
@@ -22,6 +22,14 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Beside its peers, as root, on a machine that does nothing else; gcc needed, forkstat, extrace and
+# prometheus-process-exporter measured if they are there. The report's prose is in the file that it is written to.
+bench: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m bench --output docs/benchmarks.md $(ARGS)
+
+bench-quick: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m bench --quick $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }

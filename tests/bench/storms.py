@@ -1,0 +1,132 @@
+"""Workloads: processes made by storms.c."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+from bench.programs import STORM_COMM, VICTIM_COMMS, VICTIM_PREFIX, Programs
+
+_TIMEOUT_SECONDS = 300
+
+
+class Birth(NamedTuple):
+    """A process that a storm made."""
+
+    pid: int
+    comm: str
+    exit_code: int
+
+
+class StormRun(NamedTuple):
+    """What a storm did."""
+
+    processes: int
+    events: int
+    wall_ns: int
+    births: list[Birth]
+    execs: bool
+
+
+class Storm(NamedTuple):
+    """A workload.
+
+    Attributes:
+        width: Processes at a time.
+        execs: Each executes a program; otherwise it only exits.
+    """
+
+    name: str
+    what: str
+    width: int
+    execs: bool
+
+    def run(self, programs: Programs, processes: int) -> StormRun:
+        """Make so many processes."""
+        what, kinds = ("spawn", [f"./{VICTIM_PREFIX}", str(len(VICTIM_COMMS))]) if self.execs else ("fork", ["0"])
+        done, wall_ns = _run(programs, [what, str(processes), str(self.width), *kinds, "truth"])
+        truth = programs.storm.with_name("truth")
+        births = [
+            Birth(int(pid), VICTIM_COMMS[int(kind)] if self.execs else STORM_COMM, int(kind))
+            for pid, kind in (line.split() for line in truth.read_text(encoding="ascii").splitlines())
+        ]
+        return StormRun(done, done * (3 if self.execs else 2), wall_ns, births, self.execs)
+
+
+STORM_A = Storm("A", "fork+exit, 64 at a time", 64, execs=False)
+STORM_B = Storm("B", "posix_spawn of a static binary that exits at once, 64 at a time", 64, execs=True)
+STORM_C = Storm("C", "the same, one at a time", 1, execs=True)
+
+
+def _run(programs: Programs, arguments: Sequence[str]) -> tuple[int, int]:
+    # In its own folder: peers print command lines, and long ones would cost them more.
+    done = subprocess.run(
+        [f"./{STORM_COMM}", *arguments],
+        cwd=programs.storm.parent,
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    processes, wall_ns = done.stdout.split()
+    return int(processes), int(wall_ns)
+
+
+def _forks(answer: tuple[int, int]) -> StormRun:
+    processes, wall_ns = answer
+    return StormRun(processes, 2 * processes, wall_ns, [], execs=False)
+
+
+def run_failing(programs: Programs, processes: int, every: int) -> StormRun:
+    """Fork processes that exit at once, each so many with 1, the others with 0."""
+    return _forks(_run(programs, ["fork", str(processes), "64", str(every), "-"]))
+
+
+def run_for(programs: Programs, seconds: float) -> StormRun:
+    """Fork processes that exit at once, as fast as it goes, for a time."""
+    return _forks(_run(programs, ["last", str(seconds), "64"]))
+
+
+def run_paced(programs: Programs, per_second: float, seconds: float) -> StormRun:
+    """Fork processes that exit at once, evenly spread over a time."""
+    return _forks(_run(programs, ["pace", str(per_second), str(seconds)]))
+
+
+def run_renamed(programs: Programs, comms: int) -> StormRun:
+    """Fork processes that take a comm of their own and exit."""
+    return _forks(_run(programs, ["rename", str(comms), "1"]))
+
+
+class Held:
+    """Processes that live until they are released."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdin: IO[bytes], stdout: IO[bytes]) -> None:
+        self._process = process
+        self._stdin = stdin
+        self._stdout = stdout
+        self.pids: list[int] = []
+        for line in stdout:
+            if not line.strip():
+                return
+            self.pids.append(int(line))
+        raise RuntimeError(f"could not hold the processes, {len(self.pids)} were born")
+
+    def release(self) -> StormRun:
+        """Let them all exit, and wait until they have."""
+        self._stdin.close()
+        processes, wall_ns = map(int, self._stdout.readline().split())
+        self._process.wait(_TIMEOUT_SECONDS)
+        return StormRun(processes, processes, wall_ns, [], execs=False)
+
+
+@contextmanager
+def held(programs: Programs, processes: int) -> Iterator[Held]:
+    """Keep so many processes alive."""
+    command = [str(programs.storm), "hold", str(processes), str(_TIMEOUT_SECONDS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield Held(process, process.stdin, process.stdout)
+        finally:
+            process.stdin.close()
+            process.wait(_TIMEOUT_SECONDS)
