@@ -15,7 +15,7 @@ from aiohttp import web
 from exporter import __version__
 from exporter.canary import Canary
 from exporter.config import Config, ListenAddress
-from exporter.errors import MalformedMessage, SetupError
+from exporter.errors import MalformedMessage
 from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import RecordDecoder
@@ -27,7 +27,7 @@ from exporter.readings import EarlyReader
 from exporter.sources import Sources, open_sources
 from exporter.table import ProcessTable
 from exporter.tally import Tallies
-from exporter.web import make_app
+from exporter.web import make_app, open_web_sockets
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,21 +83,16 @@ class Exporter:
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await runner.setup()
-        address = config.listen_address
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._listener.crashed]
         try:
-            try:
-                await web.TCPSite(runner, address.host, address.port).start()
-            except OSError as error:
-                raise SetupError(
-                    f"cannot listen on {address}: {error.strerror}; choose another --web.listen-address"
-                ) from error
+            for sock in open_web_sockets(config.listen_address):
+                await web.SockSite(runner, sock).start()
             if config.user is not None:
                 drop_privileges(config.user)
             self._procfs.check()
             await self._listener.start()
             self._ready = True
-            self._log_start(address)
+            self._log_start(config.listen_address)
             if config.canary_interval_seconds:
                 self._canary = Canary(
                     self._table,

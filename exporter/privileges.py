@@ -17,6 +17,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAP_SETPCAP = 8
 _CAPABILITY_VERSION_3 = 0x20080522
 _NO_CAPABILITIES = bytes(24)
+# The number behind it, -1, means "leave it as it is".
+_LAST_UID = 0xFFFFFFFE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +38,9 @@ def find_user(name: str) -> User:
     """
     try:
         if name.isascii() and name.isdecimal():
-            uid = int(name)
+            uid = int(name) if len(name) <= len(str(_LAST_UID)) else _LAST_UID + 1
+            if uid > _LAST_UID:
+                raise ConfigError(f"--user: a uid is at most {_LAST_UID}, got {name}")
             try:
                 user = User(uid, pwd.getpwuid(uid).pw_gid)
             except KeyError:
@@ -44,7 +48,7 @@ def find_user(name: str) -> User:
         else:
             entry = pwd.getpwnam(name)
             user = User(entry.pw_uid, entry.pw_gid)
-    except (KeyError, OverflowError) as error:
+    except KeyError as error:
         raise ConfigError(f"--user: there is no user {name!r}") from error
     if user.uid == 0:
         raise ConfigError("--user must be another user than root")
@@ -54,6 +58,7 @@ def find_user(name: str) -> User:
 def drop_privileges(user: User) -> None:
     """Become a user without any capability, and without a way back.
 
+    Capabilities and no_new_privs are each thread's own, so no other thread may have been started before.
     Everything that is imported or opened later must be readable by that user.
 
     Raises:
@@ -61,9 +66,10 @@ def drop_privileges(user: User) -> None:
     """
     try:
         _empty_bounding_set()
-        if (os.getresuid(), os.getresgid()) != ((user.uid,) * 3, (user.gid,) * 3):
-            # In this order: after the uid has changed nothing else can be.
+        # In this order: after the uid has changed nothing else can be.
+        if os.getgroups():
             os.setgroups([])
+        if (os.getresuid(), os.getresgid()) != ((user.uid,) * 3, (user.gid,) * 3):
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
         _call("capset", _capability_header(), _NO_CAPABILITIES)

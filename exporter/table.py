@@ -112,6 +112,8 @@ class ProcessTable:
         self.lost_ends = 0
 
         self._processes: dict[int, Process] = {}
+        # Processes whose pid is another's already, and whose EXIT has not come yet.
+        self._overtaken: dict[int, Process] = {}
         # Threads besides the leader, of processes that have any. Kept only while threads are followed.
         self._threads: dict[int, set[int]] = {}
         # Processes whose leader has exited while other threads live on, with the leader's record.
@@ -167,7 +169,7 @@ class ProcessTable:
             readings: Comms that were read as soon as an event arrived elsewhere.
         """
         if self._adopted:
-            self._doubt(chunks, complete_until_ns)
+            self._doubt(chunks)
         self._readings = readings if readings is not None else {}
         cell_of_record = self._tallies.cell_of_record
         known_cell = self._tallies.by_record.get
@@ -181,6 +183,7 @@ class ProcessTable:
         threads = self._threads
         follow = self._follow_threads
         afterlife = self._open_names.afterlife
+        overtaken = self._overtaken
         unread = self._unread.append
         forks = execs = exits = thread_exits = 0
         for chunk in chunks:
@@ -211,6 +214,9 @@ class ProcessTable:
                         self._thread_exit(pid, tgid, third, timestamp_ns, record)
                         continue
                     exits += 1
+                    if overtaken and pid in overtaken:
+                        self._overtaken_exit(pid, third, timestamp_ns)
+                        continue
                     record = pop_record(pid, None) if not later_records else self._take_record(pid)
                     process = pop(pid, None)
                     if process is not None:
@@ -286,9 +292,11 @@ class ProcessTable:
             self.events.fork -= 1
             return
         if child_tgid in self._processes:
-            # The end of whoever had the pid before was lost.
-            self._remove(child_tgid)
-            self.lost_ends += 1
+            if timestamp_ns <= self._adopted.get(child_tgid, 0):
+                # The scan met it before its FORK was applied.
+                self._remove(child_tgid)
+            else:
+                self._overtake(child_tgid)
         parent = self._processes.get(parent_tgid)
         if parent is None:
             # Its own FORK was lost, and no scan has found it yet.
@@ -308,6 +316,32 @@ class ProcessTable:
         if isinstance(cell, OpenCell):
             cell.open_name.carriers.add(child_tgid)
         self._processes[child_tgid] = (cell, timestamp_ns, _OPEN if state == _OPEN else _SETTLED)
+
+    def _overtake(self, tgid: int) -> None:
+        """A pid is used again before the EXIT of whoever had it came: that can be late on another CPU, or lost."""
+        process = self._processes[tgid]
+        if process[2] > 0:
+            process = self._open(tgid, process)
+        self._drop_overtaken(tgid)
+        self._overtaken[tgid] = process
+        del self._processes[tgid]
+        self._leaderless.pop(tgid, None)
+        self._threads.pop(tgid, None)
+
+    def _drop_overtaken(self, tgid: int) -> None:
+        process = self._overtaken.pop(tgid, None)
+        if process is not None:
+            self.lost_ends += 1
+            if isinstance(process[0], OpenCell):
+                self._open_names.drop(process[0].open_name, tgid)
+
+    def _overtaken_exit(self, tgid: int, status: int, timestamp_ns: int) -> None:
+        """The first EXIT of a pid is that of the first process that had it, as the first record is."""
+        successor = self._processes.pop(tgid, None)
+        self._processes[tgid] = self._overtaken.pop(tgid)
+        self._leader_exit(tgid, status, timestamp_ns, self._take_record(tgid))
+        if successor is not None:
+            self._processes[tgid] = successor
 
     # -- execs and renames --------------------------------------------------------------------------------------
 
@@ -381,6 +415,8 @@ class ProcessTable:
                 # Its EXIT was before our time, or lost.
                 del self._unnamed_ends[tgid]
                 self._end(tgid, status, timestamp_ns, None, record)
+        if self._adopted:
+            self._adopted = {tgid: at for tgid, at in self._adopted.items() if at >= complete_until_ns}
         if self._adopted_zombies:
             self._drop_adopted_zombies()
         unread, self._unread = dict.fromkeys(self._unread), []
@@ -584,7 +620,7 @@ class ProcessTable:
         if info.zombie and not info.threads:
             self._adopted_zombies[tgid] = (process, known is not None)
 
-    def _doubt(self, chunks: Iterable[bytes], complete_until_ns: int) -> None:
+    def _doubt(self, chunks: Iterable[bytes]) -> None:
         """What was read of a process need not be what it was before an event that changed it.
 
         An event tells of a change that is made already: for a while before it, both can have been read.
@@ -608,7 +644,6 @@ class ProcessTable:
                     self._unread.append(tgid)
                 elif what == PROC_EVENT_UID and (older or ruid == cell.uid):
                     self._processes[tgid] = (self._tallies.sibling(cell, None), start_ns, state)
-        self._adopted = {tgid: read_ns for tgid, read_ns in adopted.items() if read_ns >= complete_until_ns}
 
     def _drop_adopted_zombies(self) -> None:
         for tgid, (process, known) in self._adopted_zombies.items():
@@ -648,6 +683,8 @@ class ProcessTable:
             if self._processes[tgid][1] < listed_ns:
                 self._remove(tgid)
                 self.lost_ends += 1
+        for tgid in list(self._overtaken):
+            self._drop_overtaken(tgid)
         # Of processes that were never known.
         for tgid in (self._threads.keys() | self._leaderless.keys()) - alive - self._processes.keys():
             self._threads.pop(tgid, None)

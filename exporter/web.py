@@ -2,18 +2,43 @@
 
 import asyncio
 import html
+import socket
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
 from exporter import __version__
+from exporter.config import ListenAddress
+from exporter.errors import SetupError
 
 Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
 """Accept header -> (Content-Type, body in pieces)"""
 
 # Half the time of zlib's default for a tenth more bytes.
 _GZIP_LEVEL = 3
+
+
+def open_web_sockets(address: ListenAddress) -> list[socket.socket]:
+    """Open the sockets to serve on, without a thread as an event loop would use to look up a name.
+
+    Raises:
+        SetupError: The address cannot be had.
+    """
+    try:
+        if address.host is None:
+            if socket.has_dualstack_ipv6():
+                return [socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)]
+            return [socket.create_server(("", address.port))]
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [
+            socket.create_server(name[:2], family=family)
+            for family, name in {(row[0], row[4]): None for row in found}
+        ]
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {address}: {error.strerror}; choose another --web.listen-address"
+        ) from error
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -108,12 +108,15 @@ class Connector(Receiver):
         Raises:
             OSError: The kernel's answer.
         """
-        self._listens = True
+        # Not before it was counted, for close() takes it back: before Linux 6.6 from whoever else listens.
         if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL):
-            self.kernel_masks = True
+            self._listens = self.kernel_masks = True
             self._send_mask()
             return True
-        return filter_by != "kernel" and self._listen(None)
+        if filter_by != "kernel" and self._listen(None):
+            self._listens = True
+            return True
+        return False
 
     def resubscribe(self) -> bool:
         """Subscribe again after silence, in the way that worked before."""

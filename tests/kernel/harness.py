@@ -19,7 +19,8 @@ from typing import IO, NamedTuple, TypeVar
 from prometheus_client.parser import text_string_to_metric_families
 
 UNKNOWN = "<unknown>"
-DEADLINE_SECONDS = 30.0  # how long a condition may take on a machine that is busy with something else
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))  # on an emulated machine everything takes longer
+DEADLINE_SECONDS = 30.0 * PATIENCE  # how long a condition may take on a machine that is busy with something else
 
 LABELS = {
     "forks": ("comm", "uid"),
@@ -39,9 +40,11 @@ Row = tuple[str, ...]
 T = TypeVar("T")
 
 
-def wait_until(read: Callable[[], T], holds: Callable[[T], bool], what: str) -> T:
+def wait_until(
+    read: Callable[[], T], holds: Callable[[T], bool], what: str, patience_seconds: float = DEADLINE_SECONDS
+) -> T:
     """Read until the condition holds; fail with the last value when it never does."""
-    give_up = time.monotonic() + DEADLINE_SECONDS
+    give_up = time.monotonic() + patience_seconds
     while not holds(value := read()):
         assert time.monotonic() < give_up, f"never came true: {what}; last seen: {value}"
         time.sleep(0.05)
@@ -145,17 +148,28 @@ def assert_sums(scrape: Scrape, mode: str) -> None:
 class Exporter:
     """One running exporter; `python -m exporter` with a free port unless a command says otherwise."""
 
-    def __init__(self, mode: str, log: Path, *flags: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        mode: str,
+        log: Path,
+        *flags: str,
+        prefix: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        patience_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         self.mode = mode
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.log = log
-        address = f"127.0.0.1:{self.port}"
+        address = f"{host}:{self.port}"
         command = [*prefix, sys.executable, "-m", "exporter", "--web.listen-address", address, *flags]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(command, stderr=stderr, cwd="/")
         self.worlds: list[World] = []
         try:
-            wait_until(self._status_of_ready, lambda status: status == 200, f"{self.mode}: /-/ready")
+            wait_until(
+                self._status_of_ready, lambda status: status == 200, f"{self.mode}: /-/ready", patience_seconds
+            )
         except BaseException:
             self.kill()
             raise
@@ -211,10 +225,15 @@ class Exporter:
 
 @contextlib.contextmanager
 def running(
-    mode: str, log: Path, *flags: str, attribution: str | None = None, prefix: Sequence[str] = ()
+    mode: str,
+    log: Path,
+    *flags: str,
+    attribution: str | None = None,
+    prefix: Sequence[str] = (),
+    host: str = "127.0.0.1",
 ) -> Iterator[Exporter]:
     """Run an exporter that is in this mode, whatever it was asked for, and check it to its end."""
-    exporter = Exporter(mode, log, "--attribution", attribution or mode, *flags, prefix=prefix)
+    exporter = Exporter(mode, log, "--attribution", attribution or mode, *flags, prefix=prefix, host=host)
     try:
         yield exporter
         exporter.finish()

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, Scrape, World, exit_labels, running
+from kernel.harness import PATIENCE, Exporter, Programs, Scrape, World, exit_labels, running
 
 # How much later than wait4 the kernel may tell of an end: the EXIT event follows the waking of the parent.
-LATE_SECONDS = 0.5
+LATE_SECONDS = 0.5 * PATIENCE
 
 
 def assert_one_observation(scrape: Scrape, histogram: str, comm: str, low: float, high: float) -> None:
