@@ -15,7 +15,7 @@ RUN = ("python3", "tests/kernels/guest/run.py")
 # What takes long under emulation, for what it says of a kernel; of the processes that are older than the exporter,
 # each mode with the hardest remains. `used_again`: if the host takes the guest's CPU away between the waking of a
 # parent and the EXIT of its child, the FORK of the pid's next owner comes before that EXIT.
-LEFT_OUT = "large or kernel_thread_that_ends or living or cpu_seconds or used_again or (older_than and not loses)"
+LEFT_OUT = "large or kernel_thread_that_ends or living or cpu_seconds or (older_than and not loses)"
 
 COMMANDS = {
     "without_masks": (*RUN, "tests/kernel/test_without_masks.py"),
