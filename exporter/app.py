@@ -54,6 +54,7 @@ class Exporter:
             time.monotonic_ns,
             records_end_processes=sources.records_end_processes,
             own_tgid=os.getpid(),
+            keeps=sources.plan.keeps_table,
         )
         decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
         early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)

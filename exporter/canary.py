@@ -22,6 +22,8 @@ CANARY_EXIT_CODE = 42
 
 # An EXIT comes within a millisecond; on an overloaded host it can take until the child gets a CPU.
 _PATIENCE_SECONDS = 2.0
+# Of the interval, so that a silence is over within two.
+_PATIENCE_SHARE = 0.8
 _FIRST_LOOK_SECONDS = 0.02
 _LOOK_SECONDS = 0.1
 
@@ -91,18 +93,28 @@ class Canary:
         Returns:
             Whether one came back.
         """
-        problem = await self._send()
+        try:
+            problem = await self._send()
+        except OSError as error:
+            # That says nothing of the subscription.
+            self._fail(f"no canary could be forked: {error.strerror}")
+            return False
         if problem is None:
             self._recovered()
             return True
-        if self.problem != problem:
-            _LOG.error("canary missed, renewing the subscription", extra={"why": problem})
-        self.problem = problem
-        renewed = await self._listener.resubscribe()
-        if renewed and await self._send() is None:
-            self._recovered()
-            return True
+        self._fail(f"{problem}, renewing the subscription")
+        try:
+            if await self._listener.resubscribe() and await self._send() is None:
+                self._recovered()
+                return True
+        except OSError as error:
+            self._fail(f"no canary could be forked: {error.strerror}")
         return False
+
+    def _fail(self, problem: str) -> None:
+        if self.problem != problem:
+            _LOG.error("canary missed", extra={"why": problem})
+        self.problem = problem
 
     def _recovered(self) -> None:
         if self.problem is not None and self.came_back_at is not None:
@@ -111,13 +123,14 @@ class Canary:
         self.came_back_at = time.monotonic()
 
     async def _send(self) -> str | None:
-        """Send one; returns what went wrong."""
-        try:
-            pid = self._spawn()
-        except OSError as error:
-            return f"no canary could be forked: {error.strerror}"
+        """Send one; returns what went wrong.
+
+        Raises:
+            OSError: None could be forked.
+        """
+        pid = self._spawn()
         self._table.expect_canary(pid)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + min(_PATIENCE_SECONDS, _PATIENCE_SHARE * self._interval)
         pause = _FIRST_LOOK_SECONDS
         while True:
             await asyncio.sleep(pause)

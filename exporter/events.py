@@ -112,6 +112,10 @@ def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool
             whats.add(PROC_EVENT_FORK)
             threads.add(PROC_EVENT_FORK)
     only_failures = failures and not keeps_table
+    if PROC_EVENT_EXIT not in whats:
+        # The canary's end has to come back, whatever else is wanted.
+        whats.add(PROC_EVENT_EXIT)
+        only_failures = True
     return Plan(
         wanted, EventFilter(frozenset(whats), frozenset(threads), nonzero_exits=only_failures), keeps_table
     )

@@ -59,6 +59,8 @@ class Listener:
         self._early = None if sources.names is None or early is None else (sources.names, early)
         self._pipeline = pipeline
         self._table = pipeline.table
+        # An acknowledgement can be waited for amid events, if it was only the canary that was late.
+        self._connector.keep = pipeline.take_events
         self._procfs = procfs
         self._sockets: dict[str, Receiver] = {"connector": sources.connector}
         if sources.taskstats is not None:
@@ -197,6 +199,7 @@ class Listener:
             Whether the kernel acknowledged it.
         """
         self.resubscriptions += 1
+        await self.drain_all()
         try:
             acknowledged = self._connector.resubscribe()
         except OSError as error:

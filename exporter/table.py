@@ -35,6 +35,7 @@ from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, obse
 
 _KTHREADD = 2
 _CANARIES_REMEMBERED = 8
+_LEADERLESS_REMEMBERED = 1024
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
 
@@ -80,6 +81,7 @@ class ProcessTable:
         records_end_processes: Exit records come and mark the last thread of a process (AGROUP). Without, the
             threads are followed, and the last EXIT of a process is its end.
         own_tgid: This program's, whose children can be canaries.
+        keeps: Remember who lives. Without, for events that do not tell when a process is gone.
 
     Attributes:
         events: How many were handled.
@@ -96,11 +98,13 @@ class ProcessTable:
         *,
         records_end_processes: bool,
         own_tgid: int | None = None,
+        keeps: bool = True,
     ) -> None:
         self._tallies = tallies
         self._read_comm = read_comm
         self._now_ns = now_ns
         self._follow_threads = not records_end_processes
+        self._keeps = keeps
         self._special = {_KTHREADD: _PARENT_OF_STRANGERS}
         if own_tgid is not None:
             self._special[own_tgid] = _PARENT_OF_CANARIES
@@ -284,7 +288,7 @@ class ProcessTable:
     def _thread_fork(self, child_pid: int, child_tgid: int) -> None:
         # The event's parent is the process's own parent, not the thread's creator: the child tells its process.
         self.events.thread_fork += 1
-        if self._follow_threads:
+        if self._follow_threads and self._keeps:
             self._threads.setdefault(child_tgid, set()).add(child_pid)
 
     def _fork(self, parent_pid: int, parent_tgid: int, child_tgid: int, timestamp_ns: int) -> None:
@@ -302,7 +306,8 @@ class ProcessTable:
             # Its own FORK was lost, and no scan has found it yet.
             cell = self._tallies.cell(None, None)
             cell.forks += 1
-            self._processes[child_tgid] = (cell, timestamp_ns, _SETTLED)
+            if self._keeps:
+                self._processes[child_tgid] = (cell, timestamp_ns, _SETTLED)
             return
         if parent[2] > 0 or parent[2] == _STRANGER:
             parent = self._open(parent_tgid, parent)
@@ -368,7 +373,8 @@ class ProcessTable:
     def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
         process = self._processes.get(tgid)
         if process is None:
-            self._processes[tgid] = (self._tallies.cell(comm, None), 0, _SETTLED)
+            if self._keeps:
+                self._processes[tgid] = (self._tallies.cell(comm, None), 0, _SETTLED)
             return
         if process[2] > 0:
             process = self._open(tgid, process)
@@ -454,6 +460,9 @@ class ProcessTable:
             # Where records mark the end, having none means that it was lost: this EXIT is taken for the end.
             lives_on = bool(self._threads.get(tgid))
         if lives_on:
+            if not self._keeps and len(self._leaderless) >= _LEADERLESS_REMEMBERED:
+                # Of failures alone, the end of such a process need not come.
+                del self._leaderless[next(iter(self._leaderless))]
             self._leaderless[tgid] = record
         else:
             self._end(tgid, status, timestamp_ns, record, record)

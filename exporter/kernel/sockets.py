@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.errors import MalformedMessage, SetupError
 from exporter.kernel import bpf, cn_proc, netlink, taskstats
-from exporter.kernel.netlink import NLMSG_ERROR
+from exporter.kernel.netlink import NLMSG_ERROR, Batch
 from exporter.kernel.receiver import Receiver
 
 NETLINK_CONNECTOR = 11
@@ -81,19 +81,21 @@ class Connector(Receiver):
 
     Attributes:
         kernel_masks: The kernel takes event masks (Linux 6.6 and later) and applies ours.
+        keep: Gets what arrives while an acknowledgement is waited for; None to throw it away.
     """
 
     def __init__(self, sock: socket.socket, wanted: bpf.EventFilter) -> None:
         super().__init__(sock, slots=_CONNECTOR_SLOTS, stride=cn_proc.DATAGRAM_BYTES)
         self._wanted = wanted
         self.kernel_masks = False
+        self.keep: Callable[[Batch], None] | None = None
         self._listens = False
         # Before bind: a bound socket gets every event if anybody else on the host listens.
         _attach(sock, bpf.event_program(wanted))
         sock.bind((0, cn_proc.CN_IDX_PROC))
 
     def subscribe(self, filter_by: str) -> bool:
-        """Subscribe, and have it acknowledged; what arrives before that is thrown away.
+        """Subscribe, and have it acknowledged. What arrives before that goes to `keep`.
 
         The kernel counts LISTEN requests minus IGNORE requests of the whole host, and is silent while the sum is
         below 1. Anybody can push it there, and far. A second LISTEN of the same socket adds nothing, unless
@@ -132,9 +134,7 @@ class Connector(Receiver):
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
             for _ in range(_ROUNDS_PER_BURST):
-                # Kernels without masks do not tell sockets apart: there every LISTEN adds 1.
-                if mask is not None:
-                    self.send(refused)
+                self.send(refused)
                 self.send(listen)
             if self._is_acknowledged(ack, 0.0):
                 return True
@@ -152,6 +152,8 @@ class Connector(Receiver):
 
     def _iter_acks(self) -> Iterator[cn_proc.Ack]:
         for batch in self.iter_batches():
+            if self.keep is not None:
+                self.keep(batch)
             for index in range(len(batch.lengths)):
                 try:
                     answer = cn_proc.decode_ack(batch.datagram(index))

@@ -82,4 +82,12 @@ def test_threads_come_when_they_are_asked_for(name: str) -> None:
     what = {"thread_fork": FORK, "thread_exit": EXIT}[name]
     plan = make_plan({name}, exact=True, records_end_processes=True)
     assert what in plan.deliver.threads
-    assert plan.deliver.events == {what}
+    assert plan.deliver.events == {what, EXIT}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_failure_comes_through_whatever_is_wanted_for_that_is_what_a_canary_is(name: str, exact: bool) -> None:
+    plan = make_plan({name}, exact=exact, records_end_processes=exact)
+    assert EXIT in plan.deliver.events
+    assert plan.deliver.mask & 0xA0000000
