@@ -296,8 +296,9 @@ class ProcessTable:
             self.events.fork -= 1
             return
         if child_tgid in self._processes:
-            if timestamp_ns <= self._adopted.get(child_tgid, 0):
-                # The scan met it before its FORK was applied.
+            adopted_ns = self._adopted.get(child_tgid)
+            if adopted_ns is not None and timestamp_ns <= adopted_ns + READING_SETTLES_NS:
+                # The scan met it before its FORK was applied, or even sent: a child is in /proc a moment earlier.
                 self._remove(child_tgid)
             else:
                 self._overtake(child_tgid)

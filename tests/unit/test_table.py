@@ -841,6 +841,16 @@ def test_a_zombie_whose_exit_is_still_to_come_is_counted_under_its_name(host: Ho
     assert host.live == {"sh": 1}
 
 
+def test_a_child_that_a_scan_met_before_its_fork_was_sent_is_one_process(host: Host) -> None:
+    host.adopt(300, b"sh", 1000)
+    host.fork(100, 300)
+    host.end(300, b"sh", 1000)
+    host.drain()
+    assert host.live == {"sh": 1}
+    assert host.exits == {("sh", "1000", 0): 1}
+    assert host.table.lost_ends == 0
+
+
 def test_a_process_that_got_the_pid_of_an_adopted_zombie_lives(host: Host) -> None:
     host.adopt(300, b"zombie", 0, zombie=True)
     host.end(300, b"zombie", 0)
