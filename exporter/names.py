@@ -160,17 +160,41 @@ class OpenNames:
             self.afterlife[tgid] = name
         return None
 
+    def move(self, name: OpenName, tgid: int, alias: int, timestamp_ns: int) -> None:
+        """A process that carries the name has lost its pid to another, and is known by an alias from now on.
+
+        Args:
+            name: What it is called.
+            tgid: The pid it had.
+            alias: Stands for it.
+            timestamp_ns: When the other one was forked.
+        """
+        name.carriers.discard(tgid)
+        name.carriers.add(alias)
+        if name.reading is not None and name.reading.tgid == tgid:
+            # What was read since can be the other one's.
+            name.reading = name.reading._replace(tgid=alias) if name.reading.read_ns < timestamp_ns else None
+
     def reuse(self, tgid: int) -> None:
         """A pid was another process's in the meantime: what was read there says nothing."""
         name = self.afterlife.pop(tgid, None)
         if name is not None:
             self.resolve(name, None)
 
-    def drop(self, name: OpenName, tgid: int) -> None:
-        """A process that carried the name is gone, and nothing told when."""
+    def drop(self, name: OpenName, tgid: int) -> int | None:
+        """A process that carried the name is gone, and nothing told when.
+
+        Returns:
+            Another process that carries the name and should be read now, if there is one.
+        """
         name.carriers.discard(tgid)
         if not name.carriers:
             self.resolve(name, None)
+            return None
+        if name.reading is not None and name.reading.tgid != tgid:
+            return None
+        name.reading = None
+        return next(iter(name.carriers))
 
     def resolve(self, name: OpenName, comm: bytes | None) -> None:
         """Say what a name is (None: nobody will ever know), and count there what was counted under it."""

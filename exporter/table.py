@@ -116,8 +116,10 @@ class ProcessTable:
         self.lost_ends = 0
 
         self._processes: dict[int, Process] = {}
-        # Processes whose pid is another's already, and whose EXIT has not come yet.
-        self._overtaken: dict[int, Process] = {}
+        # By a pid that is another process's already: those that had it before and whose EXIT has not come yet,
+        # each under an alias, a number that no process can have. And the pids of the aliases.
+        self._overtaken: dict[int, list[int]] = {}
+        self._pids: dict[int, int] = {}
         # Threads besides the leader, of processes that have any. Kept only while threads are followed.
         self._threads: dict[int, set[int]] = {}
         # Processes whose leader has exited while other threads live on, with the leader's record.
@@ -151,13 +153,31 @@ class ProcessTable:
             if waiting.setdefault(record[0], record) is not record:
                 self._later_records.setdefault(record[0], deque()).append(record)
 
-    def _take_record(self, pid: int) -> Record | None:
+    def _take_record(self, pid: int, status: int) -> Record | None:
+        """Take the record of the thread whose EXIT came: the n-th EXIT of a pid has the n-th record."""
+        return self._take_record_at(pid, self._places(pid, status)[0])
+
+    def _places(self, pid: int, status: int) -> list[int]:
+        """Where among a pid's records that of an EXIT can stand, the likeliest first.
+
+        Threads that have a pid one after the other send their EXITs in that order too, unless one is stopped, on
+        another CPU, just before it does. The wait status is in both.
+        """
+        waiting = [record for record in (self._records.get(pid), *self._later_records.get(pid, ())) if record]
+        return [at for at, record in enumerate(waiting) if record[1] == status] or [0]
+
+    def _take_record_at(self, pid: int, at: int) -> Record | None:
         record = self._records.pop(pid, None)
         later = self._later_records.get(pid)
-        if later:
-            self._records[pid] = later.popleft()
-            if not later:
-                del self._later_records[pid]
+        if record is None or not later:
+            return record
+        if at:
+            later.appendleft(record)
+            record = later[at]
+            del later[at]
+        self._records[pid] = later.popleft()
+        if not later:
+            del self._later_records[pid]
         return record
 
     # -- the hot path -------------------------------------------------------------------------------------------
@@ -192,7 +212,7 @@ class ProcessTable:
         forks = execs = exits = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
-                what, timestamp_ns, pid, tgid, third, fourth, _, _ = event
+                what, timestamp_ns, pid, tgid, third, fourth, _, parent_tgid = event
                 if what == PROC_EVENT_FORK:
                     # pid and tgid are the parent's; third and fourth the child's.
                     if third != fourth:
@@ -214,14 +234,14 @@ class ProcessTable:
                             if record is None or not record[2] & AGROUP:
                                 continue
                         else:
-                            record = self._take_record(pid)
+                            record = self._take_record(pid, third)
                         self._thread_exit(pid, tgid, third, timestamp_ns, record)
                         continue
                     exits += 1
                     if overtaken and pid in overtaken:
-                        self._overtaken_exit(pid, third, timestamp_ns)
+                        self._overtaken_exit(pid, third, timestamp_ns, parent_tgid)
                         continue
-                    record = pop_record(pid, None) if not later_records else self._take_record(pid)
+                    record = pop_record(pid, None) if not later_records else self._take_record(pid, third)
                     process = pop(pid, None)
                     if process is not None:
                         cell, start_ns, state = process
@@ -301,7 +321,7 @@ class ProcessTable:
                 # The scan met it before its FORK was applied, or even sent: a child is in /proc a moment earlier.
                 self._remove(child_tgid)
             else:
-                self._overtake(child_tgid)
+                self._overtake(child_tgid, timestamp_ns)
         parent = self._processes.get(parent_tgid)
         if parent is None:
             # Its own FORK was lost, and no scan has found it yet.
@@ -323,31 +343,81 @@ class ProcessTable:
             cell.open_name.carriers.add(child_tgid)
         self._processes[child_tgid] = (cell, timestamp_ns, _OPEN if state == _OPEN else _SETTLED)
 
-    def _overtake(self, tgid: int) -> None:
-        """A pid is used again before the EXIT of whoever had it came: that can be late on another CPU, or lost."""
+    def _overtake(self, tgid: int, timestamp_ns: int) -> None:
+        """A pid is used again before the EXIT of whoever had it came: that can be late on another CPU, or lost.
+
+        A pid is free once its process is reaped, which can be before it sends its EXIT.
+        """
+        process = self._processes[tgid]
+        if process[2] > 0 or process[2] == _STRANGER:
+            process = self._open(tgid, process)
+        alias = min(self._pids, default=0) - 1
+        self._processes[alias] = self._processes.pop(tgid)
+        if isinstance(process[0], OpenCell):
+            self._open_names.move(process[0].open_name, tgid, alias, timestamp_ns)
+        if tgid in self._leaderless:
+            self._leaderless[alias] = self._leaderless.pop(tgid)
+        if tgid in self._threads:
+            self._threads[alias] = self._threads.pop(tgid)
+        if tgid in self._unnamed_ends:
+            self._unnamed_ends[alias] = self._unnamed_ends.pop(tgid)
+        self._overtaken.setdefault(tgid, []).append(alias)
+        self._pids[alias] = tgid
+
+    def _overtaken_exit(self, tgid: int, status: int, timestamp_ns: int, parent_tgid: int) -> None:
+        """An EXIT of a pid that had another owner, whose EXIT has not come, before the one it has now."""
+        told = self._leaderless
+        owners = [o for o in (*self._overtaken[tgid], tgid) if o in self._processes and o not in told] or [tgid]
+        places = self._places(tgid, status)
+        processes = self._processes
+        younger = [o for o in owners if o in processes and processes[o][1] <= timestamp_ns]
+        if parent_tgid and younger:
+            # Whoever is reaped when he tells has no parent.
+            owner = younger[-1]
+            at = owners.index(owner) if owners.index(owner) in places else places[0]
+        elif len(younger) < 2 or tgid not in self._records:
+            owner, at = owners[0], places[0]
+            if len(younger) > 1:
+                # Nothing says whose it is: neither has a name any more, nor a uid unless it is the same.
+                uids = {processes[other][0].uid for other in younger}
+                for other in younger:
+                    self._unname(other, next(iter(uids)) if len(uids) == 1 else None)
+        else:
+            at = places[0]
+            owner = owners[min(at, len(owners) - 1)]
+        self._leader_exit(owner, status, timestamp_ns, self._take_record_at(tgid, at))
+
+    def _unname(self, tgid: int, uid: int | None) -> None:
+        """Nobody can tell any more what a process is called."""
         process = self._processes[tgid]
         if process[2] > 0:
             process = self._open(tgid, process)
-        self._drop_overtaken(tgid)
-        self._overtaken[tgid] = process
-        del self._processes[tgid]
-        self._leaderless.pop(tgid, None)
-        self._threads.pop(tgid, None)
+        cell, start_ns, _ = process
+        self._processes[tgid] = (self._tallies.cell(None, uid), start_ns, _SETTLED)
+        if isinstance(cell, OpenCell):
+            self._read_later(self._open_names.drop(cell.open_name, tgid))
 
-    def _drop_overtaken(self, tgid: int) -> None:
-        process = self._overtaken.pop(tgid, None)
-        if process is not None:
-            self.lost_ends += 1
-            if isinstance(process[0], OpenCell):
-                self._open_names.drop(process[0].open_name, tgid)
+    def _forget_alias(self, alias: int) -> None:
+        tgid = self._pids.pop(alias)
+        self._overtaken[tgid].remove(alias)
+        if not self._overtaken[tgid]:
+            del self._overtaken[tgid]
 
-    def _overtaken_exit(self, tgid: int, status: int, timestamp_ns: int) -> None:
-        """The first EXIT of a pid is that of the first process that had it, as the first record is."""
-        successor = self._processes.pop(tgid, None)
-        self._processes[tgid] = self._overtaken.pop(tgid)
-        self._leader_exit(tgid, status, timestamp_ns, self._take_record(tgid))
-        if successor is not None:
-            self._processes[tgid] = successor
+    def _owner_of_thread(self, pid: int, tgid: int) -> int:
+        """Tell which of the processes that had a pid a thread belongs to that exits."""
+        owners: list[int] = [*self._overtaken.get(tgid, ()), tgid]
+        if self._follow_threads:
+            return next((owner for owner in owners if pid in self._threads.get(owner, ())), tgid)
+        # Only a process that a thread ends has a leader whose record does not mark its end.
+        owners = [owner for owner in owners if owner not in self._unnamed_ends] or [tgid]
+        for owner in owners:
+            if owner in self._leaderless:
+                return owner
+        waiting = (self._records.get(tgid), *self._later_records.get(tgid, ()))
+        for owner, record in zip(owners, waiting, strict=False):
+            if record is not None and not record[2] & AGROUP:
+                return owner
+        return owners[0]
 
     # -- execs and renames --------------------------------------------------------------------------------------
 
@@ -405,9 +475,11 @@ class ProcessTable:
         return name
 
     def _leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> None:
-        another = self._open_names.leave(name, tgid, timestamp_ns, successor)
-        if another is not None:
-            self._unread.append(another)
+        self._read_later(self._open_names.leave(name, tgid, timestamp_ns, successor))
+
+    def _read_later(self, tgid: int | None) -> None:
+        if tgid is not None:
+            self._unread.append(tgid)
 
     def _settle(self, tgid: int, name: OpenName, comm: bytes | None) -> None:
         process = self._processes.get(tgid)
@@ -470,6 +542,8 @@ class ProcessTable:
 
     def _thread_exit(self, pid: int, tgid: int, status: int, timestamp_ns: int, record: Record | None) -> None:
         """The EXIT of another thread: its process's end, if it is the last one."""
+        if self._overtaken:
+            tgid = self._owner_of_thread(pid, tgid)
         if self._follow_threads:
             threads = self._threads.get(tgid)
             if threads is None:
@@ -505,6 +579,8 @@ class ProcessTable:
         if process is not None and leader is None and (process[2] > 0 or process[2] == _STRANGER):
             process = self._name_at_end(process, timestamp_ns, tgid)
         self._processes.pop(tgid, None)
+        if tgid in self._pids:
+            self._forget_alias(tgid)
         tallies = self._tallies
         start_ns = 0
         if process is not None:
@@ -531,9 +607,7 @@ class ProcessTable:
             observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
         if process is not None and isinstance(process[0], OpenCell):
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
-            another = self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded)
-            if another is not None:
-                self._unread.append(another)
+            self._read_later(self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded))
 
     def _name_at_end(self, process: Process, timestamp_ns: int, tgid: int) -> Process:
         """Name a process that ends, having exec'd or being a stranger, and left no record."""
@@ -668,10 +742,12 @@ class ProcessTable:
         if process[2] > 0:
             process = self._open(tgid, process)
         cell = self._processes.pop(tgid)[0]
+        if tgid in self._pids:
+            self._forget_alias(tgid)
         self._leaderless.pop(tgid, None)
         self._threads.pop(tgid, None)
         if isinstance(cell, OpenCell):
-            self._open_names.drop(cell.open_name, tgid)
+            self._read_later(self._open_names.drop(cell.open_name, tgid))
 
     def waiting_pids(self) -> list[int]:
         """The pids of exit records that wait for their EXIT."""
@@ -688,13 +764,11 @@ class ProcessTable:
         alive = set(alive)
         for pid in lost_records:
             if pid in self._records:
-                self._take_record(pid)
+                self._take_record_at(pid, 0)
         for tgid in self._processes.keys() - alive:
             if self._processes[tgid][1] < listed_ns:
                 self._remove(tgid)
                 self.lost_ends += 1
-        for tgid in list(self._overtaken):
-            self._drop_overtaken(tgid)
         # Of processes that were never known.
         for tgid in (self._threads.keys() | self._leaderless.keys()) - alive - self._processes.keys():
             self._threads.pop(tgid, None)

@@ -183,9 +183,11 @@ class Host:
                 )
             )
 
-    def exit(self, tgid: int, status: int = 0, *, thread: int | None = None) -> None:
-        """The EXIT event of a thread, by default the leader, without a record."""
-        self.event(builders.exit_, tgid=tgid, pid=thread, exit_code=status)
+    def exit(
+        self, tgid: int, status: int = 0, *, thread: int | None = None, parent: int = 0, **header: int
+    ) -> None:
+        """The EXIT event of a thread, by default the leader, without a record. Whoever is reaped has no parent."""
+        self.event(builders.exit_, tgid=tgid, pid=thread, exit_code=status, parent_tgid=parent, **header)
         if thread is None:
             self.comms.pop(tgid, None)
 

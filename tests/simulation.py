@@ -92,6 +92,8 @@ class World(Host):
         self._fresh = 0
         init = Task(1, b"init")
         self.processes = {1: Process(1, 0, 0, Name(b"init"), init, {1: init})}
+        # Reaped, so that their pids are free, before they have sent all their EXITs.
+        self.late: list[Process] = []
         self.lives(1, b"init")
 
     # -- the exporter's side ------------------------------------------------------------------------------------
@@ -149,6 +151,9 @@ class World(Host):
             self._send(process)
             for task in [task for task in process.tasks.values() if task.status is not None]:
                 self._exit_event(process, task)
+        for process in list(self.late):
+            for task in list(process.tasks.values()):
+                self._exit_event(process, task)
         for _ in range(3):
             self.settle()
 
@@ -169,18 +174,28 @@ class World(Host):
 
     def _free_pids(self) -> list[int]:
         taken = {tid for p in self.processes.values() for tid in (p.tgid, *p.tasks)}
+        # A thread's number is not used again before its EXIT here: nothing would tell it from its next owner's.
+        # And without records nothing tells two processes apart that have died with one pid.
+        late = [p for p in self.late if set(p.tasks) != {p.tgid} or self.mode is Mode.PROCFS]
+        taken |= {tid for p in late for tid in (p.tgid, *p.tasks)}
         return [pid for pid in _PIDS if pid not in taken]
+
+    def _free_tid(self, a: int) -> int | None:
+        """A number that no EXIT under way has: nothing but the wait status tells a thread's from a process's."""
+        free = [pid for pid in self._free_pids() if all(pid != p.tgid for p in self.late)]
+        return free[a % len(free)] if free else None
 
     def _reap_all(self) -> None:
         for process in list(self.processes.values()):
             self._reap(process)
 
     def _reap(self, process: Process) -> None:
-        """The parent's wait returns, perhaps before the EXIT event; the pid is free after both."""
+        """The parent's wait returns, perhaps before the EXIT event; the pid is free."""
         if process.ended:
             process.reaped = True
-            if not process.tasks:
-                self.processes.pop(process.tgid, None)
+            self.processes.pop(process.tgid, None)
+            if process.tasks:
+                self.late.append(process)
 
     def _comm(self, b: int) -> bytes:
         if b % 4 == 0:
@@ -281,7 +296,7 @@ class World(Host):
 
     def start_thread(self, a: int, b: int) -> None:
         process = self._pick(a)
-        tid = self._free_pid(b)
+        tid = self._free_tid(b)
         if tid is not None:
             running = process.running()
             process.tasks[tid] = Task(tid, running[b % len(running)].comm)
@@ -312,14 +327,14 @@ class World(Host):
         """One EXIT that is under way is sent."""
         exiting = [
             (process, task)
-            for process in self.processes.values()
+            for process in (*self.late, *self.processes.values())
             for task in process.tasks.values()
             if task.status is not None
         ]
         if exiting:
             process, task = exiting[a % len(exiting)]
             self._exit_event(process, task)
-            if b % 2:
+            if b % 2 and not process.reaped:
                 self._reap(process)
 
     def reap(self, a: int, b: int) -> None:
@@ -340,9 +355,10 @@ class World(Host):
     def _exit_event(self, process: Process, task: Task) -> None:
         assert task.status is not None
         del process.tasks[task.tid]
-        self.event(builders.exit_, tgid=process.tgid, pid=task.tid, exit_code=task.status)
-        if process.reaped and not process.tasks:
-            self.processes.pop(process.tgid, None)
+        parent = 0 if process.reaped or task is not process.leader else process.parent or 1
+        self.event(builders.exit_, tgid=process.tgid, pid=task.tid, exit_code=task.status, parent_tgid=parent)
+        if process in self.late and not process.tasks:
+            self.late.remove(process)
 
     def _die(self, process: Process, task: Task, status: int) -> None:
         """A thread makes way for another one's exec."""

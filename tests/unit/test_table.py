@@ -716,7 +716,7 @@ def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["again in use", "free"])
 def test_a_record_whose_exit_was_lost_is_thrown_away_when_its_pid_is_free(exact: Host, gone: bool) -> None:
-    exact.record(_thread(400, b"lost"))
+    exact.record(_thread(400, b"lost"), status=0x100)
     exact.drain()
     exact.table.forget([100], exact.now_ns, [400] if gone else [])
     exact.fork(100, 400)
@@ -735,6 +735,96 @@ def test_a_pid_that_is_used_again_is_another_process(host: Host) -> None:
     host.drain()
     assert host.exits == {("first", "1000", 0): 1, ("sh", "1000", 0): 1}
     assert host.forks == {("sh", "1000"): 3}
+
+
+@pytest.mark.parametrize("first", ["the first", "the second"])
+@pytest.mark.parametrize("mode", [Mode.EXACT, Mode.OLD_RECORDS], ids=lambda mode: mode.value)
+def test_the_exits_of_two_processes_that_had_one_pid_come_in_any_order(mode: Mode, first: str) -> None:
+    """The first is reaped, and stopped before it sends its EXIT."""
+    host = Host(mode)
+    host.lives(100, b"sh", 1000)
+    host.fork(100, 400)
+    host.exec(400)
+    host.record(_thread(400, b"first"), status=0x100)
+    host.fork(100, 400)
+    host.exec(400)
+    host.record(_thread(400, b"second"), status=0x200)
+    for status in (0x100, 0x200) if first == "the first" else (0x200, 0x100):
+        host.exit(400, status)
+        host.drain()
+    assert host.exits == {("first", "1000", 0x100): 1, ("second", "1000", 0x200): 1}
+    assert host.execs == {("first", "1000"): 1, ("second", "1000"): 1}
+    assert host.live == {"sh": 1}
+
+
+def test_of_two_processes_that_had_one_pid_the_one_with_a_parent_is_the_second(procfs: Host) -> None:
+    procfs.fork(100, 400)
+    procfs.rename(400, b"first")
+    procfs.fork(100, 400)
+    procfs.rename(400, b"second")
+    procfs.exit(400, 0x200, parent=100)
+    procfs.exit(400, 0x100)
+    procfs.drain()
+    assert procfs.exits == {("first", "1000", 0x100): 1, ("second", "1000", 0x200): 1}
+    assert procfs.live == {"sh": 1}
+
+
+def test_of_two_processes_that_had_one_pid_the_first_may_tell_what_it_saw_before_the_second(procfs: Host) -> None:
+    procfs.fork(100, 400)
+    procfs.rename(400, b"first")
+    looked_ns = procfs.now_ns
+    procfs.fork(100, 400)
+    procfs.rename(400, b"second")
+    procfs.exit(400, 0x100, parent=100, timestamp_ns=looked_ns)
+    procfs.exit(400, 0x200, parent=100)
+    procfs.drain()
+    assert procfs.exits == {("first", "1000", 0x100): 1, ("second", "1000", 0x200): 1}
+
+
+def test_of_two_processes_that_had_one_pid_neither_has_a_name_if_nothing_tells_them_apart(procfs: Host) -> None:
+    procfs.fork(100, 400)
+    procfs.rename(400, b"first")
+    procfs.fork(100, 400)
+    procfs.set_uid(400, 33)
+    procfs.exec(400)
+    procfs.exit(400, 0x100)
+    procfs.exit(400, 0x200)
+    procfs.drain()
+    assert procfs.exits == {(UNKNOWN, UNKNOWN, 0x100): 1, (UNKNOWN, UNKNOWN, 0x200): 1}
+    assert procfs.execs == {(UNKNOWN, "33"): 1}
+    assert procfs.live == {"sh": 1}
+
+
+def test_a_process_whose_pid_is_used_again_before_a_thread_ends_it_keeps_its_name(host: Host) -> None:
+    host.fork(100, 400)
+    host.rename(400, b"server")
+    host.thread(400, 401)
+    host.end(400, b"server", 1000, 9, last=False)
+    host.record(_thread(401, b"worker"), status=9)
+    host.fork(100, 400)
+    host.exit(400, 9, thread=401)
+    host.drain()
+    assert host.exits == {("server", "1000", 9): 1}
+    assert host.live == {"sh": 2}
+    host.end(400, b"sh", 1000)
+    host.drain()
+    assert host.exits == {("server", "1000", 9): 1, ("sh", "1000", 0): 1}
+
+
+def test_a_name_that_is_shared_by_two_processes_that_had_one_pid_is_counted_for_both(host: Host) -> None:
+    host.exec(100, b"make")
+    host.fork(100, 400)
+    host.record(_thread(400, b"make"), status=0x100)
+    host.fork(100, 400)
+    host.exit(400, 0x100)
+    host.record(_thread(400, b"make"), status=0x100)
+    host.exit(400, 0x100)
+    host.settle()
+    assert sum(host.forks.values()) == 2
+    assert sum(host.exits.values()) == 2
+    if host.mode.has_records:
+        assert host.exits == {("make", "1000", 0x100): 2}
+    assert host.live == {"make": 1}
 
 
 def test_lifetimes_run_from_fork_to_the_last_exit(host: Host) -> None:
