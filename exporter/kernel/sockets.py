@@ -39,7 +39,9 @@ _TASKSTATS_SLOTS = 64
 _ANSWER_SECONDS = 1.0
 # A request is answered before sendto(2) returns: this is only how long a loaded machine may take to tell us.
 _FIRST_ANSWER_SECONDS = 0.05
-_ROUNDS_PER_BURST = 256
+_ROUNDS_PER_BURST = 32
+# How often another program may say IGNORE without having said LISTEN before the host falls silent.
+_SPARE_LISTENERS = 32
 # An operation that the kernel refuses, and remembers as the last one of this socket all the same.
 _PROC_CN_REFUSED = 0
 
@@ -100,6 +102,7 @@ class Connector(Receiver):
         The kernel counts LISTEN requests minus IGNORE requests of the whole host, and is silent while the sum is
         below 1. Anybody can push it there, and far. A second LISTEN of the same socket adds nothing, unless
         another operation came in between, which need not be a valid one: so that makes a round that adds 1.
+        This socket counts as many, so that a program which says IGNORE too often silences nobody.
 
         Args:
             filter_by: kernel (by event mask), bpf (no mask), or auto: by mask if the kernel knows them.
@@ -113,10 +116,12 @@ class Connector(Receiver):
         # Not before it was counted, for close() takes it back: before Linux 6.6 from whoever else listens.
         if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL):
             self._listens = self.kernel_masks = True
+            self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, cn_proc.PROC_EVENT_ALL, _SPARE_LISTENERS)
             self._send_mask()
             return True
         if filter_by != "kernel" and self._listen(None):
             self._listens = True
+            self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, None, _SPARE_LISTENERS)
             return True
         return False
 
@@ -126,19 +131,23 @@ class Connector(Receiver):
 
     def _listen(self, mask: int | None) -> bool:
         ack = secrets.randbelow(0x7FFFFFF0) + 1
-        listen = cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, ack, mask)
-        refused = cn_proc.encode_request(_PROC_CN_REFUSED, 0, mask)
-        self.send(listen)
+        self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, ack, mask))
         if self._is_acknowledged(ack, _FIRST_ANSWER_SECONDS):
             return True
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
-            for _ in range(_ROUNDS_PER_BURST):
-                self.send(refused)
-                self.send(listen)
+            self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, mask, _ROUNDS_PER_BURST, ack)
             if self._is_acknowledged(ack, 0.0):
                 return True
         return False
+
+    def _send_rounds(self, op: int, mask: int | None, times: int, ack: int = 0) -> None:
+        """Repeat a request so that the kernel counts each time."""
+        refused = cn_proc.encode_request(_PROC_CN_REFUSED, 0, mask)
+        request = cn_proc.encode_request(op, ack, mask)
+        for _ in range(times):
+            self.send(refused)
+            self.send(request)
 
     def _is_acknowledged(self, ack: int, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -182,7 +191,8 @@ class Connector(Receiver):
         """
         if self._listens:
             try:
-                self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_IGNORE, 0))
+                mask = self._wanted.mask if self.kernel_masks else None
+                self._send_rounds(cn_proc.PROC_CN_MCAST_IGNORE, mask, _SPARE_LISTENERS + 1)
             except OSError:
                 # Nobody answers in this network namespace: that is what the caller is about to say.
                 pass

@@ -4,6 +4,7 @@ The kernel counts LISTEN minus IGNORE requests of the whole host and tells nothi
 silences it here puts it right again: see `put_right`.
 """
 
+import itertools
 import os
 import secrets
 import socket
@@ -76,6 +77,22 @@ def put_right() -> None:
             if _heard(connector, ack):
                 spare += _ROUNDS
         # Closed without IGNORE: the kernel keeps the count.
+
+
+def take_away_all() -> None:
+    """Bring the kernel's count of listeners to 0, exactly: it acknowledges nothing from there on."""
+    give_up = time.monotonic() + 60
+    with _open() as witness, _open() as connector:
+        witness.bind((0, 1))
+        # Closed without IGNORE, but what it adds is taken away below.
+        for op in (REFUSED, LISTEN):
+            witness.sendto(request(op), (0, 0))
+        for ack in itertools.count(secrets.randbelow(1 << 30)):
+            assert time.monotonic() < give_up, "the kernel's count of listeners cannot be brought to 0"
+            connector.sendto(request(REFUSED), (0, 0))
+            connector.sendto(request(IGNORE, ack), (0, 0))
+            if not _heard(witness, ack):
+                return
 
 
 def attack(depth: int = 20_000) -> None:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 from kernel.harness import LABELS, Exporter, Programs, Scrape, World, free_port, running, wait_until
-from kernel.listeners import IGNORE, LISTEN, NETLINK_CONNECTOR, attack, is_silent, put_right, request, silenced
+from kernel.listeners import (
+    IGNORE,
+    LISTEN,
+    NETLINK_CONNECTOR,
+    attack,
+    is_silent,
+    put_right,
+    request,
+    silenced,
+    take_away_all,
+)
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 CANARY_EXIT_CODE = "42"
@@ -79,9 +89,9 @@ def canaries_go_on(exporter: Exporter, times: int = 2) -> None:
 @pytest.mark.parametrize(
     ("mode", "words", "prefix"),
     [
-        pytest.param("taskstats", "--canary.interval 3 --user 65534", (), id="exact, privileges given up"),
-        pytest.param("procfs", "--canary.interval 1", NOBODY, id="without privilege"),
-        pytest.param("taskstats", "--canary.interval 1 --filter bpf", (), id="filtered by bpf"),
+        pytest.param("taskstats", "--canary.interval 4 --user 65534", (), id="exact, privileges given up"),
+        pytest.param("procfs", "--canary.interval 4", NOBODY, id="without privilege"),
+        pytest.param("taskstats", "--canary.interval 4 --filter bpf", (), id="filtered by bpf"),
     ],
 )
 def test_the_attack_that_silences_all_listeners_is_survived(
@@ -93,9 +103,8 @@ def test_the_attack_that_silences_all_listeners_is_survived(
         spawn_some(exporter, programs)
         before = exporter.scrape().get(RESUBSCRIPTIONS)
         errors_before = len(lines_of(exporter, "error"))
-        # What is promised is two intervals; a canary is given up after two seconds. A machine that is busy with
-        # something else may take longer, but not each time.
-        promised = max(2 * interval, interval + 2.0) + 0.5
+        # A machine that is busy with something else may take longer, but not each time.
+        promised = 2 * interval
         taken: list[float] = []
         while not taken or (taken[-1] > promised and len(taken) < 3):
             attack()
@@ -148,7 +157,7 @@ DEEDS = {"listen": (LISTEN,), "ignore": (IGNORE,), "ignore twice": (IGNORE, IGNO
 def test_other_programs_that_listen_ignore_and_die_in_any_order_change_nothing(
     programs: Programs, tmp_path: Path
 ) -> None:
-    put_right()  # so that nothing but what is done here decides
+    take_away_all()  # so that nobody but the exporters keeps the kernel talking
     with (
         # Without canaries, which would repair what should not break.
         running("taskstats", tmp_path / "taskstats", "--canary.interval", "0") as exact,
@@ -180,6 +189,16 @@ def test_other_programs_that_listen_ignore_and_die_in_any_order_change_nothing(
         for world in worlds:
             world.check()
             spawn_some(world.exporter, programs)
+
+
+@pytest.mark.parametrize("filter_by", ["kernel", "bpf"])
+def test_a_clean_stop_takes_back_what_was_asked_of_the_kernel(
+    filter_by: str, programs: Programs, tmp_path: Path
+) -> None:
+    take_away_all()
+    with running("procfs", tmp_path / "log", "--canary.interval", "0", "--filter", filter_by) as exporter:
+        spawn_some(exporter, programs)
+    assert is_silent()
 
 
 def test_the_canary_is_in_no_family_at_all(programs: Programs, tmp_path: Path) -> None:

@@ -17,11 +17,8 @@ RUN = ("python3", "tests/kernels/guest/run.py")
 # parent and the EXIT of its child, the FORK of the pid's next owner comes before that EXIT.
 LEFT_OUT = "large or kernel_thread_that_ends or living or cpu_seconds or (older_than and not loses)"
 
-# Emulated, silencing the kernel can take longer than an exporter beside it takes to wake it again.
-RACES = "somebody_elses_ignore or until_somebody_silences"
-
 COMMANDS = {
-    "without_masks": (*RUN, "-k", f"not ({RACES})", "tests/kernel/test_without_masks.py"),
+    "without_masks": (*RUN, "tests/kernel/test_without_masks.py"),
     "truth_table": (*RUN, "-k", f"not ({LEFT_OUT})", "tests/kernel/test_truth_table.py"),
 }
 

@@ -234,6 +234,16 @@ def test_a_start_that_failed_silences_no_other_listener(
         spawn_some(exporter, programs)
 
 
+def test_programs_that_ignore_without_having_listened_silence_nobody(
+    programs: Programs, tmp_path: Path, put_right: None
+) -> None:
+    silence()
+    with running("taskstats", tmp_path / "log", "--canary.interval", "0") as exporter:
+        for _ in range(30):
+            tell(IGNORE, 1)
+        spawn_some(exporter, programs)
+
+
 @pytest.mark.parametrize("attribution", ["auto", "procfs"])
 def test_without_the_capability_it_cannot_run_and_names_it(attribution: str) -> None:
     lines = run_to_its_end("--attribution", attribution, prefix=NOBODY)
@@ -258,6 +268,7 @@ def test_it_needs_no_other_capability(programs: Programs, tmp_path: Path) -> Non
 def test_after_giving_up_privileges_it_counts_exactly_until_somebody_silences_the_host(
     programs: Programs, tmp_path: Path, put_right: None
 ) -> None:
+    silence()  # so that the exporter's own part of the count is all there is
     flags = ("--user", "65534", "--canary.interval", "1")
     with running("taskstats", tmp_path / "log", *flags, attribution="auto") as exporter:
         status = Path(f"/proc/{exporter.process.pid}/status").read_text()
@@ -265,7 +276,7 @@ def test_after_giving_up_privileges_it_counts_exactly_until_somebody_silences_th
         assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
         assert exporter.scrape().get("proc_connector_canary_age_seconds") < 30
         spawn_some(exporter, programs)
-        silence()
+        tell(IGNORE, 500)
         # This kernel lets nobody listen without CAP_NET_ADMIN, and we have none any more.
         wait_until(lambda: ready(exporter), lambda status: status == 503, "/-/ready says that it is deaf")
         assert ready(exporter) == 503
@@ -276,9 +287,10 @@ def test_after_giving_up_privileges_it_counts_exactly_until_somebody_silences_th
 
 @pytest.mark.parametrize("mode", ["taskstats", "procfs"])
 def test_somebody_elses_ignore_is_survived(mode: str, programs: Programs, tmp_path: Path, put_right: None) -> None:
+    silence()
     with running(mode, tmp_path / "log", "--canary.interval", "1") as exporter:
         spawn_some(exporter, programs)
-        silence()
+        tell(IGNORE, 500)
         exporter.wait_for(
             lambda scrape: scrape.get("proc_connector_resubscriptions_total") >= 1, "a resubscription"
         )
