@@ -55,6 +55,7 @@ class Exporter:
             records_end_processes=sources.records_end_processes,
             own_tgid=os.getpid(),
             keeps=sources.plan.keeps_table,
+            failures_only=sources.plan.failures_only and taskstats is not None,
         )
         decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
         early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)

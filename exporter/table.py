@@ -82,6 +82,8 @@ class ProcessTable:
             threads are followed, and the last EXIT of a process is its end.
         own_tgid: This program's, whose children can be canaries.
         keeps: Remember who lives. Without, for events that do not tell when a process is gone.
+        failures_only: Nothing tells of a thread that exits well, but the records of leaders that do so before
+            their process ends.
 
     Attributes:
         events: How many were handled.
@@ -99,12 +101,14 @@ class ProcessTable:
         records_end_processes: bool,
         own_tgid: int | None = None,
         keeps: bool = True,
+        failures_only: bool = False,
     ) -> None:
         self._tallies = tallies
         self._read_comm = read_comm
         self._now_ns = now_ns
         self._follow_threads = not records_end_processes
         self._keeps = keeps
+        self._failures_only = failures_only
         self._special = {_KTHREADD: _PARENT_OF_STRANGERS}
         if own_tgid is not None:
             self._special[own_tgid] = _PARENT_OF_CANARIES
@@ -493,7 +497,9 @@ class ProcessTable:
             if timestamp_ns + _LEADER_COMES_WITHIN_NS < complete_until_ns:
                 # Its EXIT was before our time, or lost.
                 del self._unnamed_ends[tgid]
-                self._end(tgid, status, timestamp_ns, None, record)
+                self._end(tgid, status, timestamp_ns, self._silent_leader(tgid), record)
+        if self._failures_only:
+            self._forget_silent_leaders()
         if self._adopted:
             self._adopted = {tgid: at for tgid, at in self._adopted.items() if at >= complete_until_ns}
         if self._adopted_zombies:
@@ -557,10 +563,24 @@ class ProcessTable:
         elif record is None or not record[2] & AGROUP:
             return
         # The process has its leader's name, which the leader's record tells; the last record tells what it used.
-        if tgid not in self._leaderless and record is not None and not self._follow_threads:
+        leader = self._leaderless.get(tgid) or self._silent_leader(tgid)
+        if leader is None and tgid not in self._leaderless and record is not None and not self._follow_threads:
             self._unnamed_ends[tgid] = (status, timestamp_ns, record)
         else:
-            self._end(tgid, status, timestamp_ns, self._leaderless.get(tgid), record)
+            self._end(tgid, status, timestamp_ns, leader, record)
+
+    def _silent_leader(self, tgid: int) -> Record | None:
+        """Return the record of a leader that has exited well, if nothing else tells of that."""
+        if not self._failures_only:
+            return None
+        waiting = [record for record in (self._records.get(tgid), *self._later_records.get(tgid, ())) if record]
+        # Others may have had the pid before, and ended well.
+        return next((record for record in reversed(waiting) if not record[1]), None)
+
+    def _forget_silent_leaders(self) -> None:
+        """Of processes that end well nothing tells: their leaders' records are not kept for ever."""
+        while len(self._records) > _LEADERLESS_REMEMBERED:
+            self._take_record_at(next(iter(self._records)), 0)
 
     def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
         """Count the end of a process and forget it.
@@ -572,15 +592,11 @@ class ProcessTable:
             leader: The record of its leader, if there is one.
             last: The record of its last thread, if there is one.
         """
-        self._leaderless.pop(tgid, None)
-        self._threads.pop(tgid, None)
         self._open_names.reuse(tgid)
         process = self._processes.get(tgid)
         if process is not None and leader is None and (process[2] > 0 or process[2] == _STRANGER):
             process = self._name_at_end(process, timestamp_ns, tgid)
-        self._processes.pop(tgid, None)
-        if tgid in self._pids:
-            self._forget_alias(tgid)
+        self._forget(tgid)
         tallies = self._tallies
         start_ns = 0
         if process is not None:
@@ -608,6 +624,16 @@ class ProcessTable:
         if process is not None and isinstance(process[0], OpenCell):
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
             self._read_later(self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded))
+
+    def _forget(self, tgid: int) -> None:
+        self._processes.pop(tgid, None)
+        self._leaderless.pop(tgid, None)
+        self._threads.pop(tgid, None)
+        if tgid in self._pids:
+            self._forget_alias(tgid)
+        if self._failures_only:
+            while tgid in self._records and not self._records[tgid][1]:
+                self._take_record_at(tgid, 0)
 
     def _name_at_end(self, process: Process, timestamp_ns: int, tgid: int) -> Process:
         """Name a process that ends, having exec'd or being a stranger, and left no record."""
@@ -741,11 +767,8 @@ class ProcessTable:
         process = self._processes[tgid]
         if process[2] > 0:
             process = self._open(tgid, process)
-        cell = self._processes.pop(tgid)[0]
-        if tgid in self._pids:
-            self._forget_alias(tgid)
-        self._leaderless.pop(tgid, None)
-        self._threads.pop(tgid, None)
+        cell = self._processes[tgid][0]
+        self._forget(tgid)
         if isinstance(cell, OpenCell):
             self._read_later(self._open_names.drop(cell.open_name, tgid))
 
@@ -775,8 +798,14 @@ class ProcessTable:
             self._leaderless.pop(tgid, None)
 
     def lose_track(self) -> None:
-        """Messages were lost: what was read of names that are still open may be of another exec."""
+        """Messages were lost: what was read of names that are still open may be of another exec.
+
+        And the leader of a process that fails need not be the last one whose record came.
+        """
         self._open_names.resolve_all_unknown()
+        if self._failures_only:
+            self._records.clear()
+            self._later_records.clear()
 
     # -- canaries -----------------------------------------------------------------------------------------------
 

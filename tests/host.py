@@ -57,6 +57,7 @@ class Host:
     Args:
         mode: How ends become known.
         version: Of taskstats; of what the mode allows by default.
+        failures_only: Only what the kernel lets through for failures happens here.
 
     Attributes:
         comms: /proc/PID/comm of whoever has one.
@@ -65,7 +66,9 @@ class Host:
         meanwhile: Called between the moment that /proc is read and the moment that the clock is.
     """
 
-    def __init__(self, mode: Mode = Mode.EXACT, *, version: int | None = None) -> None:
+    def __init__(
+        self, mode: Mode = Mode.EXACT, *, version: int | None = None, failures_only: bool = False
+    ) -> None:
         self.mode = mode
         self.version = version or (16 if mode is Mode.EXACT else 11)
         self.now_ns = START_NS
@@ -76,7 +79,12 @@ class Host:
         self.meanwhile: Callable[[], None] = lambda: None
         self.tallies = Tallies()
         self.table = ProcessTable(
-            self.tallies, self._read_comm, lambda: self.now_ns, records_end_processes=mode is Mode.EXACT
+            self.tallies,
+            self._read_comm,
+            lambda: self.now_ns,
+            records_end_processes=mode is Mode.EXACT,
+            keeps=not failures_only,
+            failures_only=failures_only,
         )
         self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
         self.pipeline = Pipeline(

@@ -109,8 +109,9 @@ def event_program(wanted: EventFilter) -> bytes:
 def failure_program(version: int) -> bytes:
     """Compile the filter that keeps the exit records of failed processes only.
 
-    Kept are those with a wait status other than 0 of a process's last thread, and of its leader, which has its
-    name. Versions without AGROUP do not tell the last thread: there all records of failed threads are kept.
+    Kept are those with a wait status other than 0 of a process's last thread, and those of leaders that exit
+    before their process ends, well or not: they have its name, and a thread can make it fail yet. Versions
+    without AGROUP do not tell the last thread: there all records of failed threads are kept.
 
     Args:
         version: Of struct taskstats.
@@ -118,16 +119,19 @@ def failure_program(version: int) -> bytes:
     Returns:
         An array of struct sock_filter, for datagrams whose struct taskstats begins at its usual place.
     """
-    program = [_load(_STATS + taskstats.EXIT_CODE_OFFSET), _Instruction(_JEQ_K, 0, true="drop")]
+    program: list[_Instruction] = []
     if version >= taskstats.AGROUP_SINCE_VERSION:
         pid, tgid = taskstats.pid_offsets(version)
         program += [
             _Instruction(_LD_B_ABS, _STATS + taskstats.FLAG_OFFSET),
-            _Instruction(_JSET_K, taskstats.AGROUP, true="keep"),
+            _Instruction(_JSET_K, taskstats.AGROUP, true="check code"),
             *_leader_only(_STATS + pid, _STATS + tgid),
+            _Instruction(_RET_K, _KEEP),
         ]
     program += [
-        _Instruction(_RET_K, _KEEP, label="keep"),
+        _load(_STATS + taskstats.EXIT_CODE_OFFSET)._replace(label="check code"),
+        _Instruction(_JEQ_K, 0, true="drop"),
+        _Instruction(_RET_K, _KEEP),
         _Instruction(_RET_K, _DROP, label="drop"),
     ]
     return _assemble(program)

@@ -369,18 +369,22 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
     everything.worlds.clear()
 
 
-def test_a_failed_process_whose_leader_did_not_fail_is_unknown_and_never_called_by_its_threads_name(
-    programs: Programs, tmp_path: Path
+@pytest.mark.parametrize("kind", ["kernel", "bpf"])
+def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
+    kind: str, programs: Programs, tmp_path: Path
 ) -> None:
-    """The leader's record, which has the name, is not that of a failure: docs/numbers.md says so."""
-    setting = Setting("taskstats", "kernel", ("nonzero_exit",))
+    """Nothing but a record tells of a leader that ends well."""
+    setting = Setting("taskstats", kind, ("nonzero_exit",))
     with (
         running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
         all_running([setting], tmp_path, "--canary.interval", "0") as exporters,
     ):
         world = World(reference, programs)
-        program = world.program("leader-ok")
-        world.spawn(*[(program, "leader_first", "pthread", "0", "group", "33")] * 3)
+        failing, well = world.program("leader-ok"), world.program("all-well")
+        world.spawn(
+            *[(well, "leader_first", "pthread", "0", "group", "0")] * 3,
+            *[(failing, "leader_first", "pthread", "0", "group", "33")] * 3,
+        )
         world.check()
         exporter = exporters[setting]
         shown = wait_until(
@@ -388,8 +392,7 @@ def test_a_failed_process_whose_leader_did_not_fail_is_unknown_and_never_called_
             lambda rows: sum(rows.values()) >= 3,
             "three failures",
         )
-        truth = world.truth["nonzero_exits"]
-        assert shown == Counter({(UNKNOWN, *rest): count for (_, *rest), count in truth.items()})
+        assert shown == world.truth["nonzero_exits"]
 
 
 @pytest.mark.parametrize("event", ["thread_fork", "gid"])

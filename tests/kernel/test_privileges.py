@@ -259,10 +259,17 @@ int main(int argc, char **argv)
 """
 
 
-@pytest.mark.parametrize("number", [1, 13], ids=["EPERM", "EACCES"])
-def test_a_seccomp_profile_that_forbids_netlink_is_named(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(1, "seccomp profile or security module .* AF_NETLINK", id="seccomp: EPERM"),
+        pytest.param(13, "seccomp profile or security module .* AF_NETLINK", id="security module: EACCES"),
+        pytest.param(93, "no netlink connector .* CONFIG_CONNECTOR=y", id="no connector: EPROTONOSUPPORT"),
+    ],
+)
+def test_why_a_netlink_socket_cannot_be_opened_is_named(number: int, words: str, tmp_path: Path) -> None:
     source, binary = tmp_path / "seccomp.c", tmp_path / "seccomp"
     source.write_text(SECCOMP)
     subprocess.run(["gcc", "-o", binary, source], check=True)
     line = run_to_its_end(prefix=(str(binary), str(number)))
-    assert re.search("seccomp profile or security module .* AF_NETLINK", line)
+    assert re.search(words, line)

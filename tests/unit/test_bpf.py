@@ -105,7 +105,7 @@ def test_a_filter_is_an_event_mask_too(wanted: EventFilter, mask: int) -> None:
 
 
 @pytest.mark.parametrize("version", [8, 11, 12, 13, 14, 15, 16])
-def test_records_of_failed_processes_are_kept_for_their_last_thread_and_their_leader(version: int) -> None:
+def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_outlives(version: int) -> None:
     def record(*, pid: int, tgid: int, exit_code: int, last: bool) -> bytes:
         return builders.taskstats_datagram(
             pid=pid,
@@ -123,4 +123,7 @@ def test_records_of_failed_processes_are_kept_for_their_last_thread_and_their_le
     assert verdict(record(pid=400, tgid=400, exit_code=0x100, last=True)) == KEEP
     assert verdict(record(pid=401, tgid=400, exit_code=9, last=True)) == KEEP
     assert verdict(record(pid=400, tgid=400, exit_code=9, last=False)) == KEEP
+    assert verdict(record(pid=400, tgid=400, exit_code=0, last=False)) == (KEEP if marks_last else 0)
+    assert verdict(record(pid=401, tgid=400, exit_code=0, last=False)) == 0
+    assert verdict(record(pid=401, tgid=400, exit_code=0, last=True)) == 0
     assert verdict(record(pid=401, tgid=400, exit_code=9, last=False)) == (0 if marks_last else KEEP)

@@ -853,6 +853,62 @@ def test_what_a_process_used_is_in_its_last_record(exact: Host) -> None:
     ]
 
 
+# -- failures alone ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failures() -> Host:
+    return Host(Mode.EXACT, failures_only=True)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+def test_a_leader_that_ended_well_names_the_process_that_a_thread_makes_fail(failures: Host, late: bool) -> None:
+    leader = _thread(400, b"server")
+    if not late:
+        failures.record(leader, status=0, last=False)
+        failures.drain()
+    failures.end(400, b"worker", 1000, 0x2100, thread=401)
+    if late:
+        failures.drain()
+        failures.record(leader, status=0, last=False)
+        failures.rest(1100)
+    failures.drain()
+    failures.drain()
+    assert failures.exits == {("server", "1000", 0x2100): 1}
+    assert failures.table.waiting_pids() == []
+
+
+def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: Host) -> None:
+    failures.record(_thread(400, b"first"), status=0, last=False)
+    failures.drain()
+    failures.end(400, b"second", 1000, 0x100)
+    failures.drain()
+    failures.record(_thread(400, b"third"), status=0, last=False)
+    failures.record(_thread(400, b"fourth"), status=0, last=False)
+    failures.end(400, b"worker", 1000, 0x200, thread=401)
+    failures.drain()
+    assert failures.exits == {("second", "1000", 0x100): 1, ("fourth", "1000", 0x200): 1}
+    assert failures.table.waiting_pids() == []
+
+
+def test_after_a_loss_a_leader_that_ended_well_names_nobody(failures: Host) -> None:
+    failures.record(_thread(400, b"first"), status=0, last=False)
+    failures.drain()
+    failures.table.lose_track()
+    failures.end(400, b"worker", 1000, 0x200, thread=401)
+    failures.drain()
+    failures.rest(1100)
+    failures.drain()
+    assert failures.exits == {(UNKNOWN, "1000", 0x200): 1}
+
+
+def test_leaders_that_ended_well_are_not_kept_for_ever(failures: Host) -> None:
+    for pid in range(1000, 3000):
+        failures.record(_thread(pid, b"server"), status=0, last=False)
+    failures.drain()
+    assert len(failures.table.waiting_pids()) == 1024
+
+
 # -- what nobody told of ----------------------------------------------------------------------------------------
 
 
