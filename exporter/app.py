@@ -15,6 +15,7 @@ from aiohttp import web
 from exporter import __version__
 from exporter.canary import Canary
 from exporter.config import Config, ListenAddress
+from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import Procfs
@@ -59,12 +60,14 @@ class Exporter:
         )
         decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
         early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)
-        self._listener = Listener(sources, early, Pipeline(self._table, decoder, self._complain), procfs)
+        self._pipeline = Pipeline(self._table, decoder, self._complain)
+        self._listener = Listener(sources, early, self._pipeline, procfs)
         self._exposition = Exposition(self._snapshot, self._status)
         self._limiter = LogLimiter()
         self._shown = program_metrics(
             sources.plan.wanted, records=taskstats is not None, live=sources.plan.keeps_table
         )
+        self._exit_check = ExitCheck() if sources.plan.all_ends else None
         self._canary: Canary | None = None
         self._ready = False
 
@@ -93,6 +96,7 @@ class Exporter:
                 drop_privileges(config.user)
             self._procfs.check()
             await self._listener.start()
+            await self._drain()
             self._ready = True
             self._log_start(config.listen_address)
             if config.canary_interval_seconds:
@@ -128,13 +132,21 @@ class Exporter:
         _LOG.info("listening", extra=fields | buffers)
 
     async def _render(self, accept: str) -> tuple[str, Iterator[bytes]]:
-        await self._listener.drain_all()
+        await self._drain()
         return self._exposition.pieces(accept)
 
     def _not_ready(self) -> str | None:
         if not self._ready:
             return "the processes that already live are being counted"
         return None if self._canary is None else self._canary.problem
+
+    async def _drain(self) -> None:
+        totals = self._procfs.read_task_totals() if self._exit_check is not None else None
+        await self._listener.drain_all()
+        if self._exit_check is not None:
+            events = self._table.events
+            seen = events.exit + events.thread_exit + self._table.canaries_ended
+            self._exit_check.look(totals, seen)
 
     def _canary_age(self) -> float | None:
         if self._canary is None or self._canary.came_back_at is None:
@@ -158,6 +170,8 @@ class Exporter:
         wanted = self._sources.plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
+            records=None if self._sources.taskstats is None else self._pipeline.records,
+            task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
             unknown_lifetimes=self._table.unknown_lifetimes,
@@ -193,5 +207,5 @@ async def run(config: Config) -> None:
         loop.add_signal_handler(number, stopped.set)
     procfs = Procfs(config.procfs_path)
     procfs.check()
-    with open_sources(config.attribution, config.events, config.filter_by) as sources:
+    with open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes) as sources:
         await Exporter(sources, procfs).serve(config, stopped)

@@ -81,6 +81,11 @@ class Plan(NamedTuple):
     """Who lives is known, so that names can come from there."""
 
     @property
+    def all_ends(self) -> bool:
+        """The EXIT of every thread reaches us."""
+        return PROC_EVENT_EXIT in self.deliver.threads and not self.deliver.nonzero_exits
+
+    @property
     def failures_only(self) -> bool:
         """Nothing but failed processes reaches us."""
         return self.deliver.nonzero_exits

@@ -103,6 +103,14 @@ EVENTS = MetricSpec(
     "Events that the process connector delivered. thread_* are of threads other than a process's first.",
     ("event",),
 )
+RECORDS = MetricSpec("proc_connector_exit_records_total", "counter", "Exit records that taskstats delivered.")
+TASK_EXITS = MetricSpec(
+    "proc_connector_task_exits_total",
+    "counter",
+    "Threads and processes that ended, by who says so: the events, or the kernel's own totals in /proc/stat and "
+    "/proc/loadavg. What the events lack was lost; a handful means nothing.",
+    ("source",),
+)
 PENDING = MetricSpec(
     "proc_connector_pending_events",
     "gauge",
@@ -186,6 +194,8 @@ METRICS = (
     MAX_RSS,
     PROCESSES,
     EVENTS,
+    RECORDS,
+    TASK_EXITS,
     PENDING,
     UNATTRIBUTED,
     UNKNOWN_LIFETIMES,
@@ -412,6 +422,10 @@ class Status(NamedTuple):
     """What the exporter says of itself, at one moment."""
 
     events: dict[str, int]
+    records: int | None
+    """None where there are none."""
+    task_exits: dict[str, int] | None
+    """None where it is not known."""
     pending: dict[str, int]
     unattributed: dict[str, int]
     unknown_lifetimes: int
@@ -448,6 +462,8 @@ class StatusCollector(Collector):
         status = self._status()
         for spec, values in (
             (EVENTS, status.events),
+            (RECORDS, status.records),
+            (TASK_EXITS, status.task_exits),
             (PENDING, status.pending),
             (UNATTRIBUTED, status.unattributed),
             (UNKNOWN_LIFETIMES, status.unknown_lifetimes),
@@ -458,12 +474,12 @@ class StatusCollector(Collector):
             (RECEIVE_BUFFER_USED, status.receive_buffer_used_bytes),
             (RESYNCS, status.resyncs),
             (RESUBSCRIPTIONS, status.resubscriptions),
+            (CANARY_AGE, status.canary_age_seconds),
         ):
-            yield _family(
-                spec, {(value,): n for value, n in values.items()} if isinstance(values, dict) else {(): values}
-            )
-        if status.canary_age_seconds is not None:
-            yield _family(CANARY_AGE, {(): status.canary_age_seconds})
+            if isinstance(values, dict):
+                yield _family(spec, {(value,): n for value, n in values.items()})
+            elif values is not None:
+                yield _family(spec, {(): values})
         drains = HistogramMetricFamily(DRAIN.name, DRAIN.help)
         drains.add_metric([], _cumulative(status.drain_ns, DRAIN_SECONDS), _unit(status.drain_ns[-1], DRAIN))
         yield drains

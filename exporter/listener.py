@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 
 from exporter.errors import MalformedMessage
@@ -23,10 +23,12 @@ from exporter.tally import DRAIN_NS, new_histogram, observe
 
 _LOG = logging.getLogger(__name__)
 
-# One step of a drain takes so many batches of the connector; then the event loop gets its turn.
-_BATCHES_PER_STEP = 16
-# A scan of /proc gives the event loop its turn, and is followed by a drain, each time it has taken this long.
-_SCAN_SLICE_NS = 10_000_000
+# One step of a drain takes so many batches of each socket, or counts so many, about ten milliseconds' worth; then
+# the event loop gets its turn.
+_EVENT_BATCHES_PER_STEP = 16
+_RECORD_BATCHES_PER_STEP = 64
+# A comparison with /proc gives the event loop its turn, and is followed by a drain, each time it took this long.
+_SLICE_NS = 5_000_000
 _RESYNC_PAUSE_SECONDS = 1.0
 _NS_PER_SECOND = 1_000_000_000
 # A little longer than a reading takes to settle, for it settles by a drain that begins later.
@@ -75,6 +77,10 @@ class Listener:
         self._reading = False
         # Events are taken, but not applied: what they mean is known after a scan.
         self._holds = True
+        # A drain is under way: what it has read of the connector is not counted yet.
+        self._halfway = False
+        self._more_events = False
+        self._complete_until_ns = 0
         self._events = 0
         self._resync: asyncio.Task[None] | None = None
         # A loss and a silence can both ask for a comparison.
@@ -125,42 +131,61 @@ class Listener:
                 reader.take(batch)
 
     def drain(self) -> bool:
-        """Read and count what has arrived, up to a bound.
+        """Take one step of reading and counting what has arrived.
+
+        First events are read, then records until there are none left, so that each EXIT finds its own, and only
+        then the events are counted.
 
         Returns:
-            Whether the bound was met, so that more may be waiting.
+            Whether it has to go on, or more may be waiting.
         """
         began_ns = time.monotonic_ns()
         self._read_early()
-        pipeline = self._pipeline
-        events = batches = 0
-        for batch in islice(self._connector.iter_batches(), _BATCHES_PER_STEP):
-            batches += 1
-            events += len(batch.lengths)
-            pipeline.take_events(batch)
-        if self._taskstats is not None:
-            for batch in self._taskstats.iter_batches():
-                pipeline.take_records(batch)
-        # At the bound some of what happened before may still be waiting.
-        complete_until_ns = began_ns if batches < _BATCHES_PER_STEP else 0
-        if self._holds:
-            pass
-        elif self._early is None:
-            pipeline.apply(complete_until_ns)
-        else:
-            names, reader = self._early
-            counts = self._table.events
-            forks, execs = counts.fork, counts.exec
-            pipeline.apply(complete_until_ns, reader.readings)
-            reader.forget(complete_until_ns)
-            names.narrow(reader.wanted_events(counts.fork - forks, counts.exec - execs))
+        if not self._halfway:
+            self._halfway = True
+            self._read_events(began_ns)
+        goes_on = self._read_records() or (not self._holds and self._count())
+        self._halfway = goes_on
         observe(self.drain_ns, DRAIN_NS, time.monotonic_ns() - began_ns)
-        self._events = events
-        return batches == _BATCHES_PER_STEP
+        return goes_on or self._more_events
+
+    def _read_events(self, now_ns: int) -> None:
+        self._events = batches = 0
+        for batch in islice(self._connector.iter_batches(), _EVENT_BATCHES_PER_STEP):
+            batches += 1
+            self._events += len(batch.lengths)
+            self._pipeline.take_events(batch)
+        self._more_events = batches == _EVENT_BATCHES_PER_STEP
+        # At the bound some of what happened before may still be waiting.
+        self._complete_until_ns = 0 if self._more_events else now_ns
+
+    def _read_records(self) -> bool:
+        if self._taskstats is None:
+            return False
+        batches = 0
+        for batch in islice(self._taskstats.iter_batches(), _RECORD_BATCHES_PER_STEP):
+            batches += 1
+            self._pipeline.take_records(batch)
+        return batches == _RECORD_BATCHES_PER_STEP
+
+    def _count(self) -> bool:
+        if self._early is None:
+            return self._pipeline.apply(self._complete_until_ns, most_batches=_EVENT_BATCHES_PER_STEP)
+        names, reader = self._early
+        counts = self._table.events
+        forks, execs = counts.fork, counts.exec
+        left = self._pipeline.apply(self._complete_until_ns, reader.readings, most_batches=_EVENT_BATCHES_PER_STEP)
+        if not left:
+            reader.forget(self._complete_until_ns)
+        names.narrow(reader.wanted_events(counts.fork - forks, counts.exec - execs))
+        return left
 
     async def drain_all(self) -> None:
         """Drain until nothing is left that was there when this was called."""
-        while self.drain():  # noqa: ASYNC110 - lets others run, waits for nobody
+        # What somebody else has begun may have looked before.
+        while self._halfway and self.drain():  # noqa: ASYNC110 - lets others run, waits for nobody
+            await asyncio.sleep(0)
+        while self.drain():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
 
     def _wake_up(self) -> None:
@@ -237,11 +262,25 @@ class Listener:
         async with self._comparing:
             await self.drain_all()
             self._table.lose_track()
-            waiting = self._table.waiting_pids()
+            waiting = self._table.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()
+            # An EXIT that is still to come is that of a thread which is there, and exiting.
+            lost = [pid async for pid in self._in_slices(waiting) if not self._procfs.is_exiting(pid)]
             await self.drain_all()
-            self._table.forget(alive, listed_ns, [pid for pid in waiting if not self._procfs.exists(pid)])
+            self._table.forget_records({pid: waiting[pid] for pid in lost})
+            async for tgid in self._in_slices(self._table.missing(alive)):
+                self._table.forget([tgid], listed_ns)
+
+    async def _in_slices(self, items: Iterable[int]) -> AsyncIterator[int]:
+        """Hand items out one by one; drain, and let others have their turn, from time to time."""
+        slice_ends_ns = time.monotonic_ns() + _SLICE_NS
+        for item in items:
+            yield item
+            if time.monotonic_ns() > slice_ends_ns:
+                await asyncio.sleep(0)
+                await self.drain_all()
+                slice_ends_ns = time.monotonic_ns() + _SLICE_NS
 
     # -- /proc --------------------------------------------------------------------------------------------------
 
@@ -251,32 +290,27 @@ class Listener:
         Events wait meanwhile, and until what was read has settled: they tell what of it is doubtful.
         """
         self._holds = True
-        tgids = self._procfs.list_processes() if self._keeps_table else []
-        slice_ends_ns = time.monotonic_ns() + _SCAN_SLICE_NS
-        for tgid, info in self._iter_processes(tgids):
-            read_ns = time.monotonic_ns()
-            self._table.adopt(tgid, info, self._start_ns(info), read_ns)
-            if read_ns > slice_ends_ns:
-                await self.drain_all()
-                slice_ends_ns = time.monotonic_ns() + _SCAN_SLICE_NS
+        listed = self._procfs.iter_processes() if self._keeps_table else ()
+        tgids = [tgid async for tgid in self._in_slices(listed)]
+        async for tgid in self._in_slices(tgids):
+            info = self._read_process(tgid)
+            if info is not None:
+                self._table.adopt(tgid, info, self._start_ns(info), time.monotonic_ns())
         settled_ns = time.monotonic_ns() + READING_SETTLES_NS
         while time.monotonic_ns() <= settled_ns:
-            await asyncio.sleep(_SCAN_SLICE_NS / _NS_PER_SECOND)
+            await asyncio.sleep(_SLICE_NS / _NS_PER_SECOND)
             await self.drain_all()
         self._holds = False
         await self.drain_all()
         return tgids
 
-    def _iter_processes(self, tgids: list[int]) -> Iterator[tuple[int, ProcessInfo]]:
-        for tgid in tgids:
-            try:
-                # Exit records tell how long a process existed, to the microsecond.
-                info = self._procfs.read_process(tgid, with_start=self._taskstats is None)
-            except MalformedMessage as error:
-                _LOG.warning("cannot read a process", extra={"tgid": tgid, "error": str(error)})
-                continue
-            if info is not None:
-                yield tgid, info
+    def _read_process(self, tgid: int) -> ProcessInfo | None:
+        try:
+            # Exit records tell how long a process existed, to the microsecond.
+            return self._procfs.read_process(tgid, with_start=self._taskstats is None)
+        except MalformedMessage as error:
+            _LOG.warning("cannot read a process", extra={"tgid": tgid, "error": str(error)})
+            return None
 
     @staticmethod
     def _start_ns(info: ProcessInfo) -> int:

@@ -24,6 +24,7 @@ class Pipeline:
 
     Attributes:
         malformed: How many were dropped, by socket.
+        records: How many exit records were taken.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Pipeline:
         self.table = table
         self._decoder = decoder
         self._complain = complain
+        self.records = 0
         self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
         self._chunks: list[bytes] = []
+        self._halfway = False
 
     def take_events(self, batch: Batch) -> None:
         """Keep a batch of the connector's datagrams until apply."""
@@ -51,19 +54,30 @@ class Pipeline:
         if self._decoder is None:
             return
         records, errors = self._decoder.decode_batch(batch)
+        self.records += len(records)
         self.table.add_records(records)
         for error in errors:
             self._drop("taskstats", error)
 
-    def apply(self, complete_until_ns: int, readings: Readings | None = None) -> None:
+    def apply(
+        self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None
+    ) -> bool:
         """Count the events that were taken.
 
         Args:
             complete_until_ns: All that happened before has been taken (CLOCK_MONOTONIC).
             readings: Comms read elsewhere as soon as an event arrived.
+            most_batches: Leave the rest of the events to the next call.
+
+        Returns:
+            Whether some are left.
         """
-        chunks, self._chunks = self._chunks, []
-        self.table.apply(chunks, complete_until_ns, readings)
+        if not self._halfway:
+            self.table.doubt(self._chunks)
+        chunks, self._chunks = self._chunks[:most_batches], self._chunks[len(self._chunks[:most_batches]) :]
+        self._halfway = bool(self._chunks)
+        self.table.apply(chunks, 0 if self._halfway else complete_until_ns, readings)
+        return self._halfway
 
     def _drop(self, socket: str, error: MalformedMessage) -> None:
         self.malformed[socket] += 1

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from exporter.errors import SetupError
 from exporter.events import Plan, make_plan
+from exporter.kernel.bpf import EventFilter
 from exporter.kernel.sockets import Connector, Taskstats, open_connector, open_taskstats
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 from exporter.readings import FORKS_AND_EXECS
@@ -42,20 +43,21 @@ class Sources(NamedTuple):
 
 
 @contextmanager
-def open_sources(attribution: str, events: frozenset[str], filter_by: str) -> Iterator[Sources]:
+def open_sources(attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int) -> Iterator[Sources]:
     """Open what is asked for.
 
     Args:
         attribution: taskstats, procfs, or auto: taskstats if it is permitted.
         events: What the user wants to know of.
         filter_by: kernel, bpf or auto.
+        buffer_bytes: Size of each socket's receive buffer.
 
     Raises:
         SetupError: It cannot be had here.
     """
     with ExitStack() as sockets:
         # First the records: then every EXIT finds its own. Whoever listens drops those that are too old.
-        taskstats = _open_taskstats(attribution)
+        taskstats = _open_taskstats(attribution, buffer_bytes)
         if taskstats is not None:
             sockets.enter_context(closing(taskstats))
         plan = make_plan(
@@ -63,10 +65,12 @@ def open_sources(attribution: str, events: frozenset[str], filter_by: str) -> It
         )
         if taskstats is not None and plan.failures_only:
             taskstats.keep_failed_only()
-        connector = sockets.enter_context(closing(open_connector(plan.deliver, filter_by)))
-        names = None
-        if taskstats is None and plan.keeps_table:
-            names = sockets.enter_context(closing(open_connector(FORKS_AND_EXECS, filter_by)))
+
+        def subscribe(wanted: EventFilter) -> Connector:
+            return sockets.enter_context(closing(open_connector(wanted, filter_by, buffer_bytes=buffer_bytes)))
+
+        connector = subscribe(plan.deliver)
+        names = subscribe(FORKS_AND_EXECS) if taskstats is None and plan.keeps_table else None
         yield Sources(plan, connector, taskstats, names)
 
 
@@ -74,11 +78,11 @@ def _records_end_processes(taskstats: Taskstats | None) -> bool:
     return taskstats is not None and taskstats.version >= AGROUP_SINCE_VERSION
 
 
-def _open_taskstats(attribution: str) -> Taskstats | None:
+def _open_taskstats(attribution: str, buffer_bytes: int) -> Taskstats | None:
     if attribution == "procfs":
         return None
     try:
-        return open_taskstats(_POSSIBLE_CPUS.read_text(encoding="ascii").strip())
+        return open_taskstats(_POSSIBLE_CPUS.read_text(encoding="ascii").strip(), buffer_bytes=buffer_bytes)
     except (SetupError, OSError) as error:
         if attribution == "taskstats":
             raise SetupError(f"--attribution=taskstats: {error}") from error

@@ -9,7 +9,7 @@ Nothing here raises on an event that does not fit: netlink loses messages, and t
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.comm import UNKNOWN
@@ -90,6 +90,7 @@ class ProcessTable:
         unknown_events: Events of a kind that this release does not know.
         unknown_lifetimes: Processes that ended and whose start nobody knew.
         lost_ends: Processes taken off because they were gone although nothing told of their end.
+        canaries_ended: EXITs of canaries, which are in no other count.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class ProcessTable:
         self.unknown_events = 0
         self.unknown_lifetimes = 0
         self.lost_ends = 0
+        self.canaries_ended = 0
 
         self._processes: dict[int, Process] = {}
         # By a pid that is another process's already: those that had it before and whose EXIT has not come yet,
@@ -196,8 +198,6 @@ class ProcessTable:
             complete_until_ns: All that happened before is in this batch or an earlier one (CLOCK_MONOTONIC).
             readings: Comms that were read as soon as an event arrived elsewhere.
         """
-        if self._adopted:
-            self._doubt(chunks)
         self._readings = readings if readings is not None else {}
         cell_of_record = self._tallies.cell_of_record
         known_cell = self._tallies.by_record.get
@@ -527,6 +527,7 @@ class ProcessTable:
         """The EXIT of a thread-group leader: its process's end, unless other threads live on."""
         if tgid in self._canaries and tgid not in self._processes:
             self.events.exit -= 1
+            self.canaries_ended += 1
             self._canaries[tgid] = record is not None
             return
         unnamed = self._unnamed_ends.pop(tgid, None)
@@ -730,12 +731,17 @@ class ProcessTable:
         if info.zombie and not info.threads:
             self._adopted_zombies[tgid] = (process, known is not None)
 
-    def _doubt(self, chunks: Iterable[bytes]) -> None:
+    def doubt(self, chunks: Iterable[bytes]) -> None:
         """What was read of a process need not be what it was before an event that changed it.
 
         An event tells of a change that is made already: for a while before it, both can have been read.
+
+        Args:
+            chunks: All events since the first process was adopted; none of them has been applied.
         """
         adopted = self._adopted
+        if not adopted:
+            return
         for chunk in chunks:
             for event in iter_proc_events(chunk):
                 what, timestamp_ns, pid, tgid, ruid, *_ = event
@@ -772,30 +778,38 @@ class ProcessTable:
         if isinstance(cell, OpenCell):
             self._read_later(self._open_names.drop(cell.open_name, tgid))
 
-    def waiting_pids(self) -> list[int]:
-        """The pids of exit records that wait for their EXIT."""
-        return list(self._records)
+    def waiting_records(self) -> dict[int, Record]:
+        """The oldest exit record of each thread whose EXIT has not come."""
+        return self._records.copy()
 
-    def forget(self, alive: Iterable[int], listed_ns: int, lost_records: Iterable[int]) -> None:
+    def missing(self, alive: Iterable[int]) -> list[int]:
+        """Return the tgids that something is known of and that are not among those that live."""
+        known = self._processes.keys() | self._threads.keys() | self._leaderless.keys()
+        return list(known - set(alive))
+
+    def forget(self, tgids: Iterable[int], listed_ns: int) -> None:
         """After a loss, take off what is gone although nothing told of it.
 
         Args:
-            alive: The processes that /proc listed.
-            listed_ns: When. Everything older than that has been applied since.
-            lost_records: Pids that had a record waiting at that time, and that do not exist.
+            tgids: From missing, with what /proc listed.
+            listed_ns: When it did. Everything older than that has been applied since.
         """
-        alive = set(alive)
-        for pid in lost_records:
-            if pid in self._records:
+        for tgid in tgids:
+            for owner in (*self._overtaken.get(tgid, ()), tgid):
+                process = self._processes.get(owner)
+                if process is None:
+                    # Never known: its FORK was lost.
+                    self._threads.pop(owner, None)
+                    self._leaderless.pop(owner, None)
+                elif process[1] < listed_ns:
+                    self._remove(owner)
+                    self.lost_ends += 1
+
+    def forget_records(self, records: Mapping[int, Record]) -> None:
+        """After a loss, throw away records whose EXIT was lost; from waiting_records."""
+        for pid, record in records.items():
+            if self._records.get(pid) is record:
                 self._take_record_at(pid, 0)
-        for tgid in self._processes.keys() - alive:
-            if self._processes[tgid][1] < listed_ns:
-                self._remove(tgid)
-                self.lost_ends += 1
-        # Of processes that were never known.
-        for tgid in (self._threads.keys() | self._leaderless.keys()) - alive - self._processes.keys():
-            self._threads.pop(tgid, None)
-            self._leaderless.pop(tgid, None)
 
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec.

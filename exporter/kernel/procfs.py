@@ -7,6 +7,8 @@ A process that is gone is None, never an error.
 
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from exporter.errors import MalformedMessage, SetupError
@@ -16,6 +18,8 @@ _READ_BYTES = 4096
 _COMM_BYTES = 15
 # Fields of stat behind the comm, up to starttime (field 22).
 _FIELDS_NEEDED = 20
+_CREATED = re.compile(rb"^processes ([0-9]{1,19})\n", re.MULTILINE)
+_PRESENT = re.compile(rb"[0-9.]+ [0-9.]+ [0-9.]+ [0-9]+/([0-9]{1,19}) [0-9]+\n")
 _ESCAPED = re.compile(rb"\\[n\\]")
 
 
@@ -41,6 +45,27 @@ class ProcessInfo(NamedTuple):
     """The leader has exited; other threads may live on."""
     threads: frozenset[int]
     """Thread ids besides the leader's."""
+
+
+class TaskTotals(NamedTuple):
+    """The kernel's totals of threads, those of processes among them."""
+
+    created: int
+    """Since boot."""
+    present: int
+
+
+def parse_task_totals(stat: bytes, loadavg: bytes) -> TaskTotals:
+    """Parse /proc/stat and /proc/loadavg.
+
+    Raises:
+        MalformedMessage: What is needed is not there, or not whole. No input raises anything else.
+    """
+    created = _CREATED.search(stat)
+    present = _PRESENT.fullmatch(loadavg)
+    if created is None or present is None:
+        raise MalformedMessage("/proc/stat" if created is None else "/proc/loadavg", 1, 0)
+    return TaskTotals(int(created[1]), int(present[1]))
 
 
 def parse_starttime(text: bytes) -> int:
@@ -154,10 +179,25 @@ class Procfs:
             return frozenset()
         return frozenset(int(name) for name in names) - {tgid}
 
-    def list_processes(self) -> list[int]:
-        """Return the tgids that are there now, zombies among them."""
-        return [int(name) for name in os.listdir(self._root or "/") if name.isdecimal()]
+    def read_task_totals(self) -> TaskTotals | None:
+        """Return the kernel's totals of threads, or None where they cannot be read."""
+        try:
+            stat = Path(self._root, "stat").read_bytes()
+            return parse_task_totals(stat, Path(self._root, "loadavg").read_bytes())
+        except (OSError, MalformedMessage):
+            return None
 
-    def exists(self, pid: int) -> bool:
-        """Tell whether a thread or process with this id is there."""
-        return self._read(f"{pid}/comm") is not None
+    def iter_processes(self) -> Iterator[int]:
+        """Yield the tgids that are there, zombies among them; a process that lives all the while is met once."""
+        with os.scandir(self._root or "/") as entries:
+            for entry in entries:
+                if entry.name.isdecimal():
+                    yield int(entry.name)
+
+    def is_exiting(self, pid: int) -> bool:
+        """Tell whether a thread is there and has begun to exit; a kernel thread may have.
+
+        An exiting thread gives up its memory first, and its status then tells of none.
+        """
+        status = self._read(f"{pid}/status")
+        return status is not None and b"\nVmSize:" not in status

@@ -27,9 +27,9 @@ _NETLINK_NO_ENOBUFS = 5
 _SO_RCVBUFFORCE = 33
 _SO_ATTACH_FILTER = 26
 
-# The kernel doubles what is asked for; the memory is used only while messages wait in it. 64 MiB hold more than
-# 80,000 events: a second of forks as fast as 32 CPUs make them.
-RECEIVE_BUFFER_BYTES = 32 << 20
+# The memory is used only while messages wait in it. 64 MiB hold more than 80,000 events: a second of forks as fast
+# as 32 CPUs make them.
+RECEIVE_BUFFER_BYTES = 64 << 20
 
 # Room for a record with both aggregates of a struct taskstats twice as long as today's.
 _TASKSTATS_STRIDE = 2560
@@ -50,17 +50,18 @@ _INIT_PID_NAMESPACE = 0xEFFFFFFC
 _INIT_USER_NAMESPACE = 0xEFFFFFFD
 
 
-def _open_netlink(protocol: int) -> socket.socket:
+def _open_netlink(protocol: int, buffer_bytes: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol)
     try:
         # Without it one overrun makes the kernel drop everything until the socket is empty. Drops are counted
         # either way.
         sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
+        # The kernel doubles what is asked for.
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes // 2)
         except PermissionError:
             # Clamped to net.core.rmem_max.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes // 2)
     except OSError:
         sock.close()
         raise
@@ -199,18 +200,21 @@ class Connector(Receiver):
         super().close()
 
 
-def open_connector(wanted: bpf.EventFilter, filter_by: str = "auto") -> Connector:
+def open_connector(
+    wanted: bpf.EventFilter, filter_by: str = "auto", *, buffer_bytes: int = RECEIVE_BUFFER_BYTES
+) -> Connector:
     """Open a socket and subscribe it to the process connector.
 
     Args:
         wanted: Which events.
         filter_by: As in Connector.subscribe.
+        buffer_bytes: Size of the receive buffer, as the kernel counts it.
 
     Raises:
         SetupError: It cannot be had here.
     """
     try:
-        sock = _open_netlink(NETLINK_CONNECTOR)
+        sock = _open_netlink(NETLINK_CONNECTOR, buffer_bytes)
     except PermissionError as error:
         raise SetupError(
             f"not permitted to open a netlink socket ({error.strerror}): a seccomp profile or security module "
@@ -324,17 +328,18 @@ class Taskstats(Receiver):
         raise TimeoutError(errno.ETIMEDOUT, "taskstats did not answer")
 
 
-def open_taskstats(cpus: str) -> Taskstats:
+def open_taskstats(cpus: str, *, buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> Taskstats:
     """Open a socket and register it for the exit records of these CPUs.
 
     Args:
         cpus: All possible CPUs, as in /sys/devices/system/cpu/possible.
+        buffer_bytes: Size of the receive buffer, as the kernel counts it.
 
     Raises:
         SetupError: It cannot be had here.
     """
     try:
-        sock = _open_netlink(NETLINK_GENERIC)
+        sock = _open_netlink(NETLINK_GENERIC, buffer_bytes)
     except OSError as error:
         raise SetupError(f"cannot open a generic netlink socket: {error.strerror}") from error
     receiver = Taskstats(sock)

@@ -67,6 +67,8 @@ class Replay:
         sockets = self._pipeline.malformed
         return Status(
             events=asdict(self._table.events),
+            records=self._pipeline.records if self._mode == "taskstats" else None,
+            task_exits=None,
             pending=self._table.pending(),
             unattributed=self._tallies.unattributed(),
             unknown_lifetimes=self._table.unknown_lifetimes,

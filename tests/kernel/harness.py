@@ -211,6 +211,14 @@ class Exporter:
             self.process.kill()
             self.process.wait()
 
+    @contextlib.contextmanager
+    def closing(self) -> Iterator["Exporter"]:
+        """Kill it in the end if it still runs; whether its worlds are true is for the test to say."""
+        try:
+            yield self
+        finally:
+            self.kill()
+
     def finish(self) -> None:
         """Check every world once more, for what was counted too late or twice, and stop."""
         try:
@@ -239,6 +247,32 @@ def running(
         exporter.finish()
     finally:
         exporter.kill()
+
+
+def living_processes() -> set[int]:
+    """Return the thread groups that have a thread which is not dead."""
+    return {int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit() and _lives(folder)}
+
+
+def _lives(folder: Path) -> bool:
+    try:
+        states = [(task / "stat").read_text().rpartition(") ")[2][0] for task in (folder / "task").iterdir()]
+    except OSError:
+        return False
+    return any(state not in "ZX" for state in states)
+
+
+def wait_until_the_table_equals_proc(exporter: Exporter) -> None:
+    def table_between_two_looks() -> tuple[float, int, bool]:
+        before = living_processes()
+        table = exporter.scrape().total("proc_connector_processes")
+        return table, len(before), living_processes() == before
+
+    wait_until(
+        table_between_two_looks,
+        lambda look: look[0] == look[1] and look[2],
+        "as many processes in the table as in /proc (table, /proc, /proc stood still)",
+    )
 
 
 class Programs:

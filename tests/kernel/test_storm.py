@@ -7,37 +7,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kernel.harness import UNKNOWN, Exporter, Programs, Scrape, World, running, wait_until
+from kernel.harness import (
+    UNKNOWN,
+    Exporter,
+    Programs,
+    Scrape,
+    World,
+    running,
+    wait_until_the_table_equals_proc,
+)
 
 COUNT = 4_000  # per spawner
 PARALLEL = 64
 CODES = 4  # per program, and no two programs have one in common
-
-
-def living_processes() -> set[int]:
-    """Return the thread groups that have a thread which is not dead."""
-    return {int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit() and _lives(folder)}
-
-
-def _lives(folder: Path) -> bool:
-    try:
-        states = [(task / "stat").read_text().rpartition(") ")[2][0] for task in (folder / "task").iterdir()]
-    except OSError:
-        return False
-    return any(state not in "ZX" for state in states)
-
-
-def wait_until_the_table_equals_proc(exporter: Exporter) -> None:
-    def table_between_two_looks() -> tuple[float, int, bool]:
-        before = living_processes()
-        table = exporter.scrape().total("proc_connector_processes")
-        return table, len(before), living_processes() == before
-
-    wait_until(
-        table_between_two_looks,
-        lambda look: look[0] == look[1] and look[2],
-        "as many processes in the table as in /proc (table, /proc, /proc stood still)",
-    )
 
 
 @pytest.mark.slow

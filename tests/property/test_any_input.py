@@ -45,7 +45,7 @@ def test_any_bytes_are_counted_or_malformed(mode: Mode, events: list[bytes], rec
     assert sum(malformed.values()) == len(host.complaints)
     if mode.has_records:
         # Of one that the decoder took, the pid can be any; of two for a pid one waits behind the other.
-        assert len(host.table.waiting_pids()) <= len(records) - malformed["taskstats"]
+        assert len(host.table.waiting_records()) <= len(records) - malformed["taskstats"]
 
 
 _PID = st.integers(2, 8)
@@ -98,10 +98,11 @@ def do(host: Host, step: Any) -> None:
     elif kind == "loss":
         host.drain()
         host.table.lose_track()
-        waiting = host.table.waiting_pids()
+        waiting = host.table.waiting_records()
         host.rest()
         host.drain()
-        host.table.forget(host.comms, host.now_ns - 2, waiting)
+        host.table.forget_records(waiting)
+        host.table.forget(host.table.missing(host.comms), host.now_ns - 2)
     else:
         host.drain(complete=b)
 

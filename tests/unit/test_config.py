@@ -35,6 +35,7 @@ SETTINGS = [
     Setting("--filter", "FILTER", "bpf", "kernel", "filter_by", "bpf"),
     Setting("--canary.interval", "CANARY_INTERVAL", "2.5", "0", "canary_interval_seconds", 2.5),
     Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
+    Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4096", "8192", "receive_buffer_bytes", 4096),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),
@@ -94,6 +95,10 @@ BAD_VALUES = [
             ":8_0", ":٣", ":" + "9" * 5000,
             "::1:80", "[::1:80", "::1]:80",
         )
+    ),
+    *(
+        ("--receive-buffer.bytes", text)
+        for text in ("", "64MiB", "4095", "-1", "1e9", "1073741825", "٣" * 5, "9" * 5000)
     ),
     *(
         ("--web.telemetry-path", text)

@@ -104,6 +104,8 @@ def status() -> Status:
         observe(drain_ns, DRAIN_NS, value)
     return Status(
         events={"fork": 1, "exec": 2, "thread_exit": 3},
+        records=19,
+        task_exits={"events": 20, "kernel": 21},
         pending={"fork": 4},
         unattributed={"exec": 5},
         unknown_lifetimes=6,
@@ -333,6 +335,9 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("events_total", "fork"): 1,
         ("events_total", "exec"): 2,
         ("events_total", "thread_exit"): 3,
+        ("exit_records_total",): 19,
+        ("task_exits_total", "events"): 20,
+        ("task_exits_total", "kernel"): 21,
         ("pending_events", "fork"): 4,
         ("unattributed_total", "exec"): 5,
         ("unknown_lifetimes_total",): 6,

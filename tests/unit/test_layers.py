@@ -30,25 +30,26 @@ LAYERS: dict[str, set[str]] = {
     "readings": {"kernel.bpf", "kernel.cn_proc", "kernel.netlink", "table"},
     "pipeline": {"errors", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats", "table"},
     "moderation": set(),
+    "crosscheck": {"kernel.procfs"},
     "exposition": {"__init__", "comm", "tally"},
     "config": {"__init__", "errors", "events", "privileges"},
     "web": {"__init__", "config", "errors"},
     "logs": set(),
-    "sources": {"errors", "events", "kernel.sockets", "kernel.taskstats", "readings"},
+    "sources": {"errors", "events", "kernel.bpf", "kernel.sockets", "kernel.taskstats", "readings"},
     "listener": {
         "errors", "kernel.procfs", "kernel.receiver", "moderation", "names", "pipeline", "readings", "sources",
         "tally",
     },
     "canary": {"listener", "table"},
     "app": {
-        "__init__", "canary", "config", "errors", "exposition", "kernel.procfs", "kernel.taskstats", "listener",
-        "logs", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
+        "__init__", "canary", "config", "crosscheck", "errors", "exposition", "kernel.procfs", "kernel.taskstats",
+        "listener", "logs", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
     },
     "__main__": {"app", "config", "errors", "logs"},
 }  # fmt: skip
 
 PURE = (
-    "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition",
+    "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition", "crosscheck",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
 )  # fmt: skip
 IMPURE_LIBRARIES = {

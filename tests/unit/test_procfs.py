@@ -3,44 +3,18 @@
 from pathlib import Path
 
 import pytest
+from fake_proc import AFTER_STARTTIME, add_process, stat_text, status_text
 
 from exporter.errors import MalformedMessage, SetupError
-from exporter.kernel.procfs import ProcessInfo, Procfs, Status, parse_starttime, parse_status
-
-# Fields 4 to 52 of proc(5)'s /proc/PID/stat; num_threads is field 20, starttime field 22.
-BEFORE_THREADS = b"1 10 10 0 -1 4194560 1 2 3 4 5 6 7 8 20 0"
-AFTER_STARTTIME = b"2306048 194 18446744073709551615 1 1 0 0 0 0 0 4096 0 1 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
-
-
-def status_text(comm: bytes, *, state: bytes = b"S", threads: int = 1) -> bytes:
-    # The kernel escapes newline and backslash in Name.
-    name = comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-    return (
-        b"Name:\t%s\nUmask:\t0022\nState:\t%s (sleeping)\nTgid:\t10\nPid:\t10\n"
-        b"Uid:\t1000\t0\t1002\t1003\nGid:\t44\t44\t44\t44\nThreads:\t%d\nSigQ:\t0/96365\n"
-    ) % (name, state, threads)
-
-
-def stat_text(comm: bytes, *, state: bytes = b"S", num_threads: int = 1, starttime: int = 123_456) -> bytes:
-    return b"10 (%s) %s %s %d 0 %d %s\n" % (
-        comm, state, BEFORE_THREADS, num_threads, starttime, AFTER_STARTTIME,
-    )  # fmt: skip
-
-
-def add_process(
-    root: Path, tgid: int, comm: bytes, *, state: bytes = b"S", threads: tuple[int, ...] = (), starttime: int = 7
-) -> Path:
-    directory = root / str(tgid)
-    directory.mkdir()
-    (directory / "comm").write_bytes(comm + b"\n")
-    (directory / "stat").write_bytes(
-        stat_text(comm, state=state, num_threads=1 + len(threads), starttime=starttime)
-    )
-    (directory / "status").write_bytes(status_text(comm, state=state, threads=1 + len(threads)))
-    for tid in (tgid, *threads):
-        (directory / "task" / str(tid)).mkdir(parents=True)
-    return directory
-
+from exporter.kernel.procfs import (
+    ProcessInfo,
+    Procfs,
+    Status,
+    TaskTotals,
+    parse_starttime,
+    parse_status,
+    parse_task_totals,
+)
 
 COMMS = {
     "plain": b"bash",
@@ -177,7 +151,7 @@ def test_long_names_of_kernel_threads_are_cut_to_15_bytes(tmp_path: Path) -> Non
 
 def test_a_process_that_is_not_there_is_none(tmp_path: Path) -> None:
     procfs = Procfs(str(tmp_path))
-    assert (procfs.read_comm(10), procfs.read_process(10), procfs.exists(10)) == (None, None, False)
+    assert (procfs.read_comm(10), procfs.read_process(10), procfs.is_exiting(10)) == (None, None, False)
 
 
 @pytest.mark.parametrize("gone", ["stat", "status"])
@@ -196,7 +170,7 @@ def test_a_file_that_opens_but_cannot_be_read_is_of_a_process_that_is_gone(tmp_p
     comm.unlink()
     comm.mkdir()
     procfs = Procfs(str(tmp_path))
-    assert (procfs.read_comm(10), procfs.exists(10)) == (None, False)
+    assert procfs.read_comm(10) is None
 
 
 def test_threads_that_are_gone_when_they_are_listed_are_none(tmp_path: Path) -> None:
@@ -216,12 +190,15 @@ def test_a_process_with_a_senseless_stat_is_malformed(tmp_path: Path) -> None:
 def test_only_numbers_are_listed_as_processes(tmp_path: Path) -> None:
     for name in ("10", "4194303", "self", "sys", "10a", "irq"):
         (tmp_path / name).mkdir()
-    assert sorted(Procfs(str(tmp_path)).list_processes()) == [10, 4194303]
+    assert sorted(Procfs(str(tmp_path)).iter_processes()) == [10, 4194303]
 
 
-def test_a_process_that_is_there_exists(tmp_path: Path) -> None:
-    add_process(tmp_path, 10, b"sh")
-    assert Procfs(str(tmp_path)).exists(10)
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_a_thread_that_is_there_and_has_no_memory_is_exiting(tmp_path: Path, has_memory: bool) -> None:
+    status = add_process(tmp_path, 10, b"VmSize:") / "status"
+    if has_memory:
+        status.write_bytes(status.read_bytes() + b"VmPeak:\t    8 kB\nVmSize:\t    8 kB\n")
+    assert Procfs(str(tmp_path)).is_exiting(10) is not has_memory
 
 
 @pytest.mark.parametrize("slash", ["", "/", "//"])
@@ -255,3 +232,28 @@ def test_the_start_is_left_out_where_nobody_asks_for_it(tmp_path: Path) -> None:
     assert procfs.read_process(10, with_start=False) == ProcessInfo(
         comm=b"sh", uid=1000, starttime=None, zombie=False, threads=frozenset()
     )
+
+
+STAT = b"cpu  1 2 3\nintr 5 0 0\nctxt 123\nbtime 1790000000\nprocesses 48211\nprocs_running 2\nprocs_blocked 0\n"
+LOADAVG = b"1.43 0.48 0.18 2/127 6203\n"
+
+
+def test_the_kernels_totals_of_threads_are_read(tmp_path: Path) -> None:
+    procfs = Procfs(str(tmp_path))
+    assert procfs.read_task_totals() is None
+    # On a machine with many CPUs the line comes late in a long file.
+    (tmp_path / "stat").write_bytes(b"cpu0 1 2 3\n" * 10000 + STAT)
+    (tmp_path / "loadavg").write_bytes(LOADAVG)
+    assert procfs.read_task_totals() == TaskTotals(48211, 127)
+
+
+@pytest.mark.parametrize("cut", range(len(LOADAVG)))
+def test_a_loadavg_that_is_cut_short_is_malformed(cut: int) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_task_totals(STAT, LOADAVG[:cut])
+
+
+@pytest.mark.parametrize("cut", range(STAT.index(b"procs_running")))
+def test_a_stat_that_is_cut_short_is_malformed(cut: int) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_task_totals(STAT[:cut], LOADAVG)

@@ -685,7 +685,7 @@ def test_records_of_one_pid_go_to_its_exits_in_their_order(exact: Host) -> None:
         exact.end(400, b"program-%d" % i, 1000, i << 8)
     exact.drain()
     assert exact.exits == {(f"program-{i}", "1000", i << 8): 1 for i in range(4)}
-    assert exact.table.waiting_pids() == []
+    assert exact.table.waiting_records() == {}
 
 
 def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> None:
@@ -696,11 +696,11 @@ def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> Non
     for _ in range(100):
         exact.rest(100)
         exact.drain()
-    assert exact.table.waiting_pids() == [400]
+    assert list(exact.table.waiting_records()) == [400]
     exact.exit(400, 0x100)
     exact.drain()
     assert exact.exits == {("database", "1000", 0x100): 1}
-    assert exact.table.waiting_pids() == []
+    assert exact.table.waiting_records() == {}
 
 
 def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) -> None:
@@ -718,7 +718,7 @@ def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) 
 def test_a_record_whose_exit_was_lost_is_thrown_away_when_its_pid_is_free(exact: Host, gone: bool) -> None:
     exact.record(_thread(400, b"lost"), status=0x100)
     exact.drain()
-    exact.table.forget([100], exact.now_ns, [400] if gone else [])
+    exact.table.forget_records(exact.table.waiting_records() if gone else {})
     exact.fork(100, 400)
     exact.end(400, b"sh", 1000, 0x100)
     exact.drain()
@@ -875,7 +875,7 @@ def test_a_leader_that_ended_well_names_the_process_that_a_thread_makes_fail(fai
     failures.drain()
     failures.drain()
     assert failures.exits == {("server", "1000", 0x2100): 1}
-    assert failures.table.waiting_pids() == []
+    assert failures.table.waiting_records() == {}
 
 
 def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: Host) -> None:
@@ -888,7 +888,7 @@ def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: H
     failures.end(400, b"worker", 1000, 0x200, thread=401)
     failures.drain()
     assert failures.exits == {("second", "1000", 0x100): 1, ("fourth", "1000", 0x200): 1}
-    assert failures.table.waiting_pids() == []
+    assert failures.table.waiting_records() == {}
 
 
 def test_after_a_loss_a_leader_that_ended_well_names_nobody(failures: Host) -> None:
@@ -906,7 +906,7 @@ def test_leaders_that_ended_well_are_not_kept_for_ever(failures: Host) -> None:
     for pid in range(1000, 3000):
         failures.record(_thread(pid, b"server"), status=0, last=False)
     failures.drain()
-    assert len(failures.table.waiting_pids()) == 1024
+    assert len(failures.table.waiting_records()) == 1024
 
 
 # -- what nobody told of ----------------------------------------------------------------------------------------
@@ -1092,7 +1092,7 @@ def test_after_a_loss_processes_that_are_gone_are_taken_off(host: Host) -> None:
     listed_ns = host.now_ns
     host.fork(100, 402)
     host.drain()
-    host.table.forget([100, 401], listed_ns, [])
+    host.table.forget(host.table.missing([100, 401]), listed_ns)
     # 402 is not in the list because it is younger.
     assert host.live == {"sh": 3}
     assert host.table.lost_ends == 1
@@ -1144,7 +1144,7 @@ def test_after_a_loss_a_scan_takes_off_zombies_whose_exit_was_lost(host: Host) -
     listed_ns = host.now_ns
     host.adopt(400, b"sh", 1000, zombie=True)
     host.drain()
-    host.table.forget([100, 400], listed_ns, [])
+    host.table.forget(host.table.missing([100, 400]), listed_ns)
     host.drain()
     assert host.live == {"sh": 1}
 
@@ -1153,7 +1153,7 @@ def test_after_a_loss_nothing_is_left_to_the_next_process_with_a_pid(procfs: Hos
     # The FORK of 400 was lost, and the EXITs of its threads.
     procfs.thread(400, 401)
     procfs.drain()
-    procfs.table.forget([100], procfs.now_ns, [])
+    procfs.table.forget(procfs.table.missing([100]), procfs.now_ns)
     procfs.fork(100, 400)
     procfs.end(400, b"sh", 1000)
     procfs.drain()
@@ -1177,7 +1177,7 @@ def test_what_is_forgotten_under_an_open_name_does_not_keep_it_open(host: Host) 
     host.exec(100, b"make")
     host.drain()
     host.rest(1000)
-    host.table.forget([], host.now_ns, [])
+    host.table.forget(host.table.missing([]), host.now_ns)
     assert host.pending == {}
     assert host.execs == {(UNKNOWN, "1000"): 1}
     assert host.live == {}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.netlink import Batch
+from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.sources import open_sources
 
 ENTRY = struct.Struct("<BI")
@@ -36,7 +37,7 @@ def main() -> None:
     program = sys.argv[1]
     recorded = bytearray()
     running = 0
-    with open_sources("taskstats", DEFAULT_EVENTS, "auto") as sources:
+    with open_sources("taskstats", DEFAULT_EVENTS, "auto", RECEIVE_BUFFER_BYTES) as sources:
         assert sources.taskstats is not None
         next_drain = time.monotonic() + 0.1
         for left in range(_PROCESSES + _AT_A_TIME, 0, -1):
