@@ -21,7 +21,6 @@ from exporter.exposition import Exposition, Status, TallySnapshot, program_metri
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.listener import Listener
-from exporter.logs import LogLimiter
 from exporter.pipeline import Pipeline
 from exporter.privileges import drop_privileges
 from exporter.readings import EarlyReader
@@ -60,10 +59,9 @@ class Exporter:
         )
         decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
         early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)
-        self._pipeline = Pipeline(self._table, decoder, self._complain)
+        self._pipeline = Pipeline(self._table, decoder, _complain)
         self._listener = Listener(sources, early, self._pipeline, procfs)
         self._exposition = Exposition(self._snapshot, self._status)
-        self._limiter = LogLimiter()
         self._shown = program_metrics(
             sources.plan.wanted, records=taskstats is not None, live=sources.plan.keeps_table
         )
@@ -153,10 +151,6 @@ class Exporter:
             return None
         return time.monotonic() - self._canary.came_back_at
 
-    def _complain(self, socket: str, error: MalformedMessage) -> None:
-        if self._limiter.allows("malformed", time.monotonic()):
-            _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
-
     def _snapshot(self) -> TallySnapshot:
         return TallySnapshot(
             self._tallies.cells(),
@@ -187,6 +181,10 @@ class Exporter:
             mode=self._sources.mode,
             filter=self._sources.filter,
         )
+
+
+def _complain(socket: str, error: MalformedMessage) -> None:
+    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:

@@ -13,6 +13,11 @@ import traceback
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "taskName"}
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+# What the library says for each broken request, and we for each broken message; and how many kinds there can be.
+_LINES_PER_MINUTE = 10
+_MINUTE_SECONDS = 60
+_KINDS = 1000
+
 _LEVEL_NAMES = {number: name for name, number in _LEVELS.items()} | {logging.CRITICAL: "error"}
 
 
@@ -58,23 +63,38 @@ def configure_logging(level: str, log_format: str) -> None:
         log_format: logfmt or json.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RateLimit())
     handler.setFormatter(JsonFormatter() if log_format == "json" else LogfmtFormatter())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     # A line for each scrape says nothing that the metrics do not.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-class LogLimiter:
-    """Lets a few lines of each kind through in a minute, so that whoever sends garbage cannot fill the disk."""
+class RateLimit(logging.Filter):
+    """Lets a few lines of each kind through in a minute, so that whoever sends garbage cannot fill the disk.
 
-    def __init__(self, per_minute: int = 5) -> None:
+    A kind is a logger, a level and a text without its fields. The first line of a minute says how many of its kind
+    were left out before.
+
+    Args:
+        per_minute: Lines of a kind.
+    """
+
+    def __init__(self, per_minute: int = _LINES_PER_MINUTE) -> None:
+        super().__init__()
         self._per_minute = per_minute
-        self._windows: dict[str, tuple[float, int]] = {}
+        self._windows: dict[tuple[str, int, object], tuple[float, int]] = {}
 
-    def allows(self, kind: str, now_seconds: float) -> bool:
-        """Tell whether one more line of this kind may be written."""
-        began, lines = self._windows.get(kind, (now_seconds, 0))
-        if now_seconds - began >= 60:
-            began, lines = now_seconds, 0
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line may be written."""
+        kind = (record.name, record.levelno, record.msg)
+        began, lines = self._windows.get(kind, (record.created, 0))
+        # Wall clocks are set back, too.
+        if not 0 <= record.created - began < _MINUTE_SECONDS:
+            if lines > self._per_minute:
+                record.left_out = lines - self._per_minute
+            began, lines = record.created, 0
+        if len(self._windows) >= _KINDS:
+            self._windows.clear()
         self._windows[kind] = (began, lines + 1)
         return lines < self._per_minute

@@ -36,6 +36,10 @@ from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, obse
 _KTHREADD = 2
 _CANARIES_REMEMBERED = 8
 _LEADERLESS_REMEMBERED = 1024
+# What no loss that anybody noticed explains must not pile up: records without an EXIT (as many as a receive buffer
+# holds), and processes that were overtaken.
+_MOST_RECORDS = 1 << 16
+_MOST_ALIASES = 1 << 12
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
 
@@ -126,6 +130,7 @@ class ProcessTable:
         # each under an alias, a number that no process can have. And the pids of the aliases.
         self._overtaken: dict[int, list[int]] = {}
         self._pids: dict[int, int] = {}
+        self._last_alias = 0
         # Threads besides the leader, of processes that have any. Kept only while threads are followed.
         self._threads: dict[int, set[int]] = {}
         # Processes whose leader has exited while other threads live on, with the leader's record.
@@ -355,7 +360,8 @@ class ProcessTable:
         process = self._processes[tgid]
         if process[2] > 0 or process[2] == _STRANGER:
             process = self._open(tgid, process)
-        alias = min(self._pids, default=0) - 1
+        self._last_alias -= 1
+        alias = self._last_alias
         self._processes[alias] = self._processes.pop(tgid)
         if isinstance(process[0], OpenCell):
             self._open_names.move(process[0].open_name, tgid, alias, timestamp_ns)
@@ -498,8 +504,13 @@ class ProcessTable:
                 # Its EXIT was before our time, or lost.
                 del self._unnamed_ends[tgid]
                 self._end(tgid, status, timestamp_ns, self._silent_leader(tgid), record)
-        if self._failures_only:
-            self._forget_silent_leaders()
+        # Of failures alone, nothing tells of processes that end well: their leaders' records would stay for ever.
+        most_records = _LEADERLESS_REMEMBERED if self._failures_only else _MOST_RECORDS
+        while len(self._records) > most_records:
+            self._take_record_at(next(iter(self._records)), 0)
+        while len(self._pids) > _MOST_ALIASES:
+            self._remove(next(iter(self._pids)))
+            self.lost_ends += 1
         if self._adopted:
             self._adopted = {tgid: at for tgid, at in self._adopted.items() if at >= complete_until_ns}
         if self._adopted_zombies:
@@ -577,11 +588,6 @@ class ProcessTable:
         waiting = [record for record in (self._records.get(tgid), *self._later_records.get(tgid, ())) if record]
         # Others may have had the pid before, and ended well.
         return next((record for record in reversed(waiting) if not record[1]), None)
-
-    def _forget_silent_leaders(self) -> None:
-        """Of processes that end well nothing tells: their leaders' records are not kept for ever."""
-        while len(self._records) > _LEADERLESS_REMEMBERED:
-            self._take_record_at(next(iter(self._records)), 0)
 
     def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
         """Count the end of a process and forget it.

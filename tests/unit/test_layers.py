@@ -43,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "canary": {"listener", "table"},
     "app": {
         "__init__", "canary", "config", "crosscheck", "errors", "exposition", "kernel.procfs", "kernel.taskstats",
-        "listener", "logs", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
+        "listener", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
     },
     "__main__": {"app", "config", "errors", "logs"},
 }  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from freezegun import freeze_time
 
-from exporter.logs import JsonFormatter, LogfmtFormatter, LogLimiter, configure_logging
+from exporter.logs import JsonFormatter, LogfmtFormatter, RateLimit, configure_logging
 
 PAIR = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)(?: |$)', re.ASCII)
 
@@ -149,19 +149,43 @@ def test_scrapes_are_not_logged(root: logging.Logger) -> None:
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
 
 
-def test_a_few_lines_of_a_kind_are_let_through_in_a_minute() -> None:
-    limiter = LogLimiter(per_minute=2)
-    seconds = [1000.0, 1000.0, 1001.0, 1059.9, 1060.0, 1061.0, 1119.9, 1300.0]
-    assert [limiter.allows("malformed", now) for now in seconds] == [
-        True, True, False, False, True, True, False, True,
-    ]  # fmt: skip
+def line_of(text: str, seconds: float) -> logging.LogRecord:
+    record = logging.LogRecord("exporter", logging.WARNING, "", 0, text, None, None)
+    record.created = seconds
+    return record
+
+
+def test_a_few_lines_of_a_kind_are_let_through_in_a_minute_and_the_next_says_how_many_were_not() -> None:
+    limit = RateLimit(per_minute=2)
+    lines = [line_of("malformed", at) for at in (1000, 1000, 1001, 1059.9, 1060, 1061, 1119.9, 1300, 1301)]
+    assert [limit.filter(line) for line in lines] == [True, True, False, False, True, True, False, True, True]
+    assert [vars(line).get("left_out") for line in lines] == [None] * 4 + [2, None, None, 1, None]
 
 
 def test_one_kind_of_line_does_not_use_up_anothers() -> None:
-    limiter = LogLimiter(per_minute=1)
-    assert [limiter.allows(kind, 0.0) for kind in ("a", "b", "a", "b")] == [True, True, False, False]
+    limit = RateLimit(per_minute=1)
+    assert [limit.filter(line_of(text, 0)) for text in ("a", "b", "a", "b")] == [True, True, False, False]
 
 
 def test_a_flood_of_lines_lasting_for_hours_is_let_through_at_the_same_low_rate() -> None:
-    limiter = LogLimiter(per_minute=5)
-    assert sum(limiter.allows("malformed", tenths / 10) for tenths in range(3600 * 10)) == 5 * 60
+    limit = RateLimit(per_minute=5)
+    assert sum(limit.filter(line_of("malformed", tenths / 10)) for tenths in range(3600 * 10)) == 5 * 60
+
+
+def test_a_clock_that_is_set_back_stops_no_line_for_long() -> None:
+    limit = RateLimit(per_minute=1)
+    assert [limit.filter(line_of("a", at)) for at in (1000.0, 1001.0, 10.0)] == [True, False, True]
+
+
+def test_kinds_without_end_do_not_fill_the_memory() -> None:
+    limit = RateLimit(per_minute=1)
+    for number in range(5000):
+        limit.filter(line_of(f"kind {number}", 0))
+    assert len(limit._windows) <= 1000
+
+
+def test_a_flood_reaches_stderr_as_a_few_lines(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "logfmt")
+    for number in range(1000):
+        root.warning("malformed message dropped", extra={"error": number})
+    assert 1 <= len(capsys.readouterr().err.splitlines()) <= 20

@@ -1192,6 +1192,23 @@ def test_a_table_waits_only_while_a_name_is_open(host: Host) -> None:
     assert not host.table.waits
 
 
+def test_records_whose_exit_never_comes_do_not_fill_the_memory(exact: Host) -> None:
+    for pid in range(1000, 72000):
+        exact.record(_thread(pid, b"lost"))
+    exact.drain()
+    waiting = exact.table.waiting_records()
+    assert len(waiting) == 1 << 16
+    assert 71999 in waiting
+
+
+def test_processes_whose_pid_is_used_again_and_again_do_not_fill_the_memory(host: Host) -> None:
+    for _ in range(5000):
+        host.fork(100, 400)
+    host.drain()
+    assert host.live == {"sh": 2 + (1 << 12)}
+    assert host.table.lost_ends == 4999 - (1 << 12)
+
+
 # -- sums -------------------------------------------------------------------------------------------------------
 
 
