@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test test-pure test-kernels lint clean bench bench-quick
+.PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak
 
 run: $(VENV)/.run
 	$(BIN)/proc-connector-exporter $(ARGS)
@@ -35,6 +35,17 @@ bench: $(VENV)/.test
 bench-quick: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m bench --quick $(ARGS)
 
+# Looks for bytes that make the pipeline raise: FUZZ_SECONDS with atheris, then ten million damaged datagrams.
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.lab
+	PYTHONPATH=tests $(BIN)/python -m fuzz.explore -max_total_time=$(FUZZ_SECONDS) -max_len=2048 $(ARGS)
+	FUZZ_DATAGRAMS=1700000 $(BIN)/pytest tests/fuzz
+
+# Storms of hostile names at full rate, as root, for MINUTES; draws docs/images/soak.svg.
+MINUTES ?= 30
+soak: $(VENV)/.lab
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
+
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +57,10 @@ $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.lab: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[lab]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,8 +37,9 @@ _KTHREADD = 2
 _CANARIES_REMEMBERED = 8
 _LEADERLESS_REMEMBERED = 1024
 # What no loss that anybody noticed explains must not pile up: records without an EXIT (as many as a receive buffer
-# holds), and processes that were overtaken.
+# holds, and fewer of one pid), and processes that were overtaken.
 _MOST_RECORDS = 1 << 16
+_MOST_OF_ONE_PID = 1 << 8
 _MOST_ALIASES = 1 << 12
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
@@ -162,7 +163,7 @@ class ProcessTable:
             return
         for record in records:
             if waiting.setdefault(record[0], record) is not record:
-                self._later_records.setdefault(record[0], deque()).append(record)
+                self._later_records.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID)).append(record)
 
     def _take_record(self, pid: int, status: int) -> Record | None:
         """Take the record of the thread whose EXIT came: the n-th EXIT of a pid has the n-th record."""
@@ -299,7 +300,7 @@ class ProcessTable:
                         and tgid not in leaderless
                         and tgid not in threads
                     ):
-                        processes[tgid] = (process[0], process[1], timestamp_ns)
+                        processes[tgid] = (process[0], process[1], timestamp_ns or 1)
                         unread(tgid)
                     else:
                         self._exec(tgid, timestamp_ns)
@@ -432,6 +433,7 @@ class ProcessTable:
     # -- execs and renames --------------------------------------------------------------------------------------
 
     def _exec(self, tgid: int, timestamp_ns: int) -> None:
+        timestamp_ns = timestamp_ns or 1
         # An exec from another thread than the leader: that thread is the leader now, all others are gone.
         self._leaderless.pop(tgid, None)
         self._threads.pop(tgid, None)

@@ -184,10 +184,13 @@ class Exporter:
     def request(self, path: str, method: str = "GET", **headers: str) -> Response:
         return ask(self.port, path, method, **headers)
 
-    def scrape(self) -> Scrape:
+    def scrape_raw(self) -> str:
         answer = self.request("/metrics")
         assert answer.status == 200, answer.body
-        return Scrape(answer.body.decode())
+        return answer.body.decode()
+
+    def scrape(self) -> Scrape:
+        return Scrape(self.scrape_raw())
 
     def wait_for(self, holds: Callable[[Scrape], bool], what: str) -> Scrape:
         give_up = time.monotonic() + DEADLINE_SECONDS

@@ -435,6 +435,80 @@ static int cmd_reuse(char **argv)
 	return 0;
 }
 
+/* live COUNT: so many children that live until the input ends; prints a line when all of them do. */
+static int cmd_live(char **argv)
+{
+	int count = number(argv[0]), status;
+	pid_t group = 0;
+	char byte;
+
+	for (int i = 0; i < count; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			setpgid(0, group);
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			pause();
+			_exit(1);
+		}
+		if (pid < 0)
+			die("fork");
+		setpgid(pid, group);
+		group = group ? group : pid;
+	}
+	printf("%d\n", count);
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	if (kill(-group, SIGTERM))
+		die("kill");
+	for (int i = 0; i < count; i++)
+		if (reap(-1, &status, NULL) < 0 || status != SIGTERM)
+			die("wait4");
+	return 0;
+}
+
+/* churn COUNT PARALLEL SEED: children that call themselves 15 bytes of anything and end with any code.
+ * Prints how many ended, and how many of them well.
+ */
+static int cmd_churn(char **argv)
+{
+	int count = number(argv[0]), parallel = number(argv[1]);
+	uint64_t state = number(argv[2]) * 0x9E3779B97F4A7C15u + 1;
+	int started = 0, ended = 0, well = 0;
+
+	while (ended < count) {
+		int status;
+
+		if (started < count && started - ended < parallel) {
+			char comm[16] = { 0 };
+			pid_t pid;
+
+			for (int i = 0; i < 15; i++) {
+				state ^= state << 13;
+				state ^= state >> 7;
+				state ^= state << 17;
+				comm[i] = state % 255 + 1;
+			}
+			pid = fork();
+			if (pid == 0) {
+				prctl(PR_SET_NAME, comm);
+				_exit(state >> 8 & 0xff);
+			}
+			if (pid < 0)
+				die("fork");
+			started++;
+			continue;
+		}
+		if (reap(-1, &status, NULL) < 0)
+			die("wait4");
+		ended++;
+		well += status == 0;
+	}
+	printf("%d %d\n", ended, well);
+	return 0;
+}
+
 static int run_command(int argc, char **argv);
 
 /* when_told COMMAND ARGUMENTS...: once the input ends */
@@ -556,6 +630,8 @@ static const struct {
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
 	{ "storm", 4, cmd_storm },
+	{ "churn", 3, cmd_churn },
+	{ "live", 1, cmd_live },
 };
 
 static int run_command(int argc, char **argv)

@@ -13,7 +13,7 @@ from fake_proc import add_process
 
 from exporter.events import DEFAULT_EVENTS, make_plan
 from exporter.kernel.netlink import Batch
-from exporter.kernel.procfs import Procfs
+from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.kernel.receiver import Meminfo
 from exporter.kernel.sockets import Connector, Taskstats
 from exporter.kernel.taskstats import RecordDecoder
@@ -22,6 +22,8 @@ from exporter.pipeline import Pipeline
 from exporter.sources import Sources
 from exporter.table import ProcessTable
 from exporter.tally import Tallies
+
+SECOND_NS = 1_000_000_000
 
 # What one step may take on: about ten milliseconds' worth.
 EVENTS_PER_STEP = 16 * 256
@@ -190,3 +192,13 @@ async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: R
     assert rig.table.lost_ends == 30000
     assert max(rig.applied) <= EVENTS_PER_STEP
     assert turns > 30000 // EVENTS_PER_STEP
+
+
+def test_time_in_suspend_is_not_time_that_a_process_lived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc counts it, the timestamps of events do not."""
+    suspended_ns, now_ns = 3600 * SECOND_NS, time.monotonic_ns()
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _: time.monotonic_ns() + suspended_ns)
+    ticks = os.sysconf("SC_CLK_TCK")
+    began = (now_ns + suspended_ns - 10 * SECOND_NS) * ticks // SECOND_NS
+    start_ns = Listener._start_ns(ProcessInfo(b"sh", 0, began, False, frozenset()))
+    assert abs(start_ns - (now_ns - 10 * SECOND_NS)) < SECOND_NS

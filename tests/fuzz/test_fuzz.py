@@ -1,0 +1,58 @@
+"""A million generated and mutated datagrams through the whole pipeline: counted or malformed, nothing else.
+
+FUZZ_DATAGRAMS says how many of each socket; `make fuzz` takes more, and lets atheris look for others.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+
+import builders
+import pytest
+from fuzz import mutations
+from host import Host, Mode
+
+DATAGRAMS = int(os.environ.get("FUZZ_DATAGRAMS", "180000"))  # of each socket: in three modes more than a million
+BATCH = 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_behind(mode: Mode) -> None:
+    host = Host(mode)
+    seen = 0
+    host.pipeline._complain = lambda *_: None  # a million complaints would be kept
+    events = mutations.stream(1, mutations.events, DATAGRAMS)
+    records = mutations.stream(2, mutations.records, DATAGRAMS)
+    acks = 0
+    while batch := list(islice(events, BATCH)):
+        seen += len(batch)
+        acks += sum(len(data) == 76 and data[36:40] == bytes(4) for data in batch)
+        host.pipeline.take_events(builders.batch(batch, stride=120))
+        host.pipeline.take_records(builders.batch(islice(records, BATCH), builders.TASKSTATS_STRIDE))
+        host.rest(chance_of_time(seen))
+        host.pipeline.apply(host.now_ns, host.early.readings)
+    handled = sum(asdict(host.table.events).values()) + host.table.unknown_events
+    malformed = host.pipeline.malformed["connector"]
+    assert seen - acks <= handled + malformed <= seen
+    assert seen // 4 < malformed < seen * 3 // 4
+    assert sum(host.forks.values()) + host.table.pending()["fork"] == host.table.events.fork
+    assert sum(host.execs.values()) + host.table.pending()["exec"] == host.table.events.exec
+    # Any 32 bits can be a pid, but what is remembered of pids is bounded, and all of it goes.
+    host.table.lose_track()
+    host.table.forget_records(host.table.waiting_records())
+    host.table.forget(host.table.missing([]), 1 << 64)
+    assert host.live == {}
+    assert host.pending == {}
+
+
+def chance_of_time(seen: int) -> float:
+    return 120.0 if seen % 1024 == 0 else 1.0
+
+
+@pytest.mark.parametrize("sound", [mutations.events, mutations.records], ids=["events", "records"])
+def test_the_fuzzer_damages_some_and_leaves_some_alone(sound: Callable[..., bytes]) -> None:
+    first, again = (list(mutations.stream(7, sound, 1000)) for _ in range(2))
+    assert first == again
+    assert len(set(first)) > 300

@@ -1,0 +1,52 @@
+"""Messages that are not the kernel's: whoever has CAP_NET_ADMIN can send them to the exporter's sockets."""
+
+import re
+import socket
+import struct
+from pathlib import Path
+
+import builders
+from kernel.harness import Exporter, Programs, Scrape, World, running
+
+MALFORMED = "proc_connector_malformed_messages_total"
+SENT = 50
+
+
+def portids(exporter: Exporter, protocol: int) -> list[int]:
+    """The netlink ports of the exporter's sockets, from /proc/net/netlink."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{exporter.process.pid}/fd").iterdir()]
+    inodes = {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
+    rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
+    return [int(row[2]) for row in rows if row[9] in inodes and int(row[1]) == protocol]
+
+
+def malformed(scrape: Scrape) -> tuple[float, float]:
+    return scrape.get(MALFORMED, socket="connector"), scrape.get(MALFORMED, socket="taskstats")
+
+
+def test_messages_of_other_senders_are_dropped_and_counted(programs: Programs, tmp_path: Path) -> None:
+    with running("taskstats", tmp_path / "log", "--canary.interval", "0") as exporter:
+        world = World(exporter, programs)
+        program = world.program("real")
+        before = malformed(exporter.scrape())
+        [connector], [taskstats] = portids(exporter, 11), portids(exporter, 16)
+        forged = World(exporter, programs)
+        forged_comm = forged.program("forged").name.encode()
+        with (
+            socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 11) as to_connector,
+            socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 16) as to_taskstats,
+        ):
+            for number in range(SENT):
+                pid = 4_000_000 + number
+                # To us alone, and to all who listen.
+                to_connector.sendto(builders.exit_(tgid=pid, exit_code=0x100), (connector, 0))
+                to_connector.sendto(builders.fork(parent_tgid=1, child_tgid=pid), (0, 1))
+                record = builders.taskstats_datagram(pid=pid, comm=forged_comm, uid=forged.uid, exit_code=0x100)
+                (family,) = struct.unpack_from("=4xH", record)
+                assert family == builders.FAMILY_ID
+                to_taskstats.sendto(record, (taskstats, 0))
+                world.spawn((program, "exit", "3"))
+        world.check()
+        after = malformed(exporter.scrape())
+        assert (after[0] - before[0], after[1] - before[1]) == (2 * SENT, SENT)
+        # Nothing of what they said was believed: `finish` compares that world, in which nothing happened.

@@ -1,0 +1,186 @@
+"""Storms of hostile names at full rate for a long time: what the exporter weighs, and whether it tells the truth.
+
+`PYTHONPATH=tests python -m soak --minutes 30`, as root.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kernel.harness import Exporter, Programs, Scrape, wait_until
+
+HERE = Path(__file__).parent
+SVG = HERE.parents[1] / "docs" / "images" / "soak.svg"
+
+_PROCESSES_PER_STORM = 20_000
+_PARALLEL = 64
+_SAMPLE_SECONDS = 2.0
+# Until caches are full and the limits of series are reached.
+_WARM_UP_SHARE = 0.2
+_SCRAPE_SECONDS = 1.0
+_MIB = 1 << 20
+
+
+class Sample(NamedTuple):
+    """The exporter at one moment."""
+
+    seconds: float
+    rss_bytes: int
+    descriptors: int
+    scrape_seconds: float
+    events: float
+    lost: float
+    series: int
+
+
+class Storms(threading.Thread):
+    """Storm after storm, under a uid of their own, until told to end.
+
+    Attributes:
+        ended: Processes that did, and how many of them failed.
+    """
+
+    def __init__(self, program: Path, uid: int) -> None:
+        super().__init__()
+        self._program = program
+        self._uid = uid
+        self._ends = threading.Event()
+        self.ended = 0
+        self.failed = 0
+        self.storms = 0
+
+    def run(self) -> None:
+        while not self._ends.is_set():
+            self.storms += 1
+            words = ["churn", str(_PROCESSES_PER_STORM), str(_PARALLEL), str(self.storms)]
+            output = subprocess.run(
+                [str(self._program), *words], user=self._uid, group=self._uid, check=True, stdout=subprocess.PIPE
+            ).stdout
+            ended, well = map(int, output.split())
+            # The storm's own end is one too.
+            self.ended += ended + 1
+            self.failed += ended - well
+
+    def end(self) -> None:
+        self._ends.set()
+        self.join()
+
+
+def samples(exporter: Exporter, seconds: float) -> Iterator[Sample]:
+    began = time.monotonic()
+    while (now := time.monotonic() - began) < seconds:
+        status = Path(f"/proc/{exporter.process.pid}/status").read_text(encoding="utf-8")
+        asked = time.monotonic()
+        scrape = exporter.scrape_raw()
+        took = time.monotonic() - asked
+        told = Scrape("".join(line for line in scrape.splitlines(keepends=True) if "comm=" not in line))
+        yield Sample(
+            now,
+            int(status.partition("VmRSS:")[2].split()[0]) << 10,
+            len(list(Path(f"/proc/{exporter.process.pid}/fd").iterdir())),
+            took,
+            told.total("proc_connector_events_total"),
+            told.total("proc_connector_lost_messages_total"),
+            scrape.count("\nproc_connector_"),
+        )
+        time.sleep(max(0.0, _SAMPLE_SECONDS - (time.monotonic() - asked)))
+
+
+def verdicts(taken: list[Sample]) -> Iterator[tuple[str, str, bool]]:
+    """Yield (promise, figure, whether it was kept)."""
+    warm = taken[int(len(taken) * _WARM_UP_SHARE) :]
+    fit = statistics.linear_regression([s.seconds for s in warm], [s.rss_bytes for s in warm])
+    grown = fit.slope * (warm[-1].seconds - warm[0].seconds)
+    noise = statistics.pstdev(s.rss_bytes - fit.intercept - fit.slope * s.seconds for s in warm)
+    figure = f"{grown / _MIB:+.2f} MiB from {warm[0].rss_bytes / _MIB:.1f} MiB, noise {noise / _MIB:.2f} MiB"
+    yield "RSS after warm-up does not grow beyond noise", figure, grown <= max(3 * noise, _MIB)
+    counts = {s.descriptors for s in warm}
+    yield "file descriptors stay the same", f"{min(counts)} to {max(counts)}", len(counts) == 1
+    worst = max(s.scrape_seconds for s in taken)
+    yield (
+        "each scrape is answered within a second",
+        f"slowest {worst:.3f} s of {len(taken)}",
+        worst < _SCRAPE_SECONDS,
+    )
+    yield "nothing is lost", f"{taken[-1].lost:.0f} of {taken[-1].events:,.0f} events", not taken[-1].lost
+
+
+def draw(taken: list[Sample], path: Path) -> None:
+    """Draw memory and scrapes over time."""
+    # Here, so that the run itself needs no more than the tests do.
+    import matplotlib as mpl  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+
+    minutes = [s.seconds / 60 for s in taken]
+    figure, (memory, scrape) = plt.subplots(2, 1, sharex=True, figsize=(8, 4.5), layout="constrained")
+    memory.plot(minutes, [s.rss_bytes / _MIB for s in taken], color="tab:blue")
+    memory.set(ylabel="RSS, MiB", ylim=(0, None))
+    scrape.plot(minutes, [s.scrape_seconds * 1000 for s in taken], color="tab:orange", linewidth=0.8)
+    scrape.set(ylabel="scrape, ms", xlabel="minutes of storm", ylim=(0, None))
+    rate = taken[-1].events / taken[-1].seconds
+    memory.set_title(
+        f"{taken[-1].events:,.0f} events, {rate:,.0f} a second; {taken[-1].series:,} samples a scrape"
+    )
+    for axes in (memory, scrape):
+        axes.grid(visible=True, alpha=0.3)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(argv: list[str]) -> int:
+    """Run it; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--output", type=Path, metavar="FILE.svg", default=SVG)
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        binary = folder / "programs"
+        source = HERE.parent / "kernel" / "programs.c"
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", str(binary), str(source)], check=True)
+        programs = Programs(folder, binary)
+        uid = programs.new_uid()
+        with Exporter("taskstats", folder / "log").closing() as exporter:
+            storms = Storms(programs.link("churn"), uid)
+            storms.start()
+            try:
+                taken = []
+                for sample in samples(exporter, arguments.minutes * 60):
+                    taken.append(sample)
+                    sys.stderr.write(f"{sample.seconds:7.0f} s, RSS {sample.rss_bytes / _MIB:.1f} MiB\n")
+            finally:
+                storms.end()
+            rows = list(verdicts(taken))
+            # Whoever is folded has no uid, but nobody else on a quiet host fails by the thousand.
+            failed = wait_until(
+                lambda: exporter.scrape().rows("nonzero_exits").total(),
+                lambda total: total >= storms.failed,
+                "every failure is counted",
+            )
+            slack = 1000
+            rows.append(
+                (
+                    "every failure is counted once",
+                    f"{failed:,} counted, {storms.failed:,} of {storms.ended:,} ends of the storms",
+                    failed <= storms.failed + slack,
+                )
+            )
+            exporter.stop()
+    draw(taken, arguments.output)
+    for promise, figure, kept in rows:
+        sys.stdout.write(f"| {promise} | {figure} | {'kept' if kept else '**broken**'} |\n")
+    return 0 if all(kept for _, _, kept in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
