@@ -6,7 +6,7 @@ import sys
 
 from exporter.app import run
 from exporter.config import parse_args
-from exporter.errors import ConfigError, SetupError
+from exporter.errors import CaptureError, ConfigError, SetupError
 from exporter.logs import configure_logging
 
 _LOG = logging.getLogger("exporter")
@@ -23,7 +23,7 @@ def main() -> int:
     configure_logging(config.log_level, config.log_format)
     try:
         asyncio.run(run(config))
-    except SetupError as error:
+    except (SetupError, CaptureError) as error:
         _LOG.error("cannot start", extra={"error": error})
         return 1
     return 0

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import os
 import platform
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any
 
@@ -14,19 +14,16 @@ from aiohttp import web
 
 from exporter import __version__
 from exporter.canary import Canary
+from exporter.capturefile import CaptureFile, open_capture
 from exporter.config import Config, ListenAddress
+from exporter.counting import Counting, count_live, count_replay, header_of
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import Procfs
-from exporter.kernel.taskstats import RecordDecoder
 from exporter.listener import Listener
-from exporter.pipeline import Pipeline
 from exporter.privileges import drop_privileges
-from exporter.readings import EarlyReader
-from exporter.sources import Sources, open_sources
-from exporter.table import ProcessTable
-from exporter.tally import Tallies
+from exporter.sources import open_sources
 from exporter.web import make_app, open_web_sockets
 
 _LOG = logging.getLogger(__name__)
@@ -39,33 +36,19 @@ class Exporter:
     """The running program. Made while an event loop runs.
 
     Args:
-        sources: What it listens to.
-        procfs: The host's.
+        counting: What it shows.
+        procfs: The host's; None for a replay.
     """
 
-    def __init__(self, sources: Sources, procfs: Procfs) -> None:
-        self._sources = sources
+    def __init__(self, counting: Counting, procfs: Procfs | None) -> None:
+        self._counting = counting
+        self._plan = counting.plan
         self._procfs = procfs
-        taskstats = sources.taskstats
-        self._tallies = Tallies()
-        self._table = ProcessTable(
-            self._tallies,
-            procfs.read_comm,
-            time.monotonic_ns,
-            records_end_processes=sources.records_end_processes,
-            own_tgid=os.getpid(),
-            keeps=sources.plan.keeps_table,
-            failures_only=sources.plan.failures_only and taskstats is not None,
-        )
-        decoder = None if taskstats is None else RecordDecoder(taskstats.family_id)
-        early = None if sources.names is None else EarlyReader(procfs.read_comm, time.monotonic_ns)
-        self._pipeline = Pipeline(self._table, decoder, _complain)
-        self._listener = Listener(sources, early, self._pipeline, procfs)
+        self._table = counting.table
+        self._feed = counting.feed
         self._exposition = Exposition(self._snapshot, self._status)
-        self._shown = program_metrics(
-            sources.plan.wanted, records=taskstats is not None, live=sources.plan.keeps_table
-        )
-        self._exit_check = ExitCheck() if sources.plan.all_ends else None
+        self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
+        self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
 
@@ -86,23 +69,21 @@ class Exporter:
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await runner.setup()
-        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._listener.crashed]
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._feed.crashed]
         try:
             for sock in open_web_sockets(config.listen_address):
                 await web.SockSite(runner, sock).start()
             if config.user is not None:
                 drop_privileges(config.user)
-            self._procfs.check()
-            await self._listener.start()
+            if self._procfs is not None:
+                self._procfs.check()
+            await self._feed.start()
             await self._drain()
             self._ready = True
             self._log_start(config.listen_address)
-            if config.canary_interval_seconds:
+            if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 self._canary = Canary(
-                    self._table,
-                    self._listener,
-                    config.canary_interval_seconds,
-                    records=self._sources.taskstats is not None,
+                    self._table, self._feed, config.canary_interval_seconds, records=self._counting.has_records
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -113,18 +94,18 @@ class Exporter:
         finally:
             for task in tasks:
                 task.cancel()
-            self._listener.stop()
+            self._feed.stop()
             await runner.cleanup()
 
     def _log_start(self, address: ListenAddress) -> None:
-        buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._listener.buffers().items()}
+        buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._feed.buffers().items()}
         fields = {
             "version": __version__,
             "address": str(address),
             "kernel": platform.release(),
-            "mode": self._sources.mode,
-            "filter": self._sources.filter,
-            "events": ",".join(sorted(self._sources.plan.wanted)),
+            "mode": self._counting.mode,
+            "filter": self._counting.filter,
+            "events": ",".join(sorted(self._plan.wanted)),
             "processes": sum(self._table.live().values()),
         }
         _LOG.info("listening", extra=fields | buffers)
@@ -139,9 +120,11 @@ class Exporter:
         return None if self._canary is None else self._canary.problem
 
     async def _drain(self) -> None:
-        totals = self._procfs.read_task_totals() if self._exit_check is not None else None
-        await self._listener.drain_all()
-        if self._exit_check is not None:
+        if self._procfs is None or self._exit_check is None:
+            await self._feed.drain_all()
+        else:
+            totals = self._procfs.read_task_totals()
+            await self._feed.drain_all()
             events = self._table.events
             seen = events.exit + events.thread_exit + self._table.canaries_ended
             self._exit_check.look(totals, seen)
@@ -153,33 +136,33 @@ class Exporter:
 
     def _snapshot(self) -> TallySnapshot:
         return TallySnapshot(
-            self._tallies.cells(),
-            self._tallies.programs(),
+            self._counting.tallies.cells(),
+            self._counting.tallies.programs(),
             self._table.live(),
             self._shown,
         )
 
     def _status(self) -> Status:
-        buffers = self._listener.buffers()
-        wanted = self._sources.plan.wanted
+        buffers = self._feed.buffers()
+        wanted = self._plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
-            records=None if self._sources.taskstats is None else self._pipeline.records,
+            records=self._counting.pipeline.records if self._counting.has_records else None,
             task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
-            unattributed=_only(wanted, self._tallies.unattributed()),
+            unattributed=_only(wanted, self._counting.tallies.unattributed()),
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
-            resyncs=self._listener.resyncs,
-            resubscriptions=self._listener.resubscriptions,
+            resyncs=self._feed.resyncs,
+            resubscriptions=self._feed.resubscriptions,
             canary_age_seconds=self._canary_age(),
-            lost_messages={name: buffer.drops for name, buffer in buffers.items()},
-            malformed=self._listener.malformed(),
-            drain_ns=self._listener.drain_ns,
+            lost_messages=self._counting.pipeline.lost,
+            malformed=self._feed.malformed(),
+            drain_ns=self._feed.drain_ns,
             receive_buffer_bytes={name: buffer.limit_bytes for name, buffer in buffers.items()},
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
-            mode=self._sources.mode,
-            filter=self._sources.filter,
+            mode=self._counting.mode,
+            filter=self._counting.filter,
         )
 
 
@@ -203,7 +186,18 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    if config.replay is not None:
+        with open_capture(config.replay) as (header, file):
+            await Exporter(count_replay(header, file, _complain, config.speed), None).serve(config, stopped)
+        return
     procfs = Procfs(config.procfs_path)
     procfs.check()
-    with open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes) as sources:
-        await Exporter(sources, procfs).serve(config, stopped)
+    with ExitStack() as stack:
+        sources = stack.enter_context(
+            open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes)
+        )
+        tape = None
+        if config.capture is not None:
+            tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
+            stack.enter_context(closing(tape))
+        await Exporter(count_live(sources, procfs, _complain, tape), procfs).serve(config, stopped)

@@ -7,6 +7,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from exporter import __version__
@@ -20,6 +21,9 @@ _A_DAY_SECONDS = 86400
 # A page; an int of the kernel's, which doubles what it is asked for.
 _LEAST_BUFFER_BYTES = 4096
 _MOST_BUFFER_BYTES = 1 << 30
+_LEAST_CAPTURE_BYTES = 1 << 16
+_MOST_CAPTURE_BYTES = 1 << 50
+_FASTEST = 1_000_000
 
 
 class ListenAddress(NamedTuple):
@@ -52,6 +56,10 @@ class Config:
     user: User | None = None
     canary_interval_seconds: float = 15.0
     receive_buffer_bytes: int = 64 << 20
+    capture: Path | None = None
+    capture_max_bytes: int = 100 << 20
+    replay: Path | None = None
+    speed: float = 1.0
     procfs_path: str = "/proc"
     log_level: str = "info"
     log_format: str = "logfmt"
@@ -72,6 +80,8 @@ class Config:
             raise ConfigError(
                 f"--web.telemetry-path must be a plain path without {{}}?#, got {self.telemetry_path!r}"
             )
+        if self.capture is not None and self.replay is not None:
+            raise ConfigError("--capture is of no use with --replay, which is of a capture already")
 
 
 class Flag(NamedTuple):
@@ -128,6 +138,15 @@ FLAGS = (
         "Size of each socket's receive buffer: 832 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
     ),
+    Flag(
+        "--capture",
+        "FILE",
+        "",
+        "Write down everything that is heard, for --replay; the file before becomes FILE.1.",
+    ),
+    Flag("--capture.max-bytes", "BYTES", str(100 << 20), "Size at which a capture goes on in a new file."),
+    Flag("--replay", "FILE", "", "Serve the metrics of a capture. Needs neither this kernel nor any privilege."),
+    Flag("--speed", "FACTOR", "1", "How many times as fast as it happened to replay; 0 for as fast as can be."),
     Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
     Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
     Flag("--log.format", "FORMAT", "logfmt", "How to log, on stderr.", ("logfmt", "json")),
@@ -174,6 +193,21 @@ def parse_bytes(flag: str, text: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
         raise ConfigError(f"{flag} must be a number of bytes from {least} to {most}, got {text!r}")
     return int(text)
+
+
+def parse_speed(text: str) -> float:
+    """Parse a factor, 0 or more.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed <= _FASTEST:
+        raise ConfigError(f"--speed must be a factor from 0 to {_FASTEST}, got {text!r}")
+    return speed
 
 
 def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -223,6 +257,12 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         receive_buffer_bytes=parse_bytes(
             "--receive-buffer.bytes", values["receive-buffer.bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
         ),
+        capture=Path(values["capture"]) if values["capture"] else None,
+        capture_max_bytes=parse_bytes(
+            "--capture.max-bytes", values["capture.max-bytes"], _LEAST_CAPTURE_BYTES, _MOST_CAPTURE_BYTES
+        ),
+        replay=Path(values["replay"]) if values["replay"] else None,
+        speed=parse_speed(values["speed"]),
         procfs_path=values["path.procfs"],
         log_level=values["log.level"],
         log_format=values["log.format"],

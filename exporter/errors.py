@@ -3,6 +3,7 @@
 ExporterError
  +-- ConfigError        a flag, variable or file of the user's is wrong           exit code 2
  +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
+ +-- CaptureError       a file is no capture, or damaged                          exit code 1
  +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
 """
 
@@ -17,6 +18,10 @@ class ConfigError(ExporterError):
 
 class SetupError(ExporterError):
     """The exporter cannot start here; the text is one line with the cause and the remedy."""
+
+
+class CaptureError(ExporterError):
+    """A file is not a capture that can be replayed here; the text is one line that says why."""
 
 
 class MalformedMessage(ExporterError):

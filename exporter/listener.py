@@ -239,7 +239,10 @@ class Listener:
     def _look_at_buffers(self) -> float:
         """Ask how full the sockets are and what they lost; a new loss begins a comparison with /proc."""
         self._buffers = {name: socket.meminfo() for name, socket in self._sockets.items()}
-        drops = sum(buffer.drops for buffer in self._buffers.values())
+        for name, buffer in self._buffers.items():
+            if buffer.drops > self._pipeline.lost[name]:
+                self._pipeline.lose(name, buffer.drops - self._pipeline.lost[name])
+        drops = sum(self._pipeline.lost.values())
         if drops > self._drops_seen and (self._resync is None or self._resync.done()):
             _LOG.warning("messages lost, comparing with /proc", extra={"lost": drops - self._drops_seen})
             self._drops_seen = drops

@@ -81,7 +81,8 @@ class OpenNames:
     def __init__(self, tallies: Tallies, settle: Callable[[int, OpenName, bytes | None], None]) -> None:
         self._tallies = tallies
         self._settle = settle
-        self._names: set[OpenName] = set()
+        # In the order in which they were opened: what is counted then is the same each time, order and all.
+        self._names: dict[OpenName, None] = {}
         # Names whose last carrier was read as a zombie, by its tgid: whether it was, and not whoever got its pid
         # next, is known when all events up to the reading are.
         self.afterlife: dict[int, OpenName] = {}
@@ -93,7 +94,7 @@ class OpenNames:
         """Open a name for a process."""
         name = OpenName()
         name.carriers.add(tgid)
-        self._names.add(name)
+        self._names[name] = None
         return name
 
     def leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> int | None:
@@ -203,7 +204,7 @@ class OpenNames:
             name, comm = todo.pop()
             if name not in self._names:
                 continue
-            self._names.discard(name)
+            del self._names[name]
             into: Cell | None = None
             for uid, counted in name.cells.items():
                 into = self._tallies.cell(comm, uid)

@@ -24,6 +24,7 @@ class Pipeline:
 
     Attributes:
         malformed: How many were dropped, by socket.
+        lost: How many the kernel dropped, by socket.
         records: How many exit records were taken.
     """
 
@@ -38,6 +39,7 @@ class Pipeline:
         self._complain = complain
         self.records = 0
         self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
+        self.lost = dict.fromkeys(self.malformed, 0)
         self._chunks: list[bytes] = []
         self._halfway = False
 
@@ -58,6 +60,10 @@ class Pipeline:
         self.table.add_records(records)
         for error in errors:
             self._drop("taskstats", error)
+
+    def lose(self, socket: str, count: int) -> None:
+        """Count messages that the kernel dropped because a socket's receive buffer was full."""
+        self.lost[socket] += count
 
     def apply(
         self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None

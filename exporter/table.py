@@ -9,8 +9,10 @@ Nothing here raises on an event that does not fit: netlink loses messages, and t
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 from exporter.comm import UNKNOWN
 from exporter.kernel.cn_proc import (
@@ -57,6 +59,20 @@ Process = tuple[Cell, int, int]
 
 Readings = dict[tuple[int, int], tuple[bytes, int]]
 """(tgid, timestamp_ns of its EXEC or FORK) -> (comm in /proc, when it had been read)"""
+
+
+class KnownProcess(NamedTuple):
+    """What one table knows of a process, for another one to go on with."""
+
+    tgid: int
+    comm: str | None
+    """As it is printed; None if it is not known, or not yet."""
+    uid: int | None
+    start_ns: int
+    leaderless: bool
+    """The leader has exited, other threads live on."""
+    threads: frozenset[int]
+    """Besides the leader; known only where threads are followed."""
 
 
 @dataclass(slots=True)
@@ -829,6 +845,41 @@ class ProcessTable:
             self._records.clear()
             self._later_records.clear()
 
+    # -- handing over -------------------------------------------------------------------------------------------
+
+    def known(self) -> Iterator[KnownProcess]:
+        """Tell what is known of each process, names that are still open as unknown.
+
+        Of processes that lost their pid to another before they ended, nothing is told.
+        """
+        for tgid, (cell, start_ns, state) in self._processes.items():
+            if tgid in self._pids:
+                continue
+            named = state in {_SETTLED, _PARENT_OF_STRANGERS, _PARENT_OF_CANARIES} and cell.program.comm != UNKNOWN
+            yield KnownProcess(
+                tgid,
+                cell.program.comm if named else None,
+                cell.uid,
+                start_ns,
+                tgid in self._leaderless,
+                frozenset(self._threads.get(tgid, ())),
+            )
+
+    def recall(self, known: KnownProcess) -> None:
+        """Take over what another table knew."""
+        comm = None if known.comm is None else known.comm.encode()
+        state = self._special.get(known.tgid, _SETTLED)
+        self._processes[known.tgid] = (self._tallies.cell(comm, known.uid), known.start_ns, state)
+        if known.threads:
+            self._threads[known.tgid] = set(known.threads)
+        if known.leaderless:
+            self._leaderless[known.tgid] = None
+
+    def iter_waiting_records(self) -> Iterator[Record]:
+        """All exit records whose EXIT has not come, those of one pid in their order."""
+        yield from self._records.values()
+        yield from chain.from_iterable(self._later_records.values())
+
     # -- canaries -----------------------------------------------------------------------------------------------
 
     def expect_canary(self, tgid: int) -> None:
@@ -847,6 +898,10 @@ class ProcessTable:
         if returned is not None:
             del self._canaries[tgid]
         return returned
+
+    def canaries_under_way(self) -> list[int]:
+        """Return the canaries that have not ended yet."""
+        return [tgid for tgid, returned in self._canaries.items() if returned is None]
 
     # -- what it tells ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ the ways in which an exporter learns of ends; see `Mode`.
 
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import builders
 
@@ -17,6 +17,7 @@ from exporter.kernel.taskstats import RecordDecoder
 from exporter.names import READING_SETTLES_NS
 from exporter.pipeline import Pipeline
 from exporter.readings import EarlyReader
+from exporter.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
 from exporter.table import ProcessTable
 from exporter.tally import CellCounts, Tallies
 
@@ -43,6 +44,28 @@ class Mode(Enum):
         return self is not Mode.PROCFS
 
 
+class Rules(TypedDict):
+    """How a table is set up."""
+
+    records_end_processes: bool
+    own_tgid: int | None
+    keeps: bool
+    failures_only: bool
+
+
+def rules_of(mode: Mode, *, failures_only: bool = False) -> Rules:
+    return {
+        "records_end_processes": mode is Mode.EXACT,
+        "own_tgid": None,
+        "keeps": not failures_only,
+        "failures_only": failures_only,
+    }
+
+
+def decoder_of(mode: Mode) -> RecordDecoder | None:
+    return RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
+
+
 class Thread(NamedTuple):
     """What a record says of a thread that exits."""
 
@@ -58,6 +81,7 @@ class Host:
         mode: How ends become known.
         version: Of taskstats; of what the mode allows by default.
         failures_only: Only what the kernel lets through for failures happens here.
+        tape: Gets a capture of it.
 
     Attributes:
         comms: /proc/PID/comm of whoever has one.
@@ -67,7 +91,12 @@ class Host:
     """
 
     def __init__(
-        self, mode: Mode = Mode.EXACT, *, version: int | None = None, failures_only: bool = False
+        self,
+        mode: Mode = Mode.EXACT,
+        *,
+        version: int | None = None,
+        failures_only: bool = False,
+        tape: Tape | None = None,
     ) -> None:
         self.mode = mode
         self.version = version or (16 if mode is Mode.EXACT else 11)
@@ -78,23 +107,25 @@ class Host:
         self.complaints: list[tuple[str, MalformedMessage]] = []
         self.meanwhile: Callable[[], None] = lambda: None
         self.tallies = Tallies()
-        self.table = ProcessTable(
-            self.tallies,
-            self._read_comm,
-            lambda: self.now_ns,
-            records_end_processes=mode is Mode.EXACT,
-            keeps=not failures_only,
-            failures_only=failures_only,
-        )
-        self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
-        self.pipeline = Pipeline(
-            self.table,
-            RecordDecoder(builders.FAMILY_ID) if mode.has_records else None,
-            lambda socket, error: self.complaints.append((socket, error)),
-        )
+        rules = rules_of(mode, failures_only=failures_only)
+        self.early: EarlyReader
+        self.pipeline: Pipeline
+        if tape is None:
+            table = ProcessTable(self.tallies, self._read_comm, lambda: self.now_ns, **rules)
+            self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
+            self.pipeline = Pipeline(table, decoder_of(mode), self._complain)
+        else:
+            recorder = Recorder(tape, self._read_comm, lambda: self.now_ns)
+            table = RecordingTable(recorder, self.tallies, **rules)
+            self.early = RecordingReader(recorder)
+            self.pipeline = RecordingPipeline(recorder, table, decoder_of(mode), self._complain)
+        self.table = table
         self._events: list[bytes] = []
         self._records: list[bytes] = []
         self._names_socket: list[bytes] = []
+
+    def _complain(self, socket: str, error: MalformedMessage) -> None:
+        self.complaints.append((socket, error))
 
     def _read_comm(self, tgid: int) -> bytes | None:
         self.looks.append(tgid)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -36,6 +37,10 @@ SETTINGS = [
     Setting("--canary.interval", "CANARY_INTERVAL", "2.5", "0", "canary_interval_seconds", 2.5),
     Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
     Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4096", "8192", "receive_buffer_bytes", 4096),
+    Setting("--capture", "CAPTURE", "/a/b", "c", "capture", Path("/a/b")),
+    Setting("--capture.max-bytes", "CAPTURE_MAX_BYTES", "65536", "1000000", "capture_max_bytes", 65536),
+    Setting("--replay", "REPLAY", "/a/b", "c", "replay", Path("/a/b")),
+    Setting("--speed", "SPEED", "2.5", "0", "speed", 2.5),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),

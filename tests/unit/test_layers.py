@@ -29,6 +29,13 @@ LAYERS: dict[str, set[str]] = {
     "table": {"comm", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
     "readings": {"kernel.bpf", "kernel.cn_proc", "kernel.netlink", "table"},
     "pipeline": {"errors", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats", "table"},
+    "capture": {"errors", "events", "kernel.netlink", "kernel.procfs", "kernel.taskstats", "table"},
+    "recorder": {
+        "capture", "errors", "kernel.netlink", "kernel.procfs", "kernel.taskstats", "pipeline", "readings",
+        "table", "tally",
+    },
+    "capturefile": {"capture", "errors"},
+    "replay": {"capture", "errors", "kernel.receiver", "pipeline", "readings", "tally"},
     "moderation": set(),
     "crosscheck": {"kernel.procfs"},
     "exposition": {"__init__", "comm", "tally"},
@@ -41,15 +48,20 @@ LAYERS: dict[str, set[str]] = {
         "tally",
     },
     "canary": {"listener", "table"},
+    "counting": {
+        "__init__", "capture", "errors", "events", "kernel.procfs", "kernel.receiver", "kernel.taskstats",
+        "listener", "pipeline", "readings", "recorder", "replay", "sources", "table", "tally",
+    },
     "app": {
-        "__init__", "canary", "config", "crosscheck", "errors", "exposition", "kernel.procfs", "kernel.taskstats",
-        "listener", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
+        "__init__", "canary", "capturefile", "config", "counting", "crosscheck", "exposition", "kernel.procfs",
+        "errors", "listener", "privileges", "sources", "web",
     },
     "__main__": {"app", "config", "errors", "logs"},
 }  # fmt: skip
 
 PURE = (
     "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition", "crosscheck",
+    "capture", "recorder",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
 )  # fmt: skip
 IMPURE_LIBRARIES = {
@@ -58,7 +70,7 @@ IMPURE_LIBRARIES = {
 }  # fmt: skip
 
 # procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left.
-OPENS_FILES = {"kernel.procfs", "privileges", "sources"}
+OPENS_FILES = {"capturefile", "kernel.procfs", "privileges", "sources"}
 OPENING = {
     "open",
     "fdopen",
@@ -143,7 +155,7 @@ def test_from_bytes_to_exposition_nothing_has_a_socket_a_clock_or_a_file_of_its_
     assert calls(module) & OPENING == set()
 
 
-def test_only_procfs_reads_files() -> None:
+def test_only_procfs_and_captures_read_files() -> None:
     assert {module for module in SOURCES if calls(module) & OPENING} == OPENS_FILES
 
 

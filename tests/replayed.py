@@ -1,0 +1,67 @@
+"""Captures in memory, and what comes out when they are replayed."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from host import Mode, decoder_of, rules_of
+
+from exporter.capture import Frame
+from exporter.events import EVENTS
+from exporter.exposition import TallySnapshot, program_metrics, render
+from exporter.pipeline import Pipeline
+from exporter.readings import EarlyReader
+from exporter.replay import Answers, Player
+from exporter.table import ProcessTable
+from exporter.tally import Tallies
+
+
+@dataclass
+class MemoryTape:
+    """Files that are full after so many frames."""
+
+    frames_per_file: int = 1 << 30
+    files: list[list[Frame]] = field(default_factory=lambda: [[]])
+
+    @property
+    def full(self) -> bool:
+        return len(self.files[-1]) >= self.frames_per_file
+
+    def write(self, frame: Frame) -> None:
+        self.files[-1].append(frame)
+
+    def begin_next(self) -> None:
+        self.files.append([])
+
+
+class Replayed:
+    """What an exporter that plays the frames counts."""
+
+    def __init__(self, mode: Mode, frames: list[Frame]) -> None:
+        answers = Answers()
+        self.tallies = Tallies()
+        self.table = ProcessTable(self.tallies, answers.read_comm, answers.read_ns, **rules_of(mode))
+        self.pipeline = Pipeline(self.table, decoder_of(mode), lambda socket, error: None)
+        self.player = Player(self.pipeline, EarlyReader(answers.read_comm, answers.read_ns), answers)
+        for frame in frames:
+            self.player.play(frame)
+
+
+def exposition(tallies: Tallies, table: ProcessTable) -> str:
+    """The text of all families of processes."""
+    shown = program_metrics(EVENTS, records=True, live=True)
+    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), table.live(), shown)
+    return "".join(render(snapshot, openmetrics=False))
+
+
+def status(tallies: Tallies, pipeline: Pipeline) -> dict[str, Any]:
+    """What an exporter says of itself that a replay can say too."""
+    table = pipeline.table
+    return {
+        "events": asdict(table.events),
+        "pending": table.pending(),
+        "unattributed": tallies.unattributed(),
+        "unknown_lifetimes": table.unknown_lifetimes,
+        "lost_ends": table.lost_ends,
+        "lost": pipeline.lost,
+        "malformed": pipeline.malformed,
+    }
