@@ -8,25 +8,37 @@ from exporter.app import run
 from exporter.config import parse_args
 from exporter.errors import CaptureError, ConfigError, SetupError
 from exporter.logs import configure_logging
+from exporter.watch import watch
+from exporter.watchflags import parse_watch_args
 
 _LOG = logging.getLogger("exporter")
 
 
+def _serve(argv: list[str]) -> int:
+    config = parse_args(argv)
+    configure_logging(config.log_level, config.log_format)
+    asyncio.run(run(config))
+    return 0
+
+
+def _watch(argv: list[str]) -> int:
+    config = parse_watch_args(argv)
+    configure_logging(config.log_level, "logfmt")
+    return 0 if asyncio.run(watch(config)) else 1
+
+
 def main() -> int:
-    """Run the exporter with the process's arguments; returns the exit code."""
+    """Run what the process's arguments ask for; returns the exit code."""
+    # What goes wrong before the settings are known is logged too.
+    configure_logging("info", "logfmt")
     try:
-        config = parse_args(sys.argv[1:])
+        return _watch(sys.argv[2:]) if sys.argv[1:2] == ["watch"] else _serve(sys.argv[1:])
     except ConfigError as error:
-        configure_logging("info", "logfmt")
         _LOG.error("wrong setting", extra={"error": error})
         return 2
-    configure_logging(config.log_level, config.log_format)
-    try:
-        asyncio.run(run(config))
     except (SetupError, CaptureError) as error:
         _LOG.error("cannot start", extra={"error": error})
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ _READ = struct.Struct("<iQ?")
 _ADOPTED = struct.Struct("<iIQQ?I")
 _KNOWN = struct.Struct("<iqQ??I")
 _RECORD = struct.Struct(f"<IIBQ{COMM_UID_BYTES}sQQ")
-_LOST = struct.Struct("<Q")
+_LOST = struct.Struct("<QQ")
 _PID = struct.Struct("<i")
 
 TOOK_EVENTS = ord("E")
@@ -315,18 +315,18 @@ def decode_forgotten(body: bytes) -> tuple[list[int], int]:
     return decode_pids(body[_TIME.size :]), listed_ns
 
 
-def encode_lost(socket: str, count: int) -> bytes:
+def encode_lost(socket: str, count: int, noticed_ns: int) -> bytes:
     """Body of LOST: the arguments of Pipeline.lose."""
-    return _LOST.pack(count) + socket.encode("ascii")
+    return _LOST.pack(count, noticed_ns) + socket.encode("ascii")
 
 
-def decode_lost(body: bytes) -> tuple[str, int]:
+def decode_lost(body: bytes) -> tuple[str, int, int]:
     """The reverse of encode_lost."""
-    (count,) = _LOST.unpack_from(body)
+    count, noticed_ns = _LOST.unpack_from(body)
     socket = body[_LOST.size :].decode("ascii", "replace")
     if socket not in {"connector", "taskstats"}:
         raise CaptureError("the capture tells of a socket that there is not")
-    return socket, count
+    return socket, count, noticed_ns
 
 
 def encode_pids(pids: Iterable[int]) -> bytes:

@@ -224,7 +224,8 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
     parser = argparse.ArgumentParser(
         prog="proc-connector-exporter",
         description="Prometheus exporter of process life, from the kernel's process connector.",
-        epilog="Every flag can be set by the variable behind it too; the flag wins.",
+        epilog="Every flag can be set by the variable behind it too; the flag wins. "
+        "`%(prog)s watch` prints what happens, as it happens: see `%(prog)s watch --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -43,6 +43,9 @@ class Feed(Protocol):
     async def drain_all(self) -> None:
         """Count everything that was there when this was called."""
 
+    def count_losses(self) -> None:
+        """Ask what was lost."""
+
     def buffers(self) -> dict[str, Meminfo]:
         """The receive buffers, by socket."""
 

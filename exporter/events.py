@@ -91,17 +91,20 @@ class Plan(NamedTuple):
         return self.deliver.nonzero_exits
 
 
-def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool) -> Plan:
+def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool, named: bool = False) -> Plan:
     """Work out what the kernel has to deliver.
 
     Args:
         wanted: Names of EVENTS.
         exact: Exit records tell the names of processes that end.
         records_end_processes: They mark the last thread of a process too, so that threads need not be followed.
+        named: The name belongs to each event, even if that takes events that nobody asked for.
     """
     wanted = frozenset(wanted)
     failures = "nonzero_exit" in wanted and not wanted & {"exit", "thread_exit"}
     keeps_table = bool(wanted & _NAMED_BY_TABLE) or ("exit" in wanted and not exact)
+    if named and not (exact and wanted <= {"exit", "nonzero_exit"}):
+        keeps_table = True
     whats = {_WHAT[name] for name in wanted}
     threads = set()
     if "thread_fork" in wanted:

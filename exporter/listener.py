@@ -30,6 +30,7 @@ _RECORD_BATCHES_PER_STEP = 64
 # A comparison with /proc gives the event loop its turn, and is followed by a drain, each time it took this long.
 _SLICE_NS = 5_000_000
 _RESYNC_PAUSE_SECONDS = 1.0
+_NEWS_WITHIN_SECONDS = 0.03
 _NS_PER_SECOND = 1_000_000_000
 # A little longer than a reading takes to settle, for it settles by a drain that begins later.
 _SETTLE_SECONDS = 1.1 * READING_SETTLES_NS / _NS_PER_SECOND
@@ -198,6 +199,9 @@ class Listener:
             self._wait_by_timer(0.0)
             return
         pause = self._moderation.pause(self._events, fill, time.monotonic_ns())
+        if self._table.journal is not None:
+            # Somebody waits for the news.
+            pause = min(pause, _NEWS_WITHIN_SECONDS)
         if pause:
             self._wait_by_timer(pause)
             return
@@ -236,12 +240,16 @@ class Listener:
             self.resyncs += 1
         return acknowledged
 
-    def _look_at_buffers(self) -> float:
-        """Ask how full the sockets are and what they lost; a new loss begins a comparison with /proc."""
+    def count_losses(self) -> None:
+        """Ask how full the sockets are and what they lost."""
         self._buffers = {name: socket.meminfo() for name, socket in self._sockets.items()}
         for name, buffer in self._buffers.items():
             if buffer.drops > self._pipeline.lost[name]:
-                self._pipeline.lose(name, buffer.drops - self._pipeline.lost[name])
+                self._pipeline.lose(name, buffer.drops - self._pipeline.lost[name], time.monotonic_ns())
+
+    def _look_at_buffers(self) -> float:
+        """Tell how full the fuller socket is; a new loss begins a comparison with /proc."""
+        self.count_losses()
         drops = sum(self._pipeline.lost.values())
         if drops > self._drops_seen and (self._resync is None or self._resync.done()):
             _LOG.warning("messages lost, comparing with /proc", extra={"lost": drops - self._drops_seen})

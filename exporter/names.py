@@ -42,7 +42,7 @@ class OpenName:
         depth: Length of the chain of rivals that waits for this name.
     """
 
-    __slots__ = ("carriers", "cells", "depth", "program", "reading", "rivals")
+    __slots__ = ("_comm", "_open", "_waiting", "carriers", "cells", "depth", "program", "reading", "rivals")
 
     def __init__(self) -> None:
         self.program = Program(UNKNOWN)
@@ -51,6 +51,9 @@ class OpenName:
         self.reading: Reading | None = None
         self.rivals: list[tuple[OpenName, bytes]] = []
         self.depth = 0
+        self._open = True
+        self._comm: bytes | None = None
+        self._waiting: list[Callable[[bytes | None], None]] = []
 
     def cell(self, uid: int | None) -> "OpenCell":
         """Return this name's cell for a uid."""
@@ -58,6 +61,21 @@ class OpenName:
         if cell is None:
             cell = self.cells[uid] = OpenCell(self, uid)
         return cell
+
+    def when_known(self, tell: Callable[[bytes | None], None]) -> None:
+        """Call somebody with the comm, or with None if nobody will ever know it, as soon as that is certain."""
+        if self._open:
+            self._waiting.append(tell)
+        else:
+            tell(self._comm)
+
+    def close(self, comm: bytes | None) -> None:
+        """Say what the name is; once."""
+        self._open = False
+        self._comm = comm
+        for tell in self._waiting:
+            tell(comm)
+        self._waiting.clear()
 
 
 class OpenCell(Cell):
@@ -213,6 +231,7 @@ class OpenNames:
                 into.program.absorb(name.program)
             for tgid in name.carriers:
                 self._settle(tgid, name, comm)
+            name.close(comm)
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
 
     def resolve_all_unknown(self) -> None:

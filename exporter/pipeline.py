@@ -61,9 +61,11 @@ class Pipeline:
         for error in errors:
             self._drop("taskstats", error)
 
-    def lose(self, socket: str, count: int) -> None:
+    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
         """Count messages that the kernel dropped because a socket's receive buffer was full."""
         self.lost[socket] += count
+        if self.table.journal is not None:
+            self.table.journal.lose(noticed_ns, socket, count)
 
     def apply(
         self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None

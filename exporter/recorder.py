@@ -176,10 +176,10 @@ class RecordingPipeline(Pipeline):
         self._recorder.note(capture.TOOK_RECORDS, capture.encode_batch(batch))
         super().take_records(batch)
 
-    def lose(self, socket: str, count: int) -> None:
+    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
         """Record and count."""
-        self._recorder.note(capture.LOST, capture.encode_lost(socket, count))
-        super().lose(socket, count)
+        self._recorder.note(capture.LOST, capture.encode_lost(socket, count, noticed_ns))
+        super().lose(socket, count, noticed_ns)
 
     def apply(
         self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None

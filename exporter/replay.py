@@ -130,10 +130,10 @@ class Player:
             early.forget(complete_until_ns)
         self._answers.clear()
 
-    def _lose(self, socket: str, count: int) -> None:
+    def _lose(self, socket: str, count: int, noticed_ns: int) -> None:
         if socket not in self._pipeline.lost:
             raise CaptureError(f"the capture lost messages of {socket}, of which it has none")
-        self._pipeline.lose(socket, count)
+        self._pipeline.lose(socket, count, noticed_ns)
 
 
 class Replay:
@@ -178,6 +178,9 @@ class Replay:
     async def drain_all(self) -> None:
         """Let what is due be played."""
         await asyncio.sleep(0)
+
+    def count_losses(self) -> None:
+        """Do nothing: the capture tells of losses."""
 
     def buffers(self) -> dict[str, Meminfo]:
         """Return nothing: there are no sockets."""

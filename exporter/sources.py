@@ -43,7 +43,9 @@ class Sources(NamedTuple):
 
 
 @contextmanager
-def open_sources(attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int) -> Iterator[Sources]:
+def open_sources(
+    attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int, *, named: bool = False
+) -> Iterator[Sources]:
     """Open what is asked for.
 
     Args:
@@ -51,6 +53,7 @@ def open_sources(attribution: str, events: frozenset[str], filter_by: str, buffe
         events: What the user wants to know of.
         filter_by: kernel, bpf or auto.
         buffer_bytes: Size of each socket's receive buffer.
+        named: The name belongs to each event, even if that takes events that nobody asked for.
 
     Raises:
         SetupError: It cannot be had here.
@@ -61,7 +64,10 @@ def open_sources(attribution: str, events: frozenset[str], filter_by: str, buffe
         if taskstats is not None:
             sockets.enter_context(closing(taskstats))
         plan = make_plan(
-            events, exact=taskstats is not None, records_end_processes=_records_end_processes(taskstats)
+            events,
+            exact=taskstats is not None,
+            records_end_processes=_records_end_processes(taskstats),
+            named=named,
         )
         if taskstats is not None and plan.failures_only:
             taskstats.keep_failed_only()

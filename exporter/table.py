@@ -15,6 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from exporter.comm import UNKNOWN
+from exporter.journal import Journal
 from exporter.kernel.cn_proc import (
     PROC_EVENT_COMM,
     PROC_EVENT_COREDUMP,
@@ -33,7 +34,7 @@ from exporter.kernel.cn_proc import (
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
 from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
-from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
+from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Program, Tallies, observe
 
 _KTHREADD = 2
 _CANARIES_REMEMBERED = 8
@@ -112,6 +113,7 @@ class ProcessTable:
         unknown_lifetimes: Processes that ended and whose start nobody knew.
         lost_ends: Processes taken off because they were gone although nothing told of their end.
         canaries_ended: EXITs of canaries, which are in no other count.
+        journal: Told of all that is counted; None if nobody wants to know.
     """
 
     def __init__(
@@ -141,6 +143,8 @@ class ProcessTable:
         self.unknown_lifetimes = 0
         self.lost_ends = 0
         self.canaries_ended = 0
+        self.journal: Journal | None = None
+        self._nobody = Program(UNKNOWN)
 
         self._processes: dict[int, Process] = {}
         # By a pid that is another process's already: those that had it before and whose EXIT has not come yet,
@@ -221,6 +225,11 @@ class ProcessTable:
             readings: Comms that were read as soon as an event arrived elsewhere.
         """
         self._readings = readings if readings is not None else {}
+        if self.journal is not None:
+            self._apply_each(chunks, self.journal)
+            self._end_batch(complete_until_ns)
+            self.journal.flush()
+            return
         cell_of_record = self._tallies.cell_of_record
         known_cell = self._tallies.by_record.get
         processes = self._processes
@@ -329,6 +338,37 @@ class ProcessTable:
         counts.thread_exit += thread_exits
         self._end_batch(complete_until_ns)
 
+    def _apply_each(self, chunks: Sequence[bytes], journal: Journal) -> None:
+        """Do the same event by event, for somebody who wants to be told of each."""
+        counts = self.events
+        for chunk in chunks:
+            for event in iter_proc_events(chunk):
+                journal.begin(event)
+                what, timestamp_ns, pid, tgid, third, fourth, _, parent_tgid = event
+                if what == PROC_EVENT_FORK:
+                    if third != fourth:
+                        self._thread_fork(third, fourth)
+                        journal.tell("thread_fork", timestamp_ns, fourth, self._cell_to_tell(fourth), pid=third)
+                    else:
+                        counts.fork += 1
+                        self._fork(pid, tgid, third, timestamp_ns)
+                elif what == PROC_EVENT_EXIT:
+                    if pid != tgid:
+                        counts.thread_exit += 1
+                        journal.thread_exit(timestamp_ns, pid, tgid, third, self._cell_to_tell(tgid))
+                        self._thread_exit(pid, tgid, third, timestamp_ns, self._take_record(pid, third))
+                    else:
+                        counts.exit += 1
+                        if pid in self._overtaken:
+                            self._overtaken_exit(pid, third, timestamp_ns, parent_tgid)
+                        else:
+                            self._leader_exit(pid, third, timestamp_ns, self._take_record(pid, third))
+                elif what == PROC_EVENT_EXEC:
+                    counts.exec += 1
+                    self._exec(tgid, timestamp_ns)
+                else:
+                    self._rare(event)
+
     # -- forks --------------------------------------------------------------------------------------------------
 
     def _thread_fork(self, child_pid: int, child_tgid: int) -> None:
@@ -353,6 +393,8 @@ class ProcessTable:
             # Its own FORK was lost, and no scan has found it yet.
             cell = self._tallies.cell(None, None)
             cell.forks += 1
+            if self.journal is not None:
+                self.journal.fork(timestamp_ns, child_tgid, parent_tgid, cell)
             if self._keeps:
                 self._processes[child_tgid] = (cell, timestamp_ns, _SETTLED)
             return
@@ -360,6 +402,8 @@ class ProcessTable:
             parent = self._open(parent_tgid, parent)
         cell, _, state = parent
         cell.forks += 1
+        if self.journal is not None:
+            self.journal.fork(timestamp_ns, child_tgid, parent_tgid, cell)
         if parent_pid != parent_tgid or state == _PARENT_OF_STRANGERS:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
             self._processes[child_tgid] = (self._tallies.cell(None, cell.uid), timestamp_ns, _STRANGER)
@@ -496,11 +540,16 @@ class ProcessTable:
         name = self._open_names.new(tgid)
         self._processes[tgid] = (name.cell(cell.uid), start_ns, _OPEN)
         if state > 0:
-            name.cell(cell.uid).execs += 1
+            self._count_exec(name.cell(cell.uid), state, tgid)
         read = self._readings.pop((tgid, state if state > 0 else start_ns), None)
         if read is not None:
             name.reading = Reading(tgid, *read)
         return name
+
+    def _count_exec(self, cell: Cell, timestamp_ns: int, tgid: int) -> None:
+        cell.execs += 1
+        if self.journal is not None:
+            self.journal.tell("exec", timestamp_ns, self._pids.get(tgid, tgid), cell)
 
     def _leave(self, name: OpenName, tgid: int, timestamp_ns: int, successor: OpenName | bytes) -> None:
         self._read_later(self._open_names.leave(name, tgid, timestamp_ns, successor))
@@ -618,37 +667,40 @@ class ProcessTable:
             last: The record of its last thread, if there is one.
         """
         self._open_names.reuse(tgid)
+        pid = self._pids.get(tgid, tgid)
         process = self._processes.get(tgid)
         if process is not None and leader is None and (process[2] > 0 or process[2] == _STRANGER):
             process = self._name_at_end(process, timestamp_ns, tgid)
         self._forget(tgid)
-        tallies = self._tallies
-        start_ns = 0
-        if process is not None:
-            cell, start_ns, state = process
-            if leader is not None:
-                cell = tallies.cell_of_record(leader[4])
-                if state > 0:
-                    cell.execs += 1
-        elif leader is not None:
-            cell = tallies.cell_of_record(leader[4])
+        if leader is not None:
+            cell = self._tallies.cell_of_record(leader[4])
+            if process is not None and process[2] > 0:
+                self._count_exec(cell, process[2], pid)
+        elif process is not None:
+            cell = process[0]
         else:
             # A thread's comm need not be its process's.
-            cell = tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
-        status &= ~0x80
-        cell.exits[status] = cell.exits.get(status, 0) + 1
-        if start_ns:
-            observe(cell.lifetime_ns, LIFETIME_NS, max(0, timestamp_ns - start_ns))
+            cell = self._tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
+        counted = status & ~0x80
+        cell.exits[counted] = cell.exits.get(counted, 0) + 1
+        lifetime_ns: int | None = None
+        if process is not None and process[1]:
+            lifetime_ns = max(0, timestamp_ns - process[1])
         elif last is not None:
-            observe(cell.lifetime_ns, LIFETIME_NS, last[6] * 1000)
-        else:
+            lifetime_ns = last[6] * 1000
+        if lifetime_ns is None:
             self.unknown_lifetimes += 1
+        else:
+            observe(cell.lifetime_ns, LIFETIME_NS, lifetime_ns)
         if last is not None:
             observe(cell.cpu_ns, CPU_NS, last[3])
             observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
         if process is not None and isinstance(process[0], OpenCell):
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
             self._read_later(self._open_names.bury(process[0].open_name, tgid, timestamp_ns, recorded))
+        if self.journal is not None:
+            # After its exec, which may just have got its name.
+            self.journal.end(timestamp_ns, pid, status, cell, lifetime_ns=lifetime_ns, last=last)
 
     def _forget(self, tgid: int) -> None:
         self._processes.pop(tgid, None)
@@ -671,7 +723,7 @@ class ProcessTable:
         del self._readings[key]
         cell = self._tallies.cell(read[0], cell.uid)
         if state > 0:
-            cell.execs += 1
+            self._count_exec(cell, state, tgid)
         return (cell, start_ns, _SETTLED)
 
     # -- everything that is rare --------------------------------------------------------------------------------
@@ -686,22 +738,44 @@ class ProcessTable:
             counts.comm += 1
             if pid == tgid:
                 self._rename(tgid, decode_comm(event), timestamp_ns)
+            if self.journal is not None:
+                uid = self._cell_to_tell(tgid).uid
+                self.journal.rename(timestamp_ns, pid, tgid, uid, decode_comm(event))
         elif what == PROC_EVENT_UID:
             counts.uid += 1
-            self._change_uid(pid, tgid, third)
+            self._change_uid(event)
         elif what == PROC_EVENT_GID:
             counts.gid += 1
+            self._tell("gid", event)
         elif what == PROC_EVENT_SID:
             counts.sid += 1
+            self._tell("sid", event)
         elif what == PROC_EVENT_PTRACE:
             counts.ptrace += 1
             if third != 0:
                 self._cell_to_count(tgid).ptrace_attaches += 1
+                self._tell("ptrace", event)
         elif what == PROC_EVENT_COREDUMP:
             counts.coredump += 1
             self._cell_to_count(tgid).coredumps += 1
+            self._tell("coredump", event)
         else:
             self.unknown_events += 1
+
+    def _tell(self, name: str, event: ProcEvent) -> None:
+        if self.journal is not None:
+            _, timestamp_ns, pid, tgid, *_ = event
+            self.journal.tell(name, timestamp_ns, tgid, self._cell_to_tell(tgid), pid=pid)
+
+    def _cell_to_tell(self, tgid: int) -> Cell:
+        """Return the cell of a process, a nameless one of no tally's if it has none of its own yet.
+
+        Nothing is opened: being told must not change what is counted.
+        """
+        process = self._processes.get(tgid)
+        if process is None or process[2] > 0 or process[2] == _STRANGER:
+            return Cell(self._nobody, None if process is None else process[0].uid)
+        return process[0]
 
     def _cell_to_count(self, tgid: int) -> Cell:
         process = self._processes.get(tgid)
@@ -711,7 +785,8 @@ class ProcessTable:
             process = self._open(tgid, process)
         return process[0]
 
-    def _change_uid(self, pid: int, tgid: int, ruid: int) -> None:
+    def _change_uid(self, event: ProcEvent) -> None:
+        _, timestamp_ns, pid, tgid, ruid, *_ = event
         cell = self._cell_to_count(tgid)
         if isinstance(cell, OpenCell):
             changed: Cell = cell.open_name.cell(ruid)
@@ -721,6 +796,8 @@ class ProcessTable:
         process = self._processes.get(tgid)
         if pid == tgid and process is not None:
             self._processes[tgid] = (changed, process[1], process[2])
+        if self.journal is not None:
+            self.journal.tell("uid", timestamp_ns, tgid, changed, pid=pid)
 
     # -- what /proc knows of processes that nobody told of ------------------------------------------------------
 

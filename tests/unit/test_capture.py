@@ -147,7 +147,7 @@ def test_every_other_entry_is_read_back() -> None:
     record = (7, 0x100, 32, 1 << 40, bytes(range(44)), 4096, 1500)
     assert capture.decode_record(capture.encode_record(record)) == record
     assert capture.decode_forgotten(capture.encode_forgotten([1, 2], 99)) == ([1, 2], 99)
-    assert capture.decode_lost(capture.encode_lost("taskstats", 3)) == ("taskstats", 3)
+    assert capture.decode_lost(capture.encode_lost("taskstats", 3, 99)) == ("taskstats", 3, 99)
     assert capture.decode_pids(capture.encode_pids([5, 6])) == [5, 6]
 
 

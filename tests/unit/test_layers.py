@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "privileges": {"errors"},
     "tally": {"comm", "kernel.taskstats"},
     "names": {"comm", "tally"},
-    "table": {"comm", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
+    "journal": {"comm", "kernel.cn_proc", "kernel.taskstats", "names", "tally"},
+    "table": {"comm", "journal", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
     "readings": {"kernel.bpf", "kernel.cn_proc", "kernel.netlink", "table"},
     "pipeline": {"errors", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats", "table"},
     "capture": {"errors", "events", "kernel.netlink", "kernel.procfs", "kernel.taskstats", "table"},
@@ -39,7 +40,11 @@ LAYERS: dict[str, set[str]] = {
     "moderation": set(),
     "crosscheck": {"kernel.procfs"},
     "exposition": {"__init__", "comm", "tally"},
+    "selection": {"errors", "events", "exposition", "journal"},
+    "lines": {"exposition", "journal"},
+    "top": {"journal", "lines"},
     "config": {"__init__", "errors", "events", "privileges"},
+    "watchflags": {"config", "errors", "selection", "top"},
     "web": {"__init__", "config", "errors"},
     "logs": set(),
     "sources": {"errors", "events", "kernel.bpf", "kernel.sockets", "kernel.taskstats", "readings"},
@@ -56,12 +61,16 @@ LAYERS: dict[str, set[str]] = {
         "__init__", "canary", "capturefile", "config", "counting", "crosscheck", "exposition", "kernel.procfs",
         "errors", "listener", "privileges", "sources", "web",
     },
-    "__main__": {"app", "config", "errors", "logs"},
+    "watch": {
+        "canary", "capturefile", "counting", "errors", "journal", "kernel.procfs", "kernel.sockets", "lines",
+        "listener", "names", "replay", "sources", "top", "watchflags",
+    },
+    "__main__": {"app", "config", "errors", "logs", "watch", "watchflags"},
 }  # fmt: skip
 
 PURE = (
     "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition", "crosscheck",
-    "capture", "recorder",
+    "capture", "recorder", "journal", "selection",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
 )  # fmt: skip
 IMPURE_LIBRARIES = {

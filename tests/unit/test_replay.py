@@ -57,7 +57,7 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     assert host.table.canary_returned(500) is True
     host.exec(100, b"new")
     host.drain()
-    host.pipeline.lose("taskstats", 3)
+    host.pipeline.lose("taskstats", 3, host.now_ns)
     host.table.lose_track()
     host.pipeline.take_records(builders.batch([builders.taskstats_datagram(pid=9)], builders.TASKSTATS_STRIDE))
     host.table.forget_records(host.table.waiting_records())

@@ -1,0 +1,241 @@
+"""`proc-connector-exporter watch`: prints what happens, as it happens."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from exporter.canary import Canary
+from exporter.capturefile import open_capture
+from exporter.counting import Counting, count_live, count_replay
+from exporter.errors import ConfigError, MalformedMessage
+from exporter.journal import Happening, Journal, Loss, News
+from exporter.kernel.procfs import Procfs
+from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
+from exporter.lines import HEAD, Summary, WallClock, json_line, text_line
+from exporter.listener import Listener
+from exporter.names import READING_SETTLES_NS
+from exporter.replay import Replay
+from exporter.sources import open_sources
+from exporter.top import Top
+from exporter.watchflags import WatchConfig
+
+_LOG = logging.getLogger(__name__)
+
+_CANARY_SECONDS = 15.0
+# What was read in /proc at the end is certain after a settling time and a drain, twice if a child has the name.
+_LAST_LOOKS = 4
+_LOOK_SECONDS = 1.1 * READING_SETTLES_NS / 1e9
+
+
+class Output:
+    """Standard output. A reader that has gone away is no error.
+
+    Args:
+        gone: Called when it has.
+    """
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self._gone = gone
+
+    def write(self, text: str) -> None:
+        """Write all of it, however long that takes: events wait in the kernel, which counts what it drops."""
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+        except BrokenPipeError:
+            self._gone()
+
+
+class Screen(Protocol):
+    """Shows news."""
+
+    def begin(self) -> None:
+        """Everything is ready."""
+
+    def show(self, news: list[News]) -> None:
+        """Take some."""
+
+    def end(self) -> None:
+        """No more will come."""
+
+
+class Printer:
+    """Prints a line for each.
+
+    Args:
+        config: How.
+        clock: Of the host where it happens.
+        output: Where to.
+    """
+
+    def __init__(self, config: WatchConfig, clock: WallClock, output: Output) -> None:
+        self._clock = clock
+        self._output = output
+        self._json = config.output == "json"
+        self._color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def begin(self) -> None:
+        """Print what the columns are."""
+        if not self._json:
+            self._output.write(f"{HEAD}\n")
+
+    def show(self, news: list[News]) -> None:
+        """Print some."""
+        if self._json:
+            lines = [json_line(one, self._clock) for one in news]
+        else:
+            lines = [text_line(one, self._clock, color=self._color) for one in news]
+        self._output.write("".join(f"{line}\n" for line in lines))
+
+    def end(self) -> None:
+        """Nothing is left to print."""
+
+
+class Watcher:
+    """Selects, counts and stops when it is enough.
+
+    Args:
+        config: What is wanted.
+        screen: Shows it.
+        stopped: Set when it is enough.
+
+    Attributes:
+        has_enough: All that were wanted have come.
+        until_ns: What happened later is not wanted any more.
+    """
+
+    def __init__(self, config: WatchConfig, screen: Screen, stopped: asyncio.Event) -> None:
+        self._matches = config.selection.matches
+        self._left = config.count
+        self.has_enough = False
+        self._screen = screen
+        self._stopped = stopped
+        self.summary = Summary()
+        self.until_ns: int | None = None
+
+    def take(self, news: list[News]) -> None:
+        """Get some news."""
+        wanted = [one for one in news if isinstance(one, Loss) or self._is_wanted(one)]
+        if wanted:
+            self.summary.add(wanted)
+            self._screen.show(wanted)
+
+    def _is_wanted(self, happening: Happening) -> bool:
+        if self.has_enough or not self._matches(happening):
+            return False
+        if self.until_ns is not None and happening.time_ns > self.until_ns:
+            return False
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                self.has_enough = True
+                self._stopped.set()
+        return True
+
+
+@contextmanager
+def _counting(config: WatchConfig) -> Iterator[tuple[Counting, WallClock]]:
+    if config.replay is not None:
+        with open_capture(config.replay) as (header, file):
+            missing = sorted(config.selection.wanted(header.events) - header.events - _implied(header.events))
+            if missing:
+                raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
+            clock = WallClock(header.wall_ns, header.monotonic_ns)
+            yield count_replay(header, file, _complain, config.speed), clock
+        return
+    procfs = Procfs(config.procfs_path)
+    procfs.check()
+    wanted = config.selection.wanted(frozenset())
+    with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
+        yield count_live(sources, procfs, _complain), WallClock.now()
+
+
+def _implied(events: frozenset[str]) -> frozenset[str]:
+    return frozenset({"nonzero_exit"}) if "exit" in events else frozenset()
+
+
+def _complain(socket: str, error: MalformedMessage) -> None:
+    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
+
+
+async def watch(config: WatchConfig) -> bool:
+    """Watch until told to stop, or until it is enough.
+
+    Returns:
+        False if a capture was damaged.
+
+    Raises:
+        ConfigError: The capture does not have what is wanted.
+        CaptureError: It is none.
+        SetupError: It cannot run here.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    output = Output(stopped.set)
+    with _counting(config) as (counting, clock):
+        screen: Screen
+        if config.top:
+            screen = Top(config.sort, output.write, stopped.set, counting.mode)
+        else:
+            screen = Printer(config, clock, output)
+        watcher = Watcher(config, screen, stopped)
+        counting.table.journal = Journal(watcher.take)
+        sound = await _run(config, counting, watcher, screen, stopped)
+    if config.summary:
+        output.write(f"{watcher.summary.json_line()}\n" if config.output == "json" else watcher.summary.text())
+    return sound
+
+
+async def _run(
+    config: WatchConfig, counting: Counting, watcher: Watcher, screen: Screen, stopped: asyncio.Event
+) -> bool:
+    feed = counting.feed
+    enough: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
+    waited_for: list[asyncio.Future[Any]] = [enough, feed.crashed]
+    screen.begin()
+    try:
+        await feed.start()
+        _LOG.info("watching", extra={"mode": counting.mode, "events": ",".join(sorted(counting.plan.wanted))})
+        if isinstance(feed, Replay):
+            waited_for.append(feed.ended)
+        elif isinstance(feed, Listener):
+            canary = Canary(counting.table, feed, _CANARY_SECONDS, records=counting.has_records)
+            waited_for.append(asyncio.ensure_future(canary.run()))
+        done, _ = await asyncio.wait(
+            waited_for, timeout=config.duration_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        # Raises what a bug raised; of a replay, whether the capture was sound.
+        sound = [task.result() for task in done].count(False) == 0
+        if enough not in done or not watcher.has_enough:
+            await _finish(counting, watcher)
+        return sound
+    finally:
+        for task in waited_for:
+            task.cancel()
+        feed.stop()
+        screen.end()
+
+
+async def _finish(counting: Counting, watcher: Watcher) -> None:
+    """Tell what has happened until now and is not known yet."""
+    feed, table = counting.feed, counting.table
+    if isinstance(feed, Listener):
+        watcher.until_ns = time.monotonic_ns()
+        for _ in range(_LAST_LOOKS):
+            await feed.drain_all()
+            if not table.waits:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        feed.count_losses()
+    table.lose_track()
+    if table.journal is not None:
+        table.journal.flush()

@@ -1,0 +1,214 @@
+"""`watch` as its users see it, against processes whose truth the test knows."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, wait_until
+from kernel.told import EVENTS, Told
+
+WATCH = (sys.executable, "-m", "exporter", "watch", "--log.level", "info")
+
+
+class Watching:
+    """A running `watch`; for a World it stands where an exporter stands."""
+
+    def __init__(self, mode: str, folder: Path, *flags: str) -> None:
+        self.mode = mode
+        self.worlds: list[World] = []
+        self._out, self._err = folder / "out", folder / "err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*WATCH, "--attribution", mode, *flags], stdout=out, stderr=err, cwd="/"
+            )
+        wait_until(self._err.read_text, lambda text: "msg=watching" in text, "that it watches")
+
+    def told(self) -> Told:
+        """What it has told, as far as the line is whole."""
+        lines = self._out.read_bytes().split(b"\n")[:-1]
+        return Told(lines)
+
+    def stop(self, number: int = signal.SIGINT) -> Told:
+        self.process.send_signal(number)
+        assert self.process.wait(DEADLINE_SECONDS) == 0
+        log = self._err.read_text()
+        assert re.search("level=(warning|error)|Traceback", log) is None, log
+        assert self._out.read_bytes()[-1:] in (b"", b"\n")
+        return self.told()
+
+    def check(self, world: World) -> None:
+        """Wait until it tells the truth about the world."""
+        give_up = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                world.compare(self.told())
+            except AssertionError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+
+@contextlib.contextmanager
+def watching(mode: str, folder: Path, *flags: str) -> Iterator[Watching]:
+    watch = Watching(mode, folder, *flags)
+    try:
+        yield watch
+    finally:
+        if watch.process.poll() is None:
+            watch.process.kill()
+            watch.process.wait()
+
+
+def world_of(watch: Watching, programs: Programs) -> World:
+    return World(cast("Exporter", watch), programs)
+
+
+@pytest.mark.parametrize("mode", ["taskstats", "procfs"])
+def test_it_tells_of_every_process_and_of_nothing_else(mode: str, programs: Programs, tmp_path: Path) -> None:
+    with watching(mode, tmp_path, "--output", "json", "--events", EVENTS) as watch:
+        world = world_of(watch, programs)
+        plain, killed, threads = world.program("plain"), world.program("killed"), world.program("threads")
+        leader, forking, dump = world.program("leader"), world.program("forking"), world.program("dump")
+        kinds: list[list[str | Path]] = [
+            [plain, "exit", "7"],
+            [killed, "signal", "9", "0"],
+            [threads, "threads", "3", "15", "0"],
+            [leader, "leader_first", "thread", "17", "group", "33"],
+            [forking, "fork", "2", "6"],
+            [dump, "signal", "11", "0"],
+        ]
+        world.spawn(*(kinds * 10))
+        world.count("forks", forking.name, 20)
+        world.count("exits", forking.name, 20, status=6 << 8)
+        world.count("coredumps", dump.name, 10)
+        watch.check(world)
+        told = watch.stop()
+    world.compare(told)
+    assert told.lost == 0
+    ends = [o for o in told.objects if o["event"] == "exit" and o["comm"] in world.comms]
+    assert all(0 <= o["lifetime_seconds"] < DEADLINE_SECONDS for o in ends)
+    assert all((o["cpu_seconds"] is not None) == (mode == "taskstats") for o in ends)
+    pids = {o["pid"] for o in told.objects if o["event"] == "fork" and o["comm"] == forking.name}
+    assert len(pids) == 20
+
+
+def test_what_happened_until_the_interrupt_is_told_with_its_name(programs: Programs, tmp_path: Path) -> None:
+    with watching("taskstats", tmp_path, "--output", "json") as watch:
+        world = world_of(watch, programs)
+        program = world.program("lives-on")
+        process = world.start(program, "sleep", "60000", "0")
+        try:
+            wait_until(
+                lambda: Path(f"/proc/{process.pid}/comm").read_text().strip(), program.name.__eq__, "its exec"
+            )
+            told = watch.stop()
+        finally:
+            process.kill()
+            process.wait()
+    [executed] = [o for o in told.objects if o["event"] == "exec" and o["pid"] == process.pid and o["comm"]][-1:]
+    assert executed["comm"] == program.name
+
+
+def test_only_failures_leave_the_kernel_when_only_failures_are_wanted(programs: Programs, tmp_path: Path) -> None:
+    with watching("taskstats", tmp_path, "--output", "json", "--exit-code", "3", "--comm", "want*") as watch:
+        assert "events=nonzero_exit" in (tmp_path / "err").read_text()
+        world = world_of(watch, programs)
+        wanted, other = world.program("wanted"), world.program("other")
+        kinds: list[list[str | Path]] = [[wanted, "exit", "3"], [wanted, "exit", "0"], [other, "exit", "3"]]
+        world.spawn(*(kinds * 20))
+        wait_until(watch.told, lambda told: len(told.objects) >= 20, "twenty failures")
+        told = watch.stop()
+    assert [(o["event"], o["comm"], o["uid"], o["exit_code"]) for o in told.objects] == [
+        ("exit", wanted.name, world.uid, 3)
+    ] * 20
+
+
+def test_without_taskstats_a_failure_has_its_name_too(programs: Programs, tmp_path: Path) -> None:
+    with watching("procfs", tmp_path, "--output", "json", "--events", "nonzero_exit") as watch:
+        world = world_of(watch, programs)
+        program = world.program("slow")
+        slow: list[str | Path] = [program, "sleep", "150", "7"]
+        world.spawn(slow, slow, slow)
+
+        def ends() -> list[tuple[str, int]]:
+            return [(o["comm"], o["exit_code"]) for o in watch.told().objects if o["uid"] == world.uid]
+
+        wait_until(ends, lambda told: told == [(program.name, 7)] * 3, "three failures with their name")
+        watch.stop()
+
+
+def test_it_stops_after_so_many_or_so_long_with_a_summary(programs: Programs) -> None:
+    program = programs.link("counted")
+    flags = ("--output", "json", "--events", "exec", "--comm", program.name, "--summary")
+    with subprocess.Popen(
+        [*WATCH, *flags, "--count", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as watch:
+        assert watch.stderr is not None
+        watch.stderr.readline()
+        for _ in range(8):
+            subprocess.run([program, "exit", "0"], check=True)
+        out, _ = watch.communicate(timeout=DEADLINE_SECONDS)
+    *lines, summary = map(json.loads, out.splitlines())
+    assert [line["comm"] for line in lines] == [program.name] * 5
+    assert summary == {"event": "summary", "exec": 5, "lost": 0}
+    short = subprocess.run([*WATCH, *flags, "--duration", "0.2"], capture_output=True, check=True, timeout=30)
+    assert json.loads(short.stdout) == {"event": "summary", "lost": 0}
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(programs: Programs) -> None:
+    program = programs.link("unread")
+    with subprocess.Popen([*WATCH, "--output", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        watch.stderr.readline()
+        watch.stdout.close()
+        subprocess.run([program, "exit", "0"], check=True)
+        assert watch.stderr.read() == b""
+        assert watch.wait(DEADLINE_SECONDS) == 0
+
+
+def screen_of(*flags: str, keys: bytes, shows: str) -> tuple[str, int]:
+    """Run `watch` in a terminal until it shows something, then press keys; return all that it wrote."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+        os.execv(WATCH[0], [*WATCH[:4], *flags])  # noqa: S606 - the program itself, in the terminal
+    seen = b""
+    pressed = False
+    while True:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:
+            break
+        if not pressed and re.search(shows, seen.decode()):
+            pressed = True
+            os.write(terminal, keys)
+    os.close(terminal)
+    return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_the_table_draws_a_screen_sorts_by_keys_and_gives_the_terminal_back() -> None:
+    seen, code = screen_of("--top", keys=b"cq", shows="COMM +FORKS/S")
+    assert code == 0
+    assert seen.startswith("\x1b[?1049h")
+    assert "\x1b[?1049l" in seen
+    lines = [re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", line) for line in seen.splitlines()]
+    assert max(map(len, lines)) <= 2 * 80  # the last line of a screen is followed by the next one's first
+
+
+def test_control_c_ends_it_quietly_in_a_terminal() -> None:
+    seen, code = screen_of("--events", "exit", keys=b"\x03", shows="TIME +EVENT")
+    assert code == 0
+    assert "Traceback" not in seen

@@ -1,0 +1,58 @@
+"""Whatever happens is told as it is counted: each thing once, under the name that it counts under."""
+
+from collections import Counter
+
+import pytest
+from host import Mode
+from hypothesis import given, settings
+from property.test_histories import HISTORY, MEANWHILE
+from replayed import exposition, status
+from simulation import Step, World
+
+from exporter.comm import UNKNOWN
+from exporter.journal import Happening, Journal, News
+
+
+def labels(happening: Happening) -> tuple[str, str]:
+    comm, uid = happening.comm, happening.uid
+    return UNKNOWN if comm is None else comm, UNKNOWN if uid is None else str(uid)
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+@settings(max_examples=200)
+@given(history=HISTORY, meanwhile=MEANWHILE)
+def test_what_is_told_is_what_is_counted(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
+    told: list[News] = []
+    world = World(mode, meanwhile)
+    world.table.journal = Journal(told.extend)
+    for _ in world.run(history):
+        pass
+    world.finish()
+    happenings = [news for news in told if isinstance(news, Happening)]
+    assert len(happenings) == len(told)
+    for event, counts in (("fork", world.forks), ("exec", world.execs), ("uid", world.uid_changes)):
+        assert Counter(labels(h) for h in happenings if h.event == event) == counts, event
+    exits = [h for h in happenings if h.event == "exit"]
+    assert Counter((*labels(h), h.status) for h in exits) == world.exits
+    lifetimes = [h.lifetime_ns for h in exits if h.lifetime_ns is not None]
+    assert sum(lifetimes) == sum(total for _, total in world.lifetimes.values())
+    assert {h.event for h in happenings} <= {"fork", "exec", "exit", "uid", "comm", "thread_fork", "thread_exit"}
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+@settings(max_examples=200)
+@given(history=HISTORY, meanwhile=MEANWHILE)
+def test_telling_changes_nothing_of_what_is_counted(
+    mode: Mode, history: list[Step], meanwhile: list[Step]
+) -> None:
+    worlds = [World(mode, meanwhile) for _ in range(2)]
+    worlds[1].table.journal = Journal(lambda news: None)
+    for world in worlds:
+        for _ in world.run(history):
+            pass
+        world.finish()
+    quiet, telling = worlds
+    assert sorted(exposition(telling.tallies, telling.table).splitlines()) == sorted(
+        exposition(quiet.tallies, quiet.table).splitlines()
+    )
+    assert status(telling.tallies, telling.pipeline) == status(quiet.tallies, quiet.pipeline)
