@@ -5,8 +5,8 @@ import logging
 import platform
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
 from typing import Any
 
@@ -21,9 +21,11 @@ from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import Procfs
+from exporter.lines import WallClock
 from exporter.listener import Listener
 from exporter.privileges import drop_privileges
 from exporter.sources import open_sources
+from exporter.stream import Hub, Limits, open_stream_socket, serve_stream
 from exporter.web import make_app, open_web_sockets
 
 _LOG = logging.getLogger(__name__)
@@ -38,12 +40,14 @@ class Exporter:
     Args:
         counting: What it shows.
         procfs: The host's; None for a replay.
+        hub: Streams to local clients, if anybody wants it.
     """
 
-    def __init__(self, counting: Counting, procfs: Procfs | None) -> None:
+    def __init__(self, counting: Counting, procfs: Procfs | None, hub: Hub | None) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
+        self._hub = hub
         self._table = counting.table
         self._feed = counting.feed
         self._exposition = Exposition(self._snapshot, self._status)
@@ -163,6 +167,8 @@ class Exporter:
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
             mode=self._counting.mode,
             filter=self._counting.filter,
+            stream_clients=None if self._hub is None else self._hub.clients,
+            stream_dropped=None if self._hub is None else self._hub.dropped,
         )
 
 
@@ -186,13 +192,16 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    if config.replay is not None:
-        with open_capture(config.replay) as (header, file):
-            await Exporter(count_replay(header, file, _complain, config.speed), None).serve(config, stopped)
-        return
-    procfs = Procfs(config.procfs_path)
-    procfs.check()
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        if config.replay is not None:
+            header, file = stack.enter_context(open_capture(config.replay))
+            clock = WallClock(header.wall_ns, header.monotonic_ns)
+            counting = count_replay(header, file, _complain, config.speed)
+            hub = await _stream(config, counting, lambda: clock, stack)
+            await Exporter(counting, None, hub).serve(config, stopped)
+            return
+        procfs = Procfs(config.procfs_path)
+        procfs.check()
         sources = stack.enter_context(
             open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes)
         )
@@ -200,4 +209,19 @@ async def run(config: Config) -> None:
         if config.capture is not None:
             tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
             stack.enter_context(closing(tape))
-        await Exporter(count_live(sources, procfs, _complain, tape), procfs).serve(config, stopped)
+        counting = count_live(sources, procfs, _complain, tape)
+        hub = await _stream(config, counting, WallClock.now, stack)
+        await Exporter(counting, procfs, hub).serve(config, stopped)
+
+
+async def _stream(
+    config: Config, counting: Counting, clock: Callable[[], WallClock], stack: AsyncExitStack
+) -> Hub | None:
+    """Serve events to local clients until the stack unwinds, if that was asked for."""
+    if config.stream_socket is None:
+        return None
+    limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
+    hub = Hub(counting.table, counting.plan.wanted, clock, limits)
+    sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
+    await stack.enter_async_context(serve_stream(hub, sock))
+    return hub

@@ -4,7 +4,9 @@ Every flag has a variable: `--web.listen-address` is PROC_CONNECTOR_EXPORTER_WEB
 """
 
 import argparse
+import grp
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ _A_DAY_SECONDS = 86400
 # A page; an int of the kernel's, which doubles what it is asked for.
 _LEAST_BUFFER_BYTES = 4096
 _MOST_BUFFER_BYTES = 1 << 30
+# (uid_t)-1 and (gid_t)-1 mean "do not change".
+_NO_ID = 0xFFFFFFFF
 _LEAST_CAPTURE_BYTES = 1 << 16
 _MOST_CAPTURE_BYTES = 1 << 50
 _FASTEST = 1_000_000
@@ -56,6 +60,12 @@ class Config:
     user: User | None = None
     canary_interval_seconds: float = 15.0
     receive_buffer_bytes: int = 64 << 20
+    stream_socket: Path | None = None
+    stream_mode: int = 0o600
+    stream_gid: int | None = None
+    stream_uids: frozenset[int] | None = None
+    stream_max_clients: int = 64
+    stream_buffer_bytes: int = 8 << 20
     capture: Path | None = None
     capture_max_bytes: int = 100 << 20
     replay: Path | None = None
@@ -138,6 +148,17 @@ FLAGS = (
         "Size of each socket's receive buffer: 832 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
     ),
+    Flag("--stream.socket", "PATH", "", "Unix socket to serve /events on: what happens, as it happens, as JSON."),
+    Flag("--stream.mode", "MODE", "0600", "Who may connect to it, in octal."),
+    Flag("--stream.group", "GROUP", "", "Name or gid of the group that it belongs to."),
+    Flag(
+        "--stream.allow-uid",
+        "LIST",
+        "",
+        "Answer only these users, by number; empty for all whom the mode lets in.",
+    ),
+    Flag("--stream.max-clients", "N", "64", "How many may listen at the same time."),
+    Flag("--stream.buffer-bytes", "BYTES", str(8 << 20), "What may wait for a client that is slow to read."),
     Flag(
         "--capture",
         "FILE",
@@ -192,6 +213,58 @@ def parse_bytes(flag: str, text: str, least: int, most: int) -> int:
     """
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
         raise ConfigError(f"{flag} must be a number of bytes from {least} to {most}, got {text!r}")
+    return int(text)
+
+
+def parse_mode(text: str) -> int:
+    """Parse permissions in octal.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise ConfigError(f"--stream.mode must be permissions in octal such as 0660, got {text!r}")
+    return int(text, 8)
+
+
+def find_group(text: str) -> int:
+    """Look up a group by name or gid.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if _is_id(text):
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError as error:
+        raise ConfigError(f"--stream.group: there is no group {text!r}") from error
+
+
+def parse_uids(text: str) -> frozenset[int]:
+    """Parse a comma-separated list of uids.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(map(_is_id, words)):
+        raise ConfigError(f"--stream.allow-uid must be uids such as 0,1000, got {text!r}")
+    return frozenset(map(int, words))
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < _NO_ID
+
+
+def parse_clients(text: str) -> int:
+    """Parse how many clients there may be.
+
+    Raises:
+        ConfigError: It is no number above 0.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text)):
+        raise ConfigError(f"--stream.max-clients must be a number from 1 to 99999, got {text!r}")
     return int(text)
 
 
@@ -257,6 +330,14 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         user=find_user(values["user"]) if values["user"] else None,
         receive_buffer_bytes=parse_bytes(
             "--receive-buffer.bytes", values["receive-buffer.bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
+        ),
+        stream_socket=Path(values["stream.socket"]) if values["stream.socket"] else None,
+        stream_mode=parse_mode(values["stream.mode"]),
+        stream_gid=find_group(values["stream.group"]) if values["stream.group"] else None,
+        stream_uids=parse_uids(values["stream.allow-uid"]) if values["stream.allow-uid"] else None,
+        stream_max_clients=parse_clients(values["stream.max-clients"]),
+        stream_buffer_bytes=parse_bytes(
+            "--stream.buffer-bytes", values["stream.buffer-bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
         ),
         capture=Path(values["capture"]) if values["capture"] else None,
         capture_max_bytes=parse_bytes(

@@ -161,6 +161,12 @@ RESUBSCRIPTIONS = MetricSpec(
     "Times the subscription was renewed because the kernel had fallen silent. What happened meanwhile is in no "
     "other metric.",
 )
+STREAM_CLIENTS = MetricSpec("proc_connector_stream_clients", "gauge", "Clients of the event stream.")
+STREAM_DROPPED = MetricSpec(
+    "proc_connector_stream_dropped_events_total",
+    "counter",
+    "Events that a client of the stream did not get because it was slow to read; each is told how many it missed.",
+)
 CANARY_AGE = MetricSpec(
     "proc_connector_canary_age_seconds",
     "gauge",
@@ -206,6 +212,8 @@ METRICS = (
     RECEIVE_BUFFER_USED,
     RESYNCS,
     RESUBSCRIPTIONS,
+    STREAM_CLIENTS,
+    STREAM_DROPPED,
     CANARY_AGE,
     DRAIN,
     ATTRIBUTION,
@@ -441,6 +449,9 @@ class Status(NamedTuple):
     receive_buffer_used_bytes: dict[str, int]
     mode: str
     filter: str
+    stream_clients: int | None = None
+    """None where there is no stream."""
+    stream_dropped: int | None = None
 
 
 class StatusCollector(Collector):
@@ -474,6 +485,8 @@ class StatusCollector(Collector):
             (RECEIVE_BUFFER_USED, status.receive_buffer_used_bytes),
             (RESYNCS, status.resyncs),
             (RESUBSCRIPTIONS, status.resubscriptions),
+            (STREAM_CLIENTS, status.stream_clients),
+            (STREAM_DROPPED, status.stream_dropped),
             (CANARY_AGE, status.canary_age_seconds),
         ):
             if isinstance(values, dict):

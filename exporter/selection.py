@@ -107,6 +107,12 @@ class Selection:
         return wanted
 
 
+def unavailable(selection: Selection, available: frozenset[str]) -> list[str]:
+    """Return the events that a selection asks for and that there are none of."""
+    implied = {"nonzero_exit"} if "exit" in available else set()
+    return sorted(selection.wanted(available) - available - implied)
+
+
 def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False) -> Selection:
     """Parse filters.
 

@@ -21,6 +21,7 @@ from exporter.lines import HEAD, Summary, WallClock, json_line, text_line
 from exporter.listener import Listener
 from exporter.names import READING_SETTLES_NS
 from exporter.replay import Replay
+from exporter.selection import unavailable
 from exporter.sources import open_sources
 from exporter.top import Top
 from exporter.watchflags import WatchConfig
@@ -71,11 +72,11 @@ class Printer:
 
     Args:
         config: How.
-        clock: Of the host where it happens.
+        clock: Returns the clock of the host where it happens.
         output: Where to.
     """
 
-    def __init__(self, config: WatchConfig, clock: WallClock, output: Output) -> None:
+    def __init__(self, config: WatchConfig, clock: Callable[[], WallClock], output: Output) -> None:
         self._clock = clock
         self._output = output
         self._json = config.output == "json"
@@ -88,10 +89,11 @@ class Printer:
 
     def show(self, news: list[News]) -> None:
         """Print some."""
+        clock = self._clock()
         if self._json:
-            lines = [json_line(one, self._clock) for one in news]
+            lines = [json_line(one, clock) for one in news]
         else:
-            lines = [text_line(one, self._clock, color=self._color) for one in news]
+            lines = [text_line(one, clock, color=self._color) for one in news]
         self._output.write("".join(f"{line}\n" for line in lines))
 
     def end(self) -> None:
@@ -141,24 +143,19 @@ class Watcher:
 
 
 @contextmanager
-def _counting(config: WatchConfig) -> Iterator[tuple[Counting, WallClock]]:
+def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Callable[[], WallClock]]]:
     if config.replay is not None:
         with open_capture(config.replay) as (header, file):
-            missing = sorted(config.selection.wanted(header.events) - header.events - _implied(header.events))
-            if missing:
+            if missing := unavailable(config.selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield count_replay(header, file, _complain, config.speed), clock
+            yield count_replay(header, file, _complain, config.speed), lambda: clock
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
     wanted = config.selection.wanted(frozenset())
     with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield count_live(sources, procfs, _complain), WallClock.now()
-
-
-def _implied(events: frozenset[str]) -> frozenset[str]:
-    return frozenset({"nonzero_exit"}) if "exit" in events else frozenset()
+        yield count_live(sources, procfs, _complain), WallClock.now
 
 
 def _complain(socket: str, error: MalformedMessage) -> None:

@@ -113,6 +113,8 @@ def status() -> Status:
         resyncs=8,
         resubscriptions=17,
         canary_age_seconds=18.5,
+        stream_clients=3,
+        stream_dropped=7,
         lost_messages={"connector": 9, "taskstats": 10},
         malformed={"connector": 11, "taskstats": 12},
         drain_ns=drain_ns,

@@ -1,0 +1,288 @@
+"""The stream for local clients: `GET /events` on a Unix socket, one JSON object for each thing that happens.
+
+Clients with the same filters share what is written for them. Each has a queue of its own: one that does not read
+loses its own events only, is told how many when it reads again, and is never waited for.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+
+from exporter.errors import ConfigError, SetupError
+from exporter.journal import Journal, Loss, News
+from exporter.lines import WallClock, json_line
+from exporter.selection import Selection, parse_selection, unavailable
+from exporter.table import ProcessTable
+
+# pid, uid, gid: struct ucred
+_UCRED = struct.Struct("=iII")
+_BACKLOG = 128
+_SHUTDOWN_SECONDS = 0.5
+_NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
+
+
+class Limits(NamedTuple):
+    """What clients may take."""
+
+    clients: int
+    buffer_bytes: int
+    """What waits for one client; what does not fit is lost for it."""
+    uids: frozenset[int] | None
+    """Who may ask; None for everybody whom the socket's mode lets in."""
+
+
+class Subscriber:
+    """One client's queue.
+
+    Args:
+        selection: What it wants.
+        form: The content type.
+        buffer_bytes: How much may wait.
+
+    Attributes:
+        waiting_bytes: How much does.
+    """
+
+    def __init__(self, selection: Selection, form: str, buffer_bytes: int) -> None:
+        self.selection = selection
+        self.form = form
+        self._buffer_bytes = buffer_bytes
+        self._waiting: deque[bytes] = deque()
+        self.waiting_bytes = 0
+        self._lost = 0
+        self._wakes = asyncio.Event()
+        self._closed = False
+
+    def offer(self, text: bytes, events: int, loss: Callable[[int], bytes]) -> int:
+        """Queue some events.
+
+        Args:
+            text: As they are written.
+            events: How many.
+            loss: Writes how many were lost.
+
+        Returns:
+            How many events there was no room for.
+        """
+        if self.waiting_bytes + len(text) > self._buffer_bytes:
+            self._lost += events
+            return events
+        if self._lost:
+            self._append(loss(self._lost))
+            self._lost = 0
+        self._append(text)
+        return 0
+
+    def _append(self, text: bytes) -> None:
+        self._waiting.append(text)
+        self.waiting_bytes += len(text)
+        self._wakes.set()
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        self._closed = True
+        self._wakes.set()
+
+    async def next(self) -> bytes | None:
+        """Wait for something to write; None at the end."""
+        while not self._waiting:
+            if self._closed:
+                return None
+            self._wakes.clear()
+            await self._wakes.wait()
+        text = self._waiting.popleft()
+        self.waiting_bytes -= len(text)
+        return text
+
+
+class Hub:
+    """Hands news to all subscribers.
+
+    Args:
+        table: Where news come from; it keeps a journal only while somebody listens.
+        available: The events that there are.
+        clock: Returns the clock of the host where things happen.
+        limits: Of clients.
+
+    Attributes:
+        dropped: Events that were lost for a client that did not read them.
+    """
+
+    def __init__(
+        self, table: ProcessTable, available: frozenset[str], clock: Callable[[], WallClock], limits: Limits
+    ) -> None:
+        self._table = table
+        self._available = available
+        self._clock = clock
+        self._limits = limits
+        self._subscribers: list[Subscriber] = []
+        self.dropped = 0
+
+    @property
+    def clients(self) -> int:
+        """How many listen."""
+        return len(self._subscribers)
+
+    def publish(self, news: list[News]) -> None:
+        """Hand news on."""
+        clock = self._clock()
+        lines: dict[int, str] = {}
+        written: dict[tuple[Selection, str], tuple[bytes, int]] = {}
+        for subscriber in self._subscribers:
+            key = subscriber.selection, subscriber.form
+            if key not in written:
+                matches = subscriber.selection.matches
+                wanted = [i for i, one in enumerate(news) if isinstance(one, Loss) or matches(one)]
+                for i in wanted:
+                    if i not in lines:
+                        lines[i] = json_line(news[i], clock)
+                written[key] = _frame([lines[i] for i in wanted], subscriber.form), len(wanted)
+            text, events = written[key]
+            if events:
+                self.dropped += subscriber.offer(text, events, self._loss_writer(subscriber, clock, news))
+
+    @staticmethod
+    def _loss_writer(subscriber: Subscriber, clock: WallClock, news: list[News]) -> Callable[[int], bytes]:
+        def write(events: int) -> bytes:
+            return _frame([json_line(Loss(news[0].time_ns, "stream", events), clock)], subscriber.form)
+
+        return write
+
+    @contextlib.contextmanager
+    def subscribed(self, selection: Selection, form: str) -> Iterator[Subscriber]:
+        """Listen.
+
+        Raises:
+            web.HTTPServiceUnavailable: Enough others do.
+        """
+        if self.clients >= self._limits.clients:
+            raise web.HTTPServiceUnavailable(
+                text=f"there are {self.clients} clients already: --stream.max-clients\n"
+            )
+        subscriber = Subscriber(selection, form, self._limits.buffer_bytes)
+        self._subscribers.append(subscriber)
+        if self._table.journal is None:
+            self._table.journal = Journal(self.publish)
+        try:
+            yield subscriber
+        finally:
+            self._subscribers.remove(subscriber)
+            if not self._subscribers:
+                self._table.journal = None
+
+    def close(self) -> None:
+        """End all streams."""
+        for subscriber in self._subscribers:
+            subscriber.close()
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Answer GET /events."""
+        self._check_peer(request)
+        try:
+            selection = parse_selection({name: request.query.getall(name) for name in request.query})
+            if missing := unavailable(selection, self._available):
+                raise ConfigError(f"events: this exporter is not told of {', '.join(missing)}, see its --events")
+        except ConfigError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        if selection.events is None:
+            selection = replace(selection, events=self._available)
+        form = _SSE if _SSE in request.headers.get("Accept", "") else _NDJSON
+        with self.subscribed(selection, form) as subscriber:
+            response = web.StreamResponse(headers={"Content-Type": form, "Cache-Control": "no-store"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionResetError):
+                while (text := await subscriber.next()) is not None:
+                    await response.write(text)
+        return response
+
+    def _check_peer(self, request: web.Request) -> None:
+        if self._limits.uids is None:
+            return
+        sock = request.get_extra_info("socket")
+        _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if uid not in self._limits.uids:
+            raise web.HTTPForbidden(text=f"uid {uid} is not in --stream.allow-uid\n")
+
+
+def _frame(lines: list[str], form: str) -> bytes:
+    if form == _SSE:
+        return "".join(f"data: {line}\n\n" for line in lines).encode()
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def open_stream_socket(path: Path, mode: int, gid: int | None) -> socket.socket:
+    """Open the Unix socket; a dead one that is in its place is removed.
+
+    Raises:
+        SetupError: It cannot be had.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_dead(path)
+        # Nobody gets in before mode and group are what they should be.
+        umask = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(umask)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise SetupError(f"cannot listen on {path}: {error.strerror}; choose another --stream.socket") from error
+    return sock
+
+
+def _remove_dead(path: Path) -> None:
+    if not path.exists() or not stat.S_ISSOCK(path.lstat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+            path.unlink()
+
+
+@contextlib.asynccontextmanager
+async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
+    """Serve on a socket while the block runs, and remove it."""
+
+    async def close(_: web.Application) -> None:
+        hub.close()
+
+    app = web.Application()
+    app.router.add_get("/events", hub.events, allow_head=False)
+    app.on_shutdown.append(close)
+    runner = web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+        # A client that goes away is not kept until something happens.
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    path = Path(sock.getsockname())
+    try:
+        await web.SockSite(runner, sock).start()
+        yield
+    finally:
+        await runner.cleanup()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    # After --user it can be another user's; the next start removes it.
+    with contextlib.suppress(OSError):
+        path.unlink()

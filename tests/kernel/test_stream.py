@@ -1,0 +1,149 @@
+"""The stream of a running exporter: exactly what happened, for many clients, in time."""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
+from kernel.told import EVENTS, Told
+
+CLIENTS = 50
+COUNT = 2_000
+CODES = 4
+FAILURES = 80
+
+
+class Client:
+    """Reads /events, if it is asked to."""
+
+    def __init__(self, path: Path, query: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE_SECONDS)
+        self.sock.connect(str(path))
+        # HTTP/1.0: the body comes without chunks.
+        self.sock.sendall(f"GET /events?{query} HTTP/1.0\r\n\r\n".encode())
+        self._data = bytearray()
+        while b"\r\n\r\n" not in self._data:
+            self._data += self.sock.recv(1 << 16)
+        head, _, rest = bytes(self._data).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 200"), head
+        self._data[:] = rest
+
+    def read(self) -> bool:
+        """Read what is there; False at the end."""
+        chunk = self.sock.recv(1 << 18)
+        self._data += chunk
+        return bool(chunk)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Whole lines."""
+        return bytes(self._data).split(b"\n")[:-1]
+
+
+@contextlib.contextmanager
+def clients(path: Path, queries: list[str]) -> Iterator[list[Client]]:
+    with contextlib.ExitStack() as stack:
+        opened = [Client(path, query) for query in queries]
+        for client in opened:
+            stack.callback(client.sock.close)
+        yield opened
+
+
+def read_all(readers: list[Client], seconds: float) -> None:
+    """Read what comes until nothing has come for a while."""
+    with selectors.DefaultSelector() as selector:
+        for reader in readers:
+            selector.register(reader.sock, selectors.EVENT_READ, reader)
+        while ready := selector.select(seconds):
+            for key, _ in ready:
+                assert key.data.read()
+
+
+@pytest.fixture(params=["taskstats", "procfs"])
+def streaming(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Exporter, Path]]:
+    path = tmp_path / "events.sock"
+    with running(str(request.param), tmp_path / "log", "--stream.socket", str(path)) as exporter:
+        yield exporter, path
+
+
+def test_a_client_is_told_of_every_process_and_of_nothing_else(
+    streaming: tuple[Exporter, Path], programs: Programs
+) -> None:
+    exporter, path = streaming
+    with clients(path, [f"events={EVENTS}"]) as [client]:
+        world = World(exporter, programs)
+        plain, killed, forking = world.program("plain"), world.program("killed"), world.program("forking")
+        kinds: list[list[str | Path]] = [
+            [plain, "exit", "7"],
+            [killed, "signal", "9", "0"],
+            [forking, "fork", "2", "6"],
+        ]
+        world.spawn(*(kinds * 10))
+        world.count("forks", forking.name, 20)
+        world.count("exits", forking.name, 20, status=6 << 8)
+        world.check()
+        read_all([client], 0.5)
+        world.compare(Told(client.lines))
+    assert not [line for line in exporter.log.read_text().splitlines() if "level=error" in line]
+
+
+@pytest.mark.slow
+def test_a_storm_is_told_to_fifty_clients_of_which_one_reads_nothing(
+    streaming: tuple[Exporter, Path], programs: Programs
+) -> None:
+    exporter, path = streaming
+    world = World(exporter, programs)
+    victims = [programs.link(f"told{k}") for k in range(4)]
+    spawner = world.program("spawner")
+    with clients(path, [f"events={EVENTS}"] * CLIENTS) as everybody:
+        *readers, _ = everybody
+        storm = world.start(spawner, "storm", str(COUNT), "64", str(CODES), *victims, stdout=subprocess.PIPE)
+        with storm:
+            read_all(readers, 1.0)
+            output, _ = storm.communicate()
+        assert storm.returncode == 0
+        world.count("exits", spawner.name, status=0)
+        world.count("forks", spawner.name, COUNT)
+        for victim, status, n in (map(int, line.split()) for line in output.splitlines()):
+            world.count("execs", victims[victim].name, n)
+            world.count("exits", victims[victim].name, n, status=status)
+        scrape = world.check()
+        read_all(readers, 1.0)
+        assert scrape.get("proc_connector_stream_clients") == CLIENTS
+    assert scrape.total("proc_connector_lost_messages_total") == 0
+    ours = f'"uid": {world.uid},'.encode()
+    first, *others = ([line for line in reader.lines if ours in line] for reader in readers)
+    world.compare(Told(first))
+    for other in others:
+        assert other == first
+
+
+@pytest.mark.slow
+def test_failures_among_many_ends_are_told_at_once(programs: Programs, tmp_path: Path) -> None:
+    path = tmp_path / "events.sock"
+    program = programs.link("one-in-100")
+    with running("taskstats", tmp_path / "log", "--stream.socket", str(path)) as exporter:
+        with clients(path, [f"events=nonzero_exit&comm={program.name}"]) as [client]:
+            late: list[float] = []
+            for number in range(100 * FAILURES):
+                fails = number % 100 == 0
+                os.waitpid(os.posix_spawn(program, (program, "exit", "3" if fails else "0"), {}), 0)
+                if fails:
+                    while len(client.lines) == len(late):
+                        client.read()
+                    died = datetime.fromisoformat(json.loads(client.lines[-1])["time"])
+                    late.append(time.time() - died.timestamp())
+            told = [json.loads(line) for line in client.lines]
+        wait_until(lambda: exporter.scrape().get("proc_connector_stream_clients"), (0.0).__eq__, "that it left")
+    assert [(one["event"], one["exit_code"]) for one in told] == [("exit", 3)] * FAILURES
+    assert statistics.median(late) < 0.1, sorted(late)
