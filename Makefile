@@ -5,11 +5,17 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak
 
 run: $(VENV)/.run
-	$(BIN)/proc-connector-exporter $(ARGS)
+	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
+	echo "****" >&2; \
+	echo "**** This machine cannot be listened to: the reason is above." >&2; \
+	echo "**** What follows is NOT this machine but a recorded minute of another: $(SAMPLE)" >&2; \
+	echo "****" >&2; \
+	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
 test: lint
 	$(BIN)/pytest -m "not kernels" $(ARGS)

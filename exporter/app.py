@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +105,7 @@ class Exporter:
         fields = {
             "version": __version__,
             "address": str(address),
-            "kernel": platform.release(),
+            "kernel": self._counting.kernel,
             "mode": self._counting.mode,
             "filter": self._counting.filter,
             "events": ",".join(sorted(self._plan.wanted)),

@@ -60,11 +60,13 @@ class Counting(NamedTuple):
         plan: What there is to be known.
         mode: Where comm and uid come from, as --attribution calls it.
         filter: Who leaves out unwanted events, as --filter calls it.
+        kernel: Release of the kernel that told of them.
     """
 
     plan: Plan
     mode: str
     filter: str
+    kernel: str
     tallies: Tallies
     pipeline: Pipeline
     feed: Feed
@@ -146,7 +148,7 @@ def count_live(sources: Sources, procfs: Procfs, complain: Complain, tape: Tape 
         pipeline = RecordingPipeline(recorder, table, _decoder(header), complain)
         early = RecordingReader(recorder)
     listener = Listener(sources, early if sources.names is not None else None, pipeline, procfs)
-    return Counting(sources.plan, sources.mode, sources.filter, tallies, pipeline, listener)
+    return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
 
 def count_replay(header: Header, file: BinaryIO, complain: Complain, speed: float) -> Counting:
@@ -169,4 +171,4 @@ def count_replay(header: Header, file: BinaryIO, complain: Complain, speed: floa
     replay = Replay(
         Player(pipeline, early, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed
     )
-    return Counting(plan, header.mode, header.filter, tallies, pipeline, replay)
+    return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

@@ -10,6 +10,7 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMe
 
 import platform
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import accumulate, chain, islice
@@ -262,6 +263,19 @@ class TallySnapshot(NamedTuple):
     """The families to write: those of events that nobody asked for are absent."""
 
 
+# As most architectures of Linux have them, for a capture that is replayed on another system.
+_LINUX_SIGNALS = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
+    "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+)
+_SIGRTMIN, _SIGRTMAX = (34, 64) if sys.platform != "linux" else (int(signal.SIGRTMIN), int(signal.SIGRTMAX))
+_SIGNALS = (
+    {number: f"SIG{name}" for number, name in enumerate(_LINUX_SIGNALS.split(), 1)}
+    if sys.platform != "linux"
+    else {int(s): s.name for s in signal.Signals if s not in {signal.SIGRTMIN, signal.SIGRTMAX}}
+)
+
+
 @cache
 def exit_labels(status: int) -> tuple[str, str]:
     """Return (exit_code, signal) for a wait status; the core bit does not matter.
@@ -272,11 +286,11 @@ def exit_labels(status: int) -> tuple[str, str]:
     number = status & 0x7F
     if number == 0:
         return str((status >> 8) & 0xFF), ""
-    if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-        above = number - signal.SIGRTMIN
+    if number in _SIGNALS:
+        name = _SIGNALS[number]
+    elif _SIGRTMIN <= number <= _SIGRTMAX:
+        above = number - _SIGRTMIN
         name = f"SIGRTMIN+{above}" if above else "SIGRTMIN"
-    elif number in {*signal.Signals}:
-        name = signal.Signals(number).name
     else:
         name = f"SIG{number}"
     return str(128 + number), name

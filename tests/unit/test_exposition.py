@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from exporter import exposition
 from exporter.events import EVENTS
 from exporter.exposition import (
     METRICS,
@@ -347,6 +348,8 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("resyncs_total",): 8,
         ("resubscriptions_total",): 17,
         ("canary_age_seconds",): 18.5,
+        ("stream_clients",): 3,
+        ("stream_dropped_events_total",): 7,
         ("lost_messages_total", "connector"): 9,
         ("lost_messages_total", "taskstats"): 10,
         ("malformed_messages_total", "connector"): 11,
@@ -441,3 +444,8 @@ def test_a_metric_keeps_the_conventions(spec: MetricSpec) -> None:
     assert spec.help.endswith(".")
     assert "\n" not in spec.help
     assert "\\" not in spec.help
+
+
+def test_on_linux_the_signals_of_other_systems_are_its_own() -> None:
+    names = dict(enumerate(exposition._LINUX_SIGNALS.split(), 1))
+    assert {number: f"SIG{name}" for number, name in names.items()} == exposition._SIGNALS
