@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -154,7 +155,7 @@ async def test_the_end_of_the_exporter_ends_the_stream(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_does_not_read_loses_its_own_events_and_is_told_how_many(tmp_path: Path) -> None:
-    deaths, rounds = 500, 60
+    deaths, rounds = 500, 30
     async with streaming(tmp_path, LIMITS._replace(buffer_bytes=400_000)) as rig:
         slow = socket.socket(socket.AF_UNIX)
         slow.connect(str(rig.path))
@@ -187,6 +188,31 @@ async def test_a_client_that_does_not_read_loses_its_own_events_and_is_told_how_
     assert sum(one["messages"] for one in lost) == dropped
     assert {one["socket"] for one in lost} == {"stream"}
     assert len(told) - len(lost) == deaths * rounds + 1 - dropped
+
+
+async def test_readmes_client_does_what_readme_says(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, rest = readme.partition("```python\n")
+    program = rest.partition("```")[0].replace("/run/proc-connector.sock", str(tmp_path / "events.sock"))
+    async with streaming(tmp_path) as rig:
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, "-u", "-c", program, stdout=asyncio.subprocess.PIPE
+        )
+        await until(lambda: rig.hub.clients == 1)
+        rig.die(b"oracle_1", 9)
+        rig.die(b"oracle_2", 0)
+        rig.host.pipeline.lose("connector", 12, rig.host.now_ns)
+        rig.die(b"oracle_3", 0x300)
+        assert client.stdout is not None
+        async with asyncio.timeout(30):
+            lines = [(await client.stdout.readline()).decode() for _ in range(3)]
+        client.kill()
+        await client.wait()
+    assert lines == [
+        "clean up after oracle_1[400]: SIGKILL\n",
+        "missed 12: look at every process once\n",
+        "clean up after oracle_3[400]: 3\n",
+    ]
 
 
 # -- the socket ----------------------------------------------------------------------------------------------
