@@ -23,6 +23,9 @@ def main() -> int:
     configure_logging(config.log_level, config.log_format)
     try:
         asyncio.run(run(config))
+    except ConfigError as error:
+        _LOG.error("wrong setting", extra={"error": error})
+        return 2
     except SetupError as error:
         _LOG.error("cannot start", extra={"error": error})
         return 1

@@ -8,25 +8,30 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from exporter import __version__
 from exporter.canary import Canary
+from exporter.comm import EXCLUDED
 from exporter.config import Config, ListenAddress
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
-from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
+from exporter.expiry import Expiry
+from exporter.exposition import Exposition, Status, TallySnapshot, budget, program_metrics
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.listener import Listener
 from exporter.pipeline import Pipeline
 from exporter.privileges import drop_privileges
 from exporter.readings import EarlyReader
+from exporter.rules import Rules
 from exporter.sources import Sources, open_sources
 from exporter.table import ProcessTable
 from exporter.tally import Tallies
+from exporter.upkeep import Upkeep
 from exporter.web import make_app, open_web_sockets
 
 _LOG = logging.getLogger(__name__)
@@ -41,13 +46,18 @@ class Exporter:
     Args:
         sources: What it listens to.
         procfs: The host's.
+        config: What the user set.
+
+    Raises:
+        ConfigError: The file of rules is broken.
     """
 
-    def __init__(self, sources: Sources, procfs: Procfs) -> None:
+    def __init__(self, sources: Sources, procfs: Procfs, config: Config) -> None:
         self._sources = sources
         self._procfs = procfs
         taskstats = sources.taskstats
-        self._tallies = Tallies()
+        read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
+        self._tallies = Tallies(config.series_limit, None if read_rules is None else read_rules())
         self._table = ProcessTable(
             self._tallies,
             procfs.read_comm,
@@ -65,6 +75,12 @@ class Exporter:
         self._shown = program_metrics(
             sources.plan.wanted, records=taskstats is not None, live=sources.plan.keeps_table
         )
+        self._upkeep = Upkeep(
+            self._tallies,
+            read_rules,
+            Expiry(self._tallies, self._table.cells_in_use, config.idle_seconds) if config.idle_seconds else None,
+            lambda: budget(self._snapshot()),
+        )
         self._exit_check = ExitCheck() if sources.plan.all_ends else None
         self._canary: Canary | None = None
         self._ready = False
@@ -80,7 +96,12 @@ class Exporter:
             SetupError: The address cannot be had.
         """
         runner = web.AppRunner(
-            make_app(config.telemetry_path, self._render, self._not_ready),
+            make_app(
+                config.telemetry_path,
+                self._render,
+                self._not_ready,
+                self.reload if config.enable_lifecycle else None,
+            ),
             handle_signals=False,
             access_log=None,
             shutdown_timeout=_SHUTDOWN_SECONDS,
@@ -97,6 +118,7 @@ class Exporter:
             await self._drain()
             self._ready = True
             self._log_start(config.listen_address)
+            tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds:
                 self._canary = Canary(
                     self._table,
@@ -115,6 +137,10 @@ class Exporter:
                 task.cancel()
             self._listener.stop()
             await runner.cleanup()
+
+    def reload(self) -> str | None:
+        """Read the rules anew; returns what is wrong with them."""
+        return self._upkeep.reload()
 
     def _log_start(self, address: ListenAddress) -> None:
         buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._listener.buffers().items()}
@@ -152,11 +178,10 @@ class Exporter:
         return time.monotonic() - self._canary.came_back_at
 
     def _snapshot(self) -> TallySnapshot:
+        live = self._table.live()
+        live.pop(EXCLUDED, None)
         return TallySnapshot(
-            self._tallies.cells(),
-            self._tallies.programs(),
-            self._table.live(),
-            self._shown,
+            self._tallies.cells(), self._tallies.programs(), live, self._shown, self._tallies.limit
         )
 
     def _status(self) -> Status:
@@ -168,6 +193,10 @@ class Exporter:
             task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
+            excluded=_only(wanted, self._tallies.excluded()),
+            expired=_only(wanted, self._tallies.expired()),
+            reload_successful=self._upkeep.reload_successful,
+            reload_timestamp_seconds=self._upkeep.reload_timestamp_seconds,
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
             resyncs=self._listener.resyncs,
@@ -187,6 +216,12 @@ def _complain(socket: str, error: MalformedMessage) -> None:
     _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
+def _read_rules(path: str) -> Rules:
+    from exporter.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
+
+    return read_rules(path)
+
+
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
     """Leave out the events that nobody asked for. A non-zero exit arrives as an exit."""
     names = wanted | ({"exit"} if "nonzero_exit" in wanted else set())
@@ -197,6 +232,7 @@ async def run(config: Config) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
+        ConfigError: The file of rules is broken.
         SetupError: It cannot run here.
     """
     stopped = asyncio.Event()
@@ -206,4 +242,6 @@ async def run(config: Config) -> None:
     procfs = Procfs(config.procfs_path)
     procfs.check()
     with open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes) as sources:
-        await Exporter(sources, procfs).serve(config, stopped)
+        exporter = Exporter(sources, procfs, config)
+        loop.add_signal_handler(signal.SIGHUP, exporter.reload)
+        await exporter.serve(config, stopped)

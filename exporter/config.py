@@ -13,10 +13,14 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.events import DEFAULT_EVENTS, EVENTS, parse_events
 from exporter.privileges import User, find_user
+from exporter.tally import DEFAULT_LIMIT, LEAST_LIMIT
 
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
 DEFAULT_PORT = 10061
 _A_DAY_SECONDS = 86400
+_AN_HOUR_SECONDS = 3600
+_A_YEAR_SECONDS = 365 * _A_DAY_SECONDS
+_MOST_SERIES = 1_000_000
 # A page; an int of the kernel's, which doubles what it is asked for.
 _LEAST_BUFFER_BYTES = 4096
 _MOST_BUFFER_BYTES = 1 << 30
@@ -52,6 +56,10 @@ class Config:
     user: User | None = None
     canary_interval_seconds: float = 15.0
     receive_buffer_bytes: int = 64 << 20
+    series_limit: int = DEFAULT_LIMIT
+    idle_seconds: float = 0.0
+    rules_path: str | None = None
+    enable_lifecycle: bool = False
     procfs_path: str = "/proc"
     log_level: str = "info"
     log_format: str = "logfmt"
@@ -82,6 +90,8 @@ class Flag(NamedTuple):
     default: str
     help: str
     choices: tuple[str, ...] | None = None
+    is_switch: bool = False
+    """Without a value it is true."""
 
     @property
     def variable(self) -> str:
@@ -128,6 +138,27 @@ FLAGS = (
         "Size of each socket's receive buffer: 832 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
     ),
+    Flag(
+        "--limit.series",
+        "N",
+        str(DEFAULT_LIMIT),
+        'Most series (of a histogram: samples) that a metric may have; what is beyond is comm="<other>".',
+    ),
+    Flag(
+        "--limit.idle",
+        "SECONDS",
+        "0",
+        "Drop the series of a program that counted nothing for so long and does not run; 0 keeps them.",
+    ),
+    Flag("--config.file", "FILE", "", "Rules that rename, fold and leave out programs and users; SIGHUP reloads."),
+    Flag(
+        "--web.enable-lifecycle",
+        "BOOL",
+        "false",
+        "Allow POST /-/reload.",
+        ("true", "false"),
+        is_switch=True,
+    ),
     Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
     Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
     Flag("--log.format", "FORMAT", "logfmt", "How to log, on stderr.", ("logfmt", "json")),
@@ -150,8 +181,8 @@ def parse_listen_address(text: str) -> ListenAddress:
     return ListenAddress(host or None, int(port))
 
 
-def parse_interval(flag: str, text: str) -> float:
-    """Parse a number of seconds, 0 or at least one.
+def parse_interval(flag: str, text: str, least: int = 1, most: int = _A_DAY_SECONDS) -> float:
+    """Parse a number of seconds, 0 or between two bounds.
 
     Raises:
         ConfigError: It is neither.
@@ -160,19 +191,19 @@ def parse_interval(flag: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not (seconds == 0 or 1 <= seconds <= _A_DAY_SECONDS):
-        raise ConfigError(f"{flag} must be 0, or seconds from 1 to {_A_DAY_SECONDS}, got {text!r}")
+    if not (seconds == 0 or least <= seconds <= most):
+        raise ConfigError(f"{flag} must be 0, or seconds from {least} to {most}, got {text!r}")
     return seconds
 
 
-def parse_bytes(flag: str, text: str, least: int, most: int) -> int:
-    """Parse a number of bytes.
+def parse_count(flag: str, text: str, least: int, most: int) -> int:
+    """Parse a whole number.
 
     Raises:
         ConfigError: It is none, or out of bounds.
     """
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
-        raise ConfigError(f"{flag} must be a number of bytes from {least} to {most}, got {text!r}")
+        raise ConfigError(f"{flag} must be a number from {least} to {most}, got {text!r}")
     return int(text)
 
 
@@ -200,6 +231,8 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
             flag.name,
             metavar=flag.metavar,
             choices=flag.choices,
+            nargs="?" if flag.is_switch else None,
+            const="true" if flag.is_switch else None,
             help=f"{flag.help}{choices} [default {flag.default or 'none'}; ${flag.variable}]",
         )
     given = vars(parser.parse_args(argv))
@@ -220,9 +253,13 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         filter_by=values["filter"],
         canary_interval_seconds=parse_interval("--canary.interval", values["canary.interval"]),
         user=find_user(values["user"]) if values["user"] else None,
-        receive_buffer_bytes=parse_bytes(
+        receive_buffer_bytes=parse_count(
             "--receive-buffer.bytes", values["receive-buffer.bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
         ),
+        series_limit=parse_count("--limit.series", values["limit.series"], LEAST_LIMIT, _MOST_SERIES),
+        idle_seconds=parse_interval("--limit.idle", values["limit.idle"], _AN_HOUR_SECONDS, _A_YEAR_SECONDS),
+        rules_path=values["config.file"] or None,
+        enable_lifecycle=values["web.enable-lifecycle"] == "true",
         procfs_path=values["path.procfs"],
         log_level=values["log.level"],
         log_format=values["log.format"],

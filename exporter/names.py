@@ -42,10 +42,9 @@ class OpenName:
         depth: Length of the chain of rivals that waits for this name.
     """
 
-    __slots__ = ("carriers", "cells", "depth", "program", "reading", "rivals")
+    __slots__ = ("carriers", "cells", "depth", "reading", "rivals")
 
     def __init__(self) -> None:
-        self.program = Program(UNKNOWN)
         self.cells: dict[int | None, OpenCell] = {}
         self.carriers: set[int] = set()
         self.reading: Reading | None = None
@@ -66,7 +65,7 @@ class OpenCell(Cell):
     __slots__ = ("open_name",)
 
     def __init__(self, open_name: OpenName, uid: int | None) -> None:
-        super().__init__(open_name.program, uid)
+        super().__init__(Program(UNKNOWN), uid)
         self.open_name = open_name
 
 
@@ -204,12 +203,8 @@ class OpenNames:
             if name not in self._names:
                 continue
             self._names.discard(name)
-            into: Cell | None = None
             for uid, counted in name.cells.items():
-                into = self._tallies.cell(comm, uid)
-                into.absorb(counted)
-            if into is not None:
-                into.program.absorb(name.program)
+                self._tallies.absorb(self._tallies.cell(comm, uid), counted)
             for tgid in name.carriers:
                 self._settle(tgid, name, comm)
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]

@@ -207,6 +207,7 @@ class ProcessTable:
         self._readings = readings if readings is not None else {}
         cell_of_record = self._tallies.cell_of_record
         known_cell = self._tallies.by_record.get
+        count_end = self._tallies.count_end
         processes = self._processes
         get = processes.get
         pop = processes.pop
@@ -263,7 +264,11 @@ class ProcessTable:
                                 if state:
                                     cell.execs += 1
                                 status = third & ~0x80
-                                cell.exits[status] = cell.exits.get(status, 0) + 1
+                                ends = cell.exits
+                                if status in ends:
+                                    ends[status] += 1
+                                else:
+                                    count_end(cell, status)
                                 lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
@@ -283,7 +288,11 @@ class ProcessTable:
                             and pid not in afterlife
                         ):
                             status = third & ~0x80
-                            cell.exits[status] = cell.exits.get(status, 0) + 1
+                            ends = cell.exits
+                            if status in ends:
+                                ends[status] += 1
+                            else:
+                                count_end(cell, status)
                             lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
@@ -619,8 +628,7 @@ class ProcessTable:
         else:
             # A thread's comm need not be its process's.
             cell = tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
-        status &= ~0x80
-        cell.exits[status] = cell.exits.get(status, 0) + 1
+        tallies.count_end(cell, status & ~0x80)
         if start_ns:
             observe(cell.lifetime_ns, LIFETIME_NS, max(0, timestamp_ns - start_ns))
         elif last is not None:
@@ -862,6 +870,10 @@ class ProcessTable:
             comm = UNKNOWN if state == _STRANGER else cell.program.comm
             live[comm] = live.get(comm, 0) + 1
         return live
+
+    def cells_in_use(self) -> set[Cell]:
+        """Return the cells in which a live process can count."""
+        return {process[0] for process in self._processes.values()}
 
     def pending(self) -> dict[str, int]:
         """Count the events that will be counted under a comm as soon as it is known, by kind."""

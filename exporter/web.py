@@ -50,13 +50,19 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def make_app(telemetry_path: str, pieces: Pieces, not_ready: Callable[[], str | None]) -> web.Application:
+def make_app(
+    telemetry_path: str,
+    pieces: Pieces,
+    not_ready: Callable[[], str | None],
+    reload: Callable[[], str | None] | None = None,
+) -> web.Application:
     """Build the application.
 
     Args:
         telemetry_path: Path of the metrics.
         pieces: Renders a scrape.
         not_ready: What the exporter still waits for, or None when its numbers can be trusted.
+        reload: Reads the rules anew, and returns what is wrong with them; None if that is not allowed over HTTP.
     """
 
     async def metrics(request: web.Request) -> web.Response:
@@ -86,11 +92,21 @@ def make_app(telemetry_path: str, pieces: Pieces, not_ready: Callable[[], str | 
             return web.Response(status=503, text=f"Not ready: {reason}\n")
         return web.Response(text="Ready\n")
 
+    async def reload_rules(_: web.Request) -> web.Response:
+        if reload is None:
+            return web.Response(status=403, text="Not allowed: see --web.enable-lifecycle\n")
+        problem = reload()
+        if problem is not None:
+            return web.Response(status=500, text=f"Not reloaded: {problem}\n")
+        return web.Response(text="Reloaded\n")
+
     app = web.Application()
     app.router.add_get("/", landing_page)
     app.router.add_get(telemetry_path, metrics)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
+    app.router.add_post("/-/reload", reload_rules)
+    app.router.add_put("/-/reload", reload_rules)
     return app
 
 

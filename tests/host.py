@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import builders
 
-from exporter.comm import UNKNOWN
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
@@ -18,7 +17,7 @@ from exporter.names import READING_SETTLES_NS
 from exporter.pipeline import Pipeline
 from exporter.readings import EarlyReader
 from exporter.table import ProcessTable
-from exporter.tally import CellCounts, Tallies
+from exporter.tally import CellCounts, Tallies, uid_label
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
@@ -58,6 +57,7 @@ class Host:
         mode: How ends become known.
         version: Of taskstats; of what the mode allows by default.
         failures_only: Only what the kernel lets through for failures happens here.
+        tallies: Where it is counted, if not in new ones.
 
     Attributes:
         comms: /proc/PID/comm of whoever has one.
@@ -67,7 +67,12 @@ class Host:
     """
 
     def __init__(
-        self, mode: Mode = Mode.EXACT, *, version: int | None = None, failures_only: bool = False
+        self,
+        mode: Mode = Mode.EXACT,
+        *,
+        version: int | None = None,
+        failures_only: bool = False,
+        tallies: Tallies | None = None,
     ) -> None:
         self.mode = mode
         self.version = version or (16 if mode is Mode.EXACT else 11)
@@ -77,7 +82,7 @@ class Host:
         self.looks: list[int] = []
         self.complaints: list[tuple[str, MalformedMessage]] = []
         self.meanwhile: Callable[[], None] = lambda: None
-        self.tallies = Tallies()
+        self.tallies = tallies or Tallies()
         self.table = ProcessTable(
             self.tallies,
             self._read_comm,
@@ -292,4 +297,4 @@ class Host:
 
 def _labels(key: tuple[str, int | None]) -> tuple[str, str]:
     comm, uid = key
-    return comm, UNKNOWN if uid is None else str(uid)
+    return comm, uid_label(uid)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import builders
 from host import MS, Host, Mode, Thread
 
+from exporter.tally import Tallies
+
 Step = tuple[int, int, int]
 """(which of World.STEPS, modulo their number; two numbers that choose among what there is)"""
 
@@ -82,10 +84,11 @@ class World(Host):
         mode: As for Host.
         meanwhile: Steps that are taken while the exporter is at work: around each of its looks into /proc, and
             between the two sockets.
+        tallies: Where it is counted, if not in new ones.
     """
 
-    def __init__(self, mode: Mode, meanwhile: Iterable[Step] = ()) -> None:
-        super().__init__(mode)
+    def __init__(self, mode: Mode, meanwhile: Iterable[Step] = (), tallies: Tallies | None = None) -> None:
+        super().__init__(mode, tallies=tallies)
         self.step_ms = 0.01
         self.truth = Truth()
         self._meanwhile = list(meanwhile)[::-1]

@@ -36,6 +36,10 @@ SETTINGS = [
     Setting("--canary.interval", "CANARY_INTERVAL", "2.5", "0", "canary_interval_seconds", 2.5),
     Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
     Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4096", "8192", "receive_buffer_bytes", 4096),
+    Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "series_limit", 1000),
+    Setting("--limit.idle", "LIMIT_IDLE", "3600", "0", "idle_seconds", 3600.0),
+    Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "rules_path", "/etc/rules.yml"),
+    Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "enable_lifecycle", True),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),
@@ -104,6 +108,8 @@ BAD_VALUES = [
         ("--web.telemetry-path", text)
         for text in ("", "/", "metrics", "/-/ready", "/-/anything", "/{name}", "/a?b", "/a#b", "/a}")
     ),
+    *(("--limit.series", text) for text in ("", "0", "999", "1000001", "1e4", "-1", "1_000", "9" * 5000)),
+    *(("--limit.idle", text) for text in ("", "1", "3599", "-1", "nan", "inf", "1h")),
 ]  # fmt: skip
 
 
@@ -126,6 +132,11 @@ def test_a_choice_that_does_not_exist_is_refused(
         parse_args([f"{flag.name}={value}"], {})
     assert stop.value.code == 2
     assert flag.name in capsys.readouterr().err
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert parse_args(["--web.enable-lifecycle"], {}).enable_lifecycle
+    assert not parse_args(["--web.enable-lifecycle=false"], {}).enable_lifecycle
 
 
 @pytest.mark.parametrize("argv", [["--web.listen-addres=:1"], ["--bogus"], ["word"], ["--log.level"]])

@@ -24,7 +24,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "events": {"errors", "kernel.bpf", "kernel.cn_proc"},
     "privileges": {"errors"},
-    "tally": {"comm", "kernel.taskstats"},
+    "rules": {"comm", "errors"},
+    "rules_file": {"errors", "rules"},
+    "tally": {"comm", "kernel.taskstats", "rules"},
+    "expiry": {"tally"},
     "names": {"comm", "tally"},
     "table": {"comm", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
     "readings": {"kernel.bpf", "kernel.cn_proc", "kernel.netlink", "table"},
@@ -32,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "moderation": set(),
     "crosscheck": {"kernel.procfs"},
     "exposition": {"__init__", "comm", "tally"},
-    "config": {"__init__", "errors", "events", "privileges"},
+    "config": {"__init__", "errors", "events", "privileges", "tally"},
     "web": {"__init__", "config", "errors"},
     "logs": set(),
     "sources": {"errors", "events", "kernel.bpf", "kernel.sockets", "kernel.taskstats", "readings"},
@@ -41,15 +44,18 @@ LAYERS: dict[str, set[str]] = {
         "tally",
     },
     "canary": {"listener", "table"},
+    "upkeep": {"errors", "expiry", "exposition", "rules", "tally"},
     "app": {
-        "__init__", "canary", "config", "crosscheck", "errors", "exposition", "kernel.procfs", "kernel.taskstats",
-        "listener", "pipeline", "privileges", "readings", "sources", "table", "tally", "web",
+        "__init__", "canary", "comm", "config", "crosscheck", "errors", "expiry", "exposition", "kernel.procfs",
+        "kernel.taskstats", "listener", "pipeline", "privileges", "readings", "rules", "rules_file",
+        "sources", "table", "tally", "upkeep", "web",
     },
     "__main__": {"app", "config", "errors", "logs"},
 }  # fmt: skip
 
 PURE = (
-    "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition", "crosscheck",
+    "errors", "comm", "rules", "expiry", "names", "tally", "table", "readings", "pipeline", "moderation",
+    "exposition", "crosscheck",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
 )  # fmt: skip
 IMPURE_LIBRARIES = {
@@ -57,8 +63,9 @@ IMPURE_LIBRARIES = {
     "select", "selectors", "multiprocessing", "random", "secrets", "logging",
 }  # fmt: skip
 
-# procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left.
-OPENS_FILES = {"kernel.procfs", "privileges", "sources"}
+# procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left; rules_file
+# reads the user's file.
+OPENS_FILES = {"kernel.procfs", "privileges", "rules_file", "sources"}
 OPENING = {
     "open",
     "fdopen",
