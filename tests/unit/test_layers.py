@@ -37,6 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "exposition": {"__init__", "comm", "tally"},
     "config": {"__init__", "errors", "events", "privileges", "tally"},
     "web": {"__init__", "config", "errors"},
+    "webconfig": {"errors"},
     "logs": set(),
     "sources": {"errors", "events", "kernel.bpf", "kernel.sockets", "kernel.taskstats", "readings"},
     "listener": {
@@ -57,6 +58,7 @@ PURE = (
     "errors", "comm", "rules", "expiry", "names", "tally", "table", "readings", "pipeline", "moderation",
     "exposition", "crosscheck",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
+    "webconfig",
 )  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
