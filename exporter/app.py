@@ -9,18 +9,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
-
-from aiohttp import web
 
 from exporter import __version__
 from exporter.canary import Canary
 from exporter.comm import EXCLUDED
-from exporter.config import Config, ListenAddress
+from exporter.config import Config
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.expiry import Expiry
 from exporter.exposition import Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.gate import Gate
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.listener import Listener
@@ -28,16 +28,14 @@ from exporter.pipeline import Pipeline
 from exporter.privileges import drop_privileges
 from exporter.readings import EarlyReader
 from exporter.rules import Rules
+from exporter.server import Server, open_web_sockets, socket_name, take_passed_sockets
 from exporter.sources import Sources, open_sources
 from exporter.table import ProcessTable
 from exporter.tally import Tallies
 from exporter.upkeep import Upkeep
-from exporter.web import make_app, open_web_sockets
+from exporter.web import make_app
 
 _LOG = logging.getLogger(__name__)
-
-# Scrapers keep their connections open: do not wait for them.
-_SHUTDOWN_SECONDS = 0.5
 
 
 class Exporter:
@@ -93,31 +91,33 @@ class Exporter:
             stopped: Set to stop.
 
         Raises:
-            SetupError: The address cannot be had.
+            SetupError: It cannot run here.
+            ConfigError: The web configuration file is wrong.
         """
-        runner = web.AppRunner(
-            make_app(
-                config.telemetry_path,
-                self._render,
-                self._not_ready,
-                self.reload if config.enable_lifecycle else None,
-            ),
-            handle_signals=False,
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
+        gate = None if config.web_config_file is None else Gate(Path(config.web_config_file))
+        app = make_app(
+            config.telemetry_path,
+            self._render,
+            self._not_ready,
+            config.max_requests,
+            self.reload if config.enable_lifecycle else None,
         )
-        await runner.setup()
+        server = Server(app, gate)
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._listener.crashed]
         try:
-            for sock in open_web_sockets(config.listen_address):
-                await web.SockSite(runner, sock).start()
+            sockets = take_passed_sockets() if config.systemd_socket else open_web_sockets(config.listen_addresses)
+            addresses = ",".join(socket_name(sock) for sock in sockets)
+            await server.start(sockets)
             if config.user is not None:
                 drop_privileges(config.user)
+                if gate is not None:
+                    # Every change is read as that user.
+                    gate.load()
             self._procfs.check()
             await self._listener.start()
             await self._drain()
             self._ready = True
-            self._log_start(config.listen_address)
+            self._log_start(addresses)
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds:
                 self._canary = Canary(
@@ -136,17 +136,17 @@ class Exporter:
             for task in tasks:
                 task.cancel()
             self._listener.stop()
-            await runner.cleanup()
+            await server.stop()
 
     def reload(self) -> str | None:
         """Read the rules anew; returns what is wrong with them."""
         return self._upkeep.reload()
 
-    def _log_start(self, address: ListenAddress) -> None:
+    def _log_start(self, addresses: str) -> None:
         buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._listener.buffers().items()}
         fields = {
             "version": __version__,
-            "address": str(address),
+            "address": addresses,
             "kernel": platform.release(),
             "mode": self._sources.mode,
             "filter": self._sources.filter,
@@ -232,7 +232,7 @@ async def run(config: Config) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: The file of rules is broken.
+        ConfigError: A configuration file is wrong.
         SetupError: It cannot run here.
     """
     stopped = asyncio.Event()

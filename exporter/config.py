@@ -21,6 +21,7 @@ _A_DAY_SECONDS = 86400
 _AN_HOUR_SECONDS = 3600
 _A_YEAR_SECONDS = 365 * _A_DAY_SECONDS
 _MOST_SERIES = 1_000_000
+_MOST_REQUESTS = 1_000_000
 # A page; an int of the kernel's, which doubles what it is asked for.
 _LEAST_BUFFER_BYTES = 4096
 _MOST_BUFFER_BYTES = 1 << 30
@@ -48,7 +49,10 @@ class Config:
         ConfigError: A value is not possible.
     """
 
-    listen_address: ListenAddress = _EVERY_ADDRESS
+    listen_addresses: tuple[ListenAddress, ...] = (_EVERY_ADDRESS,)
+    systemd_socket: bool = False
+    web_config_file: str | None = None
+    max_requests: int = 40
     telemetry_path: str = "/metrics"
     attribution: str = "auto"
     events: frozenset[str] = DEFAULT_EVENTS
@@ -82,6 +86,9 @@ class Config:
             )
 
 
+_SWITCH = ("true", "false")
+
+
 class Flag(NamedTuple):
     """One flag as its users see it."""
 
@@ -90,8 +97,12 @@ class Flag(NamedTuple):
     default: str
     help: str
     choices: tuple[str, ...] | None = None
-    is_switch: bool = False
-    """Without a value it is true."""
+    repeatable: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag alone turns it on."""
+        return self.choices == _SWITCH
 
     @property
     def variable(self) -> str:
@@ -101,8 +112,26 @@ class Flag(NamedTuple):
 
 FLAGS = (
     Flag(
-        "--web.listen-address", "ADDRESS", f":{DEFAULT_PORT}", "Where to serve: HOST:PORT, [IPV6]:PORT or :PORT."
+        "--web.listen-address",
+        "ADDRESS",
+        f":{DEFAULT_PORT}",
+        "Where to serve: HOST:PORT, [IPV6]:PORT or :PORT; several, separated by commas or as several flags.",
+        repeatable=True,
     ),
+    Flag(
+        "--web.systemd-socket",
+        "BOOL",
+        "false",
+        "Serve on the sockets that systemd passes, instead of --web.listen-address.",
+        _SWITCH,
+    ),
+    Flag(
+        "--web.config.file",
+        "FILE",
+        "",
+        "File with TLS, passwords, headers and rate limit, as of exporter-toolkit.",
+    ),
+    Flag("--web.max-requests", "N", "40", "Scrapes that are answered at once; 503 beyond; 0 for no limit."),
     Flag("--web.telemetry-path", "PATH", "/metrics", "Path of the metrics."),
     Flag(
         "--attribution",
@@ -156,8 +185,7 @@ FLAGS = (
         "BOOL",
         "false",
         "Allow POST /-/reload.",
-        ("true", "false"),
-        is_switch=True,
+        _SWITCH,
     ),
     Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
     Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
@@ -231,6 +259,7 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
             flag.name,
             metavar=flag.metavar,
             choices=flag.choices,
+            action="append" if flag.repeatable else "store",
             nargs="?" if flag.is_switch else None,
             const="true" if flag.is_switch else None,
             help=f"{flag.help}{choices} [default {flag.default or 'none'}; ${flag.variable}]",
@@ -244,9 +273,12 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
             value = environment.get(flag.variable, flag.default)
             if flag.choices is not None and value not in flag.choices:
                 raise ConfigError(f"{flag.variable} must be one of {', '.join(flag.choices)}, got {value!r}")
-        values[name] = value
+        values[name] = ",".join(value) if isinstance(value, list) else value
     return Config(
-        listen_address=parse_listen_address(values["web.listen-address"]),
+        listen_addresses=tuple(parse_listen_address(text) for text in values["web.listen-address"].split(",")),
+        systemd_socket=values["web.systemd-socket"] == "true",
+        web_config_file=values["web.config.file"] or None,
+        max_requests=parse_count("--web.max-requests", values["web.max-requests"], 0, _MOST_REQUESTS),
         telemetry_path=values["web.telemetry-path"],
         attribution=values["attribution"],
         events=parse_events(values["events"]),
