@@ -28,6 +28,7 @@ from exporter.pipeline import Pipeline
 from exporter.privileges import drop_privileges
 from exporter.readings import EarlyReader
 from exporter.rules import Rules
+from exporter.sdnotify import Notifier
 from exporter.server import Server, open_web_sockets, socket_name, take_passed_sockets
 from exporter.sources import Sources, open_sources
 from exporter.table import ProcessTable
@@ -36,6 +37,8 @@ from exporter.upkeep import Upkeep
 from exporter.web import make_app
 
 _LOG = logging.getLogger(__name__)
+
+_READY_LOOK_SECONDS = 0.1
 
 
 class Exporter:
@@ -103,6 +106,7 @@ class Exporter:
             self.reload if config.enable_lifecycle else None,
         )
         server = Server(app, gate)
+        notifier = Notifier()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._listener.crashed]
         try:
             sockets = take_passed_sockets() if config.systemd_socket else open_web_sockets(config.listen_addresses)
@@ -127,11 +131,14 @@ class Exporter:
                     records=self._sources.taskstats is not None,
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
+            if notifier.is_wanted:
+                tasks.append(asyncio.ensure_future(self._notify(notifier)))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # Raises what a bug raised.
                 task.result()
             _LOG.info("stopping")
+            notifier.send("STOPPING=1")
         finally:
             for task in tasks:
                 task.cancel()
@@ -141,6 +148,18 @@ class Exporter:
     def reload(self) -> str | None:
         """Read the rules anew; returns what is wrong with them."""
         return self._upkeep.reload()
+
+    async def _notify(self, notifier: Notifier) -> None:
+        """Tell systemd when the numbers can be trusted, and prove to it for ever that they are counted."""
+        while (reason := self._not_ready()) is not None:
+            notifier.send(f"STATUS=Not ready: {reason}")
+            await asyncio.sleep(_READY_LOOK_SECONDS)
+        notifier.send("READY=1")
+        while True:
+            await self._listener.drain_all()
+            reason = self._not_ready()
+            notifier.send("WATCHDOG=1", "STATUS=Ready" if reason is None else f"STATUS=Not ready: {reason}")
+            await asyncio.sleep(notifier.interval_seconds)
 
     def _log_start(self, addresses: str) -> None:
         buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._listener.buffers().items()}
