@@ -7,30 +7,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
-
-from aiohttp import web
 
 from exporter import __version__
 from exporter.canary import Canary
 from exporter.capturefile import CaptureFile, open_capture
-from exporter.config import Config, ListenAddress
+from exporter.comm import EXCLUDED
+from exporter.config import Config
 from exporter.counting import Counting, count_live, count_replay, header_of
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
-from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
+from exporter.expiry import Expiry
+from exporter.exposition import Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.gate import Gate
 from exporter.kernel.procfs import Procfs
 from exporter.lines import WallClock
 from exporter.listener import Listener
 from exporter.privileges import drop_privileges
+from exporter.rules import Rules
+from exporter.sdnotify import Notifier
+from exporter.server import Server, open_web_sockets, socket_name, take_passed_sockets
 from exporter.sources import open_sources
 from exporter.stream import Hub, Limits, open_stream_socket, serve_stream
-from exporter.web import make_app, open_web_sockets
+from exporter.tally import Tallies
+from exporter.upkeep import Upkeep
+from exporter.web import make_app
 
 _LOG = logging.getLogger(__name__)
 
-# Scrapers keep their connections open: do not wait for them.
-_SHUTDOWN_SECONDS = 0.5
+_READY_LOOK_SECONDS = 0.1
 
 
 class Exporter:
@@ -39,18 +46,27 @@ class Exporter:
     Args:
         counting: What it shows.
         procfs: The host's; None for a replay.
+        config: What the user set.
         hub: Streams to local clients, if anybody wants it.
     """
 
-    def __init__(self, counting: Counting, procfs: Procfs | None, hub: Hub | None) -> None:
+    def __init__(self, counting: Counting, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
         self._hub = hub
+        self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
+        read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
         self._exposition = Exposition(self._snapshot, self._status)
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
+        self._upkeep = Upkeep(
+            self._tallies,
+            read_rules,
+            Expiry(self._tallies, self._table.cells_in_use, config.idle_seconds) if config.idle_seconds else None,
+            lambda: budget(self._snapshot()),
+        )
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
@@ -63,48 +79,76 @@ class Exporter:
             stopped: Set to stop.
 
         Raises:
-            SetupError: The address cannot be had.
+            SetupError: It cannot run here.
+            ConfigError: The web configuration file is wrong.
         """
-        runner = web.AppRunner(
-            make_app(config.telemetry_path, self._render, self._not_ready),
-            handle_signals=False,
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
+        gate = None if config.web_config_file is None else Gate(Path(config.web_config_file))
+        app = make_app(
+            config.telemetry_path,
+            self._render,
+            self._not_ready,
+            config.max_requests,
+            self.reload if config.enable_lifecycle else None,
         )
-        await runner.setup()
+        server = Server(app, gate)
+        notifier = Notifier()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._feed.crashed]
         try:
-            for sock in open_web_sockets(config.listen_address):
-                await web.SockSite(runner, sock).start()
+            sockets = take_passed_sockets() if config.systemd_socket else open_web_sockets(config.listen_addresses)
+            addresses = ",".join(socket_name(sock) for sock in sockets)
+            await server.start(sockets)
             if config.user is not None:
                 drop_privileges(config.user)
+                if gate is not None:
+                    # Every change is read as that user.
+                    gate.load()
             if self._procfs is not None:
                 self._procfs.check()
             await self._feed.start()
             await self._drain()
             self._ready = True
-            self._log_start(config.listen_address)
+            self._log_start(addresses)
+            tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 self._canary = Canary(
                     self._table, self._feed, config.canary_interval_seconds, records=self._counting.has_records
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
+            if notifier.is_wanted:
+                tasks.append(asyncio.ensure_future(self._notify(notifier)))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # Raises what a bug raised.
                 task.result()
             _LOG.info("stopping")
+            notifier.send("STOPPING=1")
         finally:
             for task in tasks:
                 task.cancel()
             self._feed.stop()
-            await runner.cleanup()
+            await server.stop()
 
-    def _log_start(self, address: ListenAddress) -> None:
+    def reload(self) -> str | None:
+        """Read the rules anew; returns what is wrong with them."""
+        return self._upkeep.reload()
+
+    async def _notify(self, notifier: Notifier) -> None:
+        """Tell systemd when the numbers can be trusted, and prove to it for ever that they are counted."""
+        while (reason := self._not_ready()) is not None:
+            notifier.send(f"STATUS=Not ready: {reason}")
+            await asyncio.sleep(_READY_LOOK_SECONDS)
+        notifier.send("READY=1")
+        while True:
+            await self._feed.drain_all()
+            reason = self._not_ready()
+            notifier.send("WATCHDOG=1", "STATUS=Ready" if reason is None else f"STATUS=Not ready: {reason}")
+            await asyncio.sleep(notifier.interval_seconds)
+
+    def _log_start(self, addresses: str) -> None:
         buffers = {f"{name}_buffer_bytes": buffer.limit_bytes for name, buffer in self._feed.buffers().items()}
         fields = {
             "version": __version__,
-            "address": str(address),
+            "address": addresses,
             "kernel": self._counting.kernel,
             "mode": self._counting.mode,
             "filter": self._counting.filter,
@@ -138,11 +182,10 @@ class Exporter:
         return time.monotonic() - self._canary.came_back_at
 
     def _snapshot(self) -> TallySnapshot:
+        live = self._table.live()
+        live.pop(EXCLUDED, None)
         return TallySnapshot(
-            self._counting.tallies.cells(),
-            self._counting.tallies.programs(),
-            self._table.live(),
-            self._shown,
+            self._tallies.cells(), self._tallies.programs(), live, self._shown, self._tallies.limit
         )
 
     def _status(self) -> Status:
@@ -153,7 +196,11 @@ class Exporter:
             records=self._counting.pipeline.records if self._counting.has_records else None,
             task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
-            unattributed=_only(wanted, self._counting.tallies.unattributed()),
+            unattributed=_only(wanted, self._tallies.unattributed()),
+            excluded=_only(wanted, self._tallies.excluded()),
+            expired=_only(wanted, self._tallies.expired()),
+            reload_successful=self._upkeep.reload_successful,
+            reload_timestamp_seconds=self._upkeep.reload_timestamp_seconds,
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
             resyncs=self._feed.resyncs,
@@ -175,6 +222,12 @@ def _complain(socket: str, error: MalformedMessage) -> None:
     _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
+def _read_rules(path: str) -> Rules:
+    from exporter.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
+
+    return read_rules(path)
+
+
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
     """Leave out the events that nobody asked for. A non-zero exit arrives as an exit."""
     names = wanted | ({"exit"} if "nonzero_exit" in wanted else set())
@@ -185,32 +238,37 @@ async def run(config: Config) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
+        ConfigError: A configuration file is wrong.
         SetupError: It cannot run here.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    rules = None if config.rules_path is None else _read_rules(config.rules_path)
+    tallies = Tallies(config.series_limit, rules)
     async with AsyncExitStack() as stack:
+        procfs: Procfs | None = None
+        clock: Callable[[], WallClock] = WallClock.now
         if config.replay is not None:
             header, file = stack.enter_context(open_capture(config.replay))
-            clock = WallClock(header.wall_ns, header.monotonic_ns)
-            counting = count_replay(header, file, _complain, config.speed)
-            hub = await _stream(config, counting, lambda: clock, stack)
-            await Exporter(counting, None, hub).serve(config, stopped)
-            return
-        procfs = Procfs(config.procfs_path)
-        procfs.check()
-        sources = stack.enter_context(
-            open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes)
-        )
-        tape = None
-        if config.capture is not None:
-            tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
-            stack.enter_context(closing(tape))
-        counting = count_live(sources, procfs, _complain, tape)
-        hub = await _stream(config, counting, WallClock.now, stack)
-        await Exporter(counting, procfs, hub).serve(config, stopped)
+            of_then = WallClock(header.wall_ns, header.monotonic_ns)
+            clock = lambda: of_then  # noqa: E731 - what the other branch has by name
+            counting = count_replay(header, file, tallies, _complain, config.speed)
+        else:
+            procfs = Procfs(config.procfs_path)
+            procfs.check()
+            sources = stack.enter_context(
+                open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes)
+            )
+            tape = None
+            if config.capture is not None:
+                tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
+                stack.enter_context(closing(tape))
+            counting = count_live(sources, procfs, tallies, _complain, tape)
+        exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack))
+        loop.add_signal_handler(signal.SIGHUP, exporter.reload)
+        await exporter.serve(config, stopped)
 
 
 async def _stream(

@@ -16,10 +16,15 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.events import DEFAULT_EVENTS, EVENTS, parse_events
 from exporter.privileges import User, find_user
+from exporter.tally import DEFAULT_LIMIT, LEAST_LIMIT
 
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
 DEFAULT_PORT = 10061
 _A_DAY_SECONDS = 86400
+_AN_HOUR_SECONDS = 3600
+_A_YEAR_SECONDS = 365 * _A_DAY_SECONDS
+_MOST_SERIES = 1_000_000
+_MOST_REQUESTS = 1_000_000
 # A page; an int of the kernel's, which doubles what it is asked for.
 _LEAST_BUFFER_BYTES = 4096
 _MOST_BUFFER_BYTES = 1 << 30
@@ -52,7 +57,10 @@ class Config:
         ConfigError: A value is not possible.
     """
 
-    listen_address: ListenAddress = _EVERY_ADDRESS
+    listen_addresses: tuple[ListenAddress, ...] = (_EVERY_ADDRESS,)
+    systemd_socket: bool = False
+    web_config_file: str | None = None
+    max_requests: int = 40
     telemetry_path: str = "/metrics"
     attribution: str = "auto"
     events: frozenset[str] = DEFAULT_EVENTS
@@ -70,6 +78,10 @@ class Config:
     capture_max_bytes: int = 100 << 20
     replay: Path | None = None
     speed: float = 1.0
+    series_limit: int = DEFAULT_LIMIT
+    idle_seconds: float = 0.0
+    rules_path: str | None = None
+    enable_lifecycle: bool = False
     procfs_path: str = "/proc"
     log_level: str = "info"
     log_format: str = "logfmt"
@@ -94,6 +106,9 @@ class Config:
             raise ConfigError("--capture is of no use with --replay, which is of a capture already")
 
 
+_SWITCH = ("true", "false")
+
+
 class Flag(NamedTuple):
     """One flag as its users see it."""
 
@@ -102,6 +117,12 @@ class Flag(NamedTuple):
     default: str
     help: str
     choices: tuple[str, ...] | None = None
+    repeatable: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag alone turns it on."""
+        return self.choices == _SWITCH
 
     @property
     def variable(self) -> str:
@@ -111,8 +132,26 @@ class Flag(NamedTuple):
 
 FLAGS = (
     Flag(
-        "--web.listen-address", "ADDRESS", f":{DEFAULT_PORT}", "Where to serve: HOST:PORT, [IPV6]:PORT or :PORT."
+        "--web.listen-address",
+        "ADDRESS",
+        f":{DEFAULT_PORT}",
+        "Where to serve: HOST:PORT, [IPV6]:PORT or :PORT; several, separated by commas or as several flags.",
+        repeatable=True,
     ),
+    Flag(
+        "--web.systemd-socket",
+        "BOOL",
+        "false",
+        "Serve on the sockets that systemd passes, instead of --web.listen-address.",
+        _SWITCH,
+    ),
+    Flag(
+        "--web.config.file",
+        "FILE",
+        "",
+        "File with TLS, passwords, headers and rate limit, as of exporter-toolkit.",
+    ),
+    Flag("--web.max-requests", "N", "40", "Scrapes that are answered at once; 503 beyond; 0 for no limit."),
     Flag("--web.telemetry-path", "PATH", "/metrics", "Path of the metrics."),
     Flag(
         "--attribution",
@@ -168,6 +207,26 @@ FLAGS = (
     Flag("--capture.max-bytes", "BYTES", str(100 << 20), "Size at which a capture goes on in a new file."),
     Flag("--replay", "FILE", "", "Serve the metrics of a capture. Needs neither this kernel nor any privilege."),
     Flag("--speed", "FACTOR", "1", "How many times as fast as it happened to replay; 0 for as fast as can be."),
+    Flag(
+        "--limit.series",
+        "N",
+        str(DEFAULT_LIMIT),
+        'Most series (of a histogram: samples) that a metric may have; what is beyond is comm="<other>".',
+    ),
+    Flag(
+        "--limit.idle",
+        "SECONDS",
+        "0",
+        "Drop the series of a program that counted nothing for so long and does not run; 0 keeps them.",
+    ),
+    Flag("--config.file", "FILE", "", "Rules that rename, fold and leave out programs and users; SIGHUP reloads."),
+    Flag(
+        "--web.enable-lifecycle",
+        "BOOL",
+        "false",
+        "Allow POST /-/reload.",
+        _SWITCH,
+    ),
     Flag("--path.procfs", "DIR", "/proc", "The host's proc file system."),
     Flag("--log.level", "LEVEL", "info", "Least severity to log.", ("debug", "info", "warn", "error")),
     Flag("--log.format", "FORMAT", "logfmt", "How to log, on stderr.", ("logfmt", "json")),
@@ -190,8 +249,8 @@ def parse_listen_address(text: str) -> ListenAddress:
     return ListenAddress(host or None, int(port))
 
 
-def parse_interval(flag: str, text: str) -> float:
-    """Parse a number of seconds, 0 or at least one.
+def parse_interval(flag: str, text: str, least: int = 1, most: int = _A_DAY_SECONDS) -> float:
+    """Parse a number of seconds, 0 or between two bounds.
 
     Raises:
         ConfigError: It is neither.
@@ -200,19 +259,19 @@ def parse_interval(flag: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not (seconds == 0 or 1 <= seconds <= _A_DAY_SECONDS):
-        raise ConfigError(f"{flag} must be 0, or seconds from 1 to {_A_DAY_SECONDS}, got {text!r}")
+    if not (seconds == 0 or least <= seconds <= most):
+        raise ConfigError(f"{flag} must be 0, or seconds from {least} to {most}, got {text!r}")
     return seconds
 
 
-def parse_bytes(flag: str, text: str, least: int, most: int) -> int:
-    """Parse a number of bytes.
+def parse_count(flag: str, text: str, least: int, most: int) -> int:
+    """Parse a whole number.
 
     Raises:
         ConfigError: It is none, or out of bounds.
     """
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
-        raise ConfigError(f"{flag} must be a number of bytes from {least} to {most}, got {text!r}")
+        raise ConfigError(f"{flag} must be a number from {least} to {most}, got {text!r}")
     return int(text)
 
 
@@ -308,6 +367,9 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
             flag.name,
             metavar=flag.metavar,
             choices=flag.choices,
+            action="append" if flag.repeatable else "store",
+            nargs="?" if flag.is_switch else None,
+            const="true" if flag.is_switch else None,
             help=f"{flag.help}{choices} [default {flag.default or 'none'}; ${flag.variable}]",
         )
     given = vars(parser.parse_args(argv))
@@ -319,16 +381,19 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
             value = environment.get(flag.variable, flag.default)
             if flag.choices is not None and value not in flag.choices:
                 raise ConfigError(f"{flag.variable} must be one of {', '.join(flag.choices)}, got {value!r}")
-        values[name] = value
+        values[name] = ",".join(value) if isinstance(value, list) else value
     return Config(
-        listen_address=parse_listen_address(values["web.listen-address"]),
+        listen_addresses=tuple(parse_listen_address(text) for text in values["web.listen-address"].split(",")),
+        systemd_socket=values["web.systemd-socket"] == "true",
+        web_config_file=values["web.config.file"] or None,
+        max_requests=parse_count("--web.max-requests", values["web.max-requests"], 0, _MOST_REQUESTS),
         telemetry_path=values["web.telemetry-path"],
         attribution=values["attribution"],
         events=parse_events(values["events"]),
         filter_by=values["filter"],
         canary_interval_seconds=parse_interval("--canary.interval", values["canary.interval"]),
         user=find_user(values["user"]) if values["user"] else None,
-        receive_buffer_bytes=parse_bytes(
+        receive_buffer_bytes=parse_count(
             "--receive-buffer.bytes", values["receive-buffer.bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
         ),
         stream_socket=Path(values["stream.socket"]) if values["stream.socket"] else None,
@@ -336,15 +401,19 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         stream_gid=find_group(values["stream.group"]) if values["stream.group"] else None,
         stream_uids=parse_uids(values["stream.allow-uid"]) if values["stream.allow-uid"] else None,
         stream_max_clients=parse_clients(values["stream.max-clients"]),
-        stream_buffer_bytes=parse_bytes(
+        stream_buffer_bytes=parse_count(
             "--stream.buffer-bytes", values["stream.buffer-bytes"], _LEAST_BUFFER_BYTES, _MOST_BUFFER_BYTES
         ),
         capture=Path(values["capture"]) if values["capture"] else None,
-        capture_max_bytes=parse_bytes(
+        capture_max_bytes=parse_count(
             "--capture.max-bytes", values["capture.max-bytes"], _LEAST_CAPTURE_BYTES, _MOST_CAPTURE_BYTES
         ),
         replay=Path(values["replay"]) if values["replay"] else None,
         speed=parse_speed(values["speed"]),
+        series_limit=parse_count("--limit.series", values["limit.series"], LEAST_LIMIT, _MOST_SERIES),
+        idle_seconds=parse_interval("--limit.idle", values["limit.idle"], _AN_HOUR_SECONDS, _A_YEAR_SECONDS),
+        rules_path=values["config.file"] or None,
+        enable_lifecycle=values["web.enable-lifecycle"] == "true",
         procfs_path=values["path.procfs"],
         log_level=values["log.level"],
         log_format=values["log.format"],

@@ -126,18 +126,20 @@ def _decoder(header: Header) -> RecordDecoder | None:
     return RecordDecoder(header.family_id) if header.family_id else None
 
 
-def count_live(sources: Sources, procfs: Procfs, complain: Complain, tape: Tape | None = None) -> Counting:
+def count_live(
+    sources: Sources, procfs: Procfs, tallies: Tallies, complain: Complain, tape: Tape | None = None
+) -> Counting:
     """Count what the sockets of this host tell. Called while an event loop runs.
 
     Args:
         sources: The sockets.
         procfs: The host's.
+        tallies: Where it is counted.
         complain: Told of malformed messages.
         tape: Gets a capture of it.
     """
     header = header_of(sources)
     rules = _rules(header, sources.plan)
-    tallies = Tallies()
     if tape is None:
         table = ProcessTable(tallies, procfs.read_comm, time.monotonic_ns, **rules)
         pipeline = Pipeline(table, _decoder(header), complain)
@@ -151,12 +153,13 @@ def count_live(sources: Sources, procfs: Procfs, complain: Complain, tape: Tape 
     return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
 
-def count_replay(header: Header, file: BinaryIO, complain: Complain, speed: float) -> Counting:
+def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Complain, speed: float) -> Counting:
     """Count what a capture tells. Called while an event loop runs.
 
     Args:
         header: The capture's.
         file: At its first frame.
+        tallies: Where it is counted.
         complain: Told of malformed messages.
         speed: How many times as fast as it happened; 0 for as fast as can be.
     """
@@ -164,7 +167,6 @@ def count_replay(header: Header, file: BinaryIO, complain: Complain, speed: floa
         header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
     )
     answers = Answers()
-    tallies = Tallies()
     table = ProcessTable(tallies, answers.read_comm, answers.read_ns, **_rules(header, plan))
     pipeline = Pipeline(table, _decoder(header), complain)
     early = None if header.family_id else EarlyReader(answers.read_comm, answers.read_ns)

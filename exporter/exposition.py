@@ -33,15 +33,18 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
-from exporter.comm import UNKNOWN, escape_label_value
+from exporter.comm import OTHER, escape_label_value
 from exporter.tally import (
     CPU_SECONDS,
+    DEFAULT_LIMIT,
     DRAIN_SECONDS,
     LIFETIME_SECONDS,
     MAX_RSS_BYTES,
+    OTHER_UID,
     CellCounts,
     Histogram,
     ProgramCounts,
+    uid_label,
 )
 
 _T = TypeVar("_T")
@@ -98,6 +101,43 @@ MAX_RSS = MetricSpec(
     "proc_connector_process_max_rss_bytes", "histogram", "Peak resident memory of ended processes.", ("comm",)
 )
 PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that live.", ("comm",))
+SERIES = MetricSpec(
+    "proc_connector_series",
+    "gauge",
+    "Series of a metric that depend on comm; of a histogram its samples.",
+    ("metric",),
+)
+SERIES_LIMIT = MetricSpec(
+    "proc_connector_series_limit", "gauge", "Most series that a metric may have (--limit.series).", ("metric",)
+)
+FOLDED = MetricSpec(
+    "proc_connector_folded_total",
+    "counter",
+    'What a metric counted under comm="<other>" or uid="<other>", because its series were at the limit.',
+    ("metric",),
+)
+EXCLUDED_EVENTS = MetricSpec(
+    "proc_connector_excluded_total",
+    "counter",
+    "Events that are in no metric of programs, because the rules of --config.file say so.",
+    ("event",),
+)
+EXPIRED_EVENTS = MetricSpec(
+    "proc_connector_expired_total",
+    "counter",
+    "Events that were counted in series which are gone, because they were idle for --limit.idle.",
+    ("event",),
+)
+RELOAD_SUCCESSFUL = MetricSpec(
+    "proc_connector_config_last_reload_successful",
+    "gauge",
+    "Whether the rules of --config.file could be read the last time; if not, those read before are in force.",
+)
+RELOAD_TIMESTAMP = MetricSpec(
+    "proc_connector_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the rules that are in force were read.",
+)
 EVENTS = MetricSpec(
     "proc_connector_events_total",
     "counter",
@@ -200,6 +240,13 @@ METRICS = (
     CPU,
     MAX_RSS,
     PROCESSES,
+    SERIES,
+    SERIES_LIMIT,
+    FOLDED,
+    EXCLUDED_EVENTS,
+    EXPIRED_EVENTS,
+    RELOAD_SUCCESSFUL,
+    RELOAD_TIMESTAMP,
     EVENTS,
     RECORDS,
     TASK_EXITS,
@@ -261,6 +308,8 @@ class TallySnapshot(NamedTuple):
     live: dict[str, int]
     shown: frozenset[MetricSpec]
     """The families to write: those of events that nobody asked for are absent."""
+    limit: int = DEFAULT_LIMIT
+    """How many series each may have."""
 
 
 # As most architectures of Linux have them, for a capture that is replayed on another system.
@@ -330,6 +379,42 @@ def _only(shown: frozenset[MetricSpec], rows: Iterable[tuple[MetricSpec, _T]]) -
     return ((spec, rest) for spec, rest in rows if spec in shown)
 
 
+class Budget(NamedTuple):
+    """How far the series of the families are from their limit, by the name of the metric."""
+
+    series: dict[str, int]
+    limit: dict[str, int]
+    folded: dict[str, int]
+    """What was counted under `<other>`."""
+
+
+def budget(snapshot: TallySnapshot) -> Budget:
+    """Count the series of a snapshot."""
+    cells, shown = snapshot.cells, snapshot.shown
+    others = [i for i, (comm, uid) in enumerate(cells.keys) if comm == OTHER or uid == OTHER_UID]
+    series: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    for spec, field in _only(shown, _CELL_FIELDS):
+        values = getattr(cells, field)
+        series[spec.name] = len(values) - values.count(0)
+        folded[spec.name] = sum(values[i] for i in others)
+    for spec, lowest in _only(shown, _ENDS):
+        series[spec.name] = sum(len(exits) - (lowest > 0 and 0 in exits) for exits in cells.exits)
+        folded[spec.name] = sum(
+            count for i in others for status, count in cells.exits[i].items() if status >= lowest
+        )
+    for spec, bounds, rows in _histograms(snapshot):
+        series[spec.name] = len(rows) * (len(bounds) + 3)
+        folded[spec.name] = sum(sum(histogram[:-1]) for program, histogram in rows if program.comm == OTHER)
+    if PROCESSES in shown:
+        series[PROCESSES.name] = len(snapshot.live)
+    return Budget(series, dict.fromkeys(series, snapshot.limit), folded)
+
+
+def _budget_families(snapshot: TallySnapshot) -> Iterator[tuple[MetricSpec, dict[str, int]]]:
+    return zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True)
+
+
 def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     """Return what render writes, as the library's objects."""
     shown = snapshot.shown
@@ -356,11 +441,13 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
         for comm, value in snapshot.live.items():
             gauge.add_metric([comm], value)
         yield gauge
+    for spec, metrics in _budget_families(snapshot):
+        yield _family(spec, {(name,): value for name, value in metrics.items()})
 
 
 def _program_labels(key: tuple[str, int | None]) -> list[str]:
     comm, uid = key
-    return [comm, UNKNOWN if uid is None else str(uid)]
+    return [comm, uid_label(uid)]
 
 
 def _cumulative(histogram: Histogram, bounds: tuple[float, ...]) -> list[tuple[str, float]]:
@@ -401,12 +488,15 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
         yield _head(spec, openmetrics=openmetrics)
         tails = [f',le="{_bound(bound)}"}}' for bound in (*bounds, float("inf"))]
         yield from _join((_render_histogram(spec, tails, *row) for row in programs), _SLICE // len(tails))
-    if PROCESSES not in shown:
-        return
-    yield _head(PROCESSES, openmetrics=openmetrics)
-    yield from _join(
-        f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n' for comm, value in snapshot.live.items()
-    )
+    if PROCESSES in shown:
+        yield _head(PROCESSES, openmetrics=openmetrics)
+        yield from _join(
+            f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n'
+            for comm, value in snapshot.live.items()
+        )
+    for spec, metrics in _budget_families(snapshot):
+        yield _head(spec, openmetrics=openmetrics)
+        yield from _join(f'{spec.name}{{metric="{name}"}} {value}\n' for name, value in metrics.items())
 
 
 def _render_histogram(spec: MetricSpec, tails: list[str], program: ProgramCounts, histogram: Histogram) -> str:
@@ -450,6 +540,11 @@ class Status(NamedTuple):
     """None where it is not known."""
     pending: dict[str, int]
     unattributed: dict[str, int]
+    excluded: dict[str, int]
+    expired: dict[str, int]
+    reload_successful: bool | None
+    """None where there is no file of rules."""
+    reload_timestamp_seconds: float | None
     unknown_lifetimes: int
     lost_ends: int
     resyncs: int
@@ -491,6 +586,10 @@ class StatusCollector(Collector):
             (TASK_EXITS, status.task_exits),
             (PENDING, status.pending),
             (UNATTRIBUTED, status.unattributed),
+            (EXCLUDED_EVENTS, status.excluded),
+            (EXPIRED_EVENTS, status.expired),
+            (RELOAD_SUCCESSFUL, status.reload_successful),
+            (RELOAD_TIMESTAMP, status.reload_timestamp_seconds),
             (UNKNOWN_LIFETIMES, status.unknown_lifetimes),
             (LOST_ENDS, status.lost_ends),
             (LOST_MESSAGES, status.lost_messages),

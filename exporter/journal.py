@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from exporter.comm import UNKNOWN, printable
+from exporter.comm import EXCLUDED, UNKNOWN, plain, printable
 from exporter.kernel.cn_proc import PROC_EVENT_EXIT, ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.names import OpenCell
@@ -91,7 +91,7 @@ class Journal:
 
     def rename(self, time_ns: int, pid: int, tgid: int, uid: int | None, comm: bytes) -> None:
         """A thread has a new name."""
-        self._news.append(Happening(time_ns, "comm", pid, tgid, None, uid, printable(comm)))
+        self._news.append(Happening(time_ns, "comm", pid, tgid, None, uid, printable(plain(comm))))
 
     def thread_exit(self, time_ns: int, pid: int, tgid: int, status: int, cell: Cell) -> None:
         """A thread that is not its process's first exited."""
@@ -139,12 +139,11 @@ class Journal:
     def _take(self, happening: Happening, cell: Cell) -> None:
         if isinstance(cell, OpenCell):
             cell.open_name.when_known(partial(self._name, happening))
-        else:
-            comm = cell.program.comm
-            self._news.append(happening._replace(comm=None if comm == UNKNOWN else comm))
+        elif cell.program.comm != EXCLUDED:
+            self._news.append(happening._replace(comm=None if cell.comm == UNKNOWN else cell.comm))
 
-    def _name(self, happening: Happening, comm: bytes | None) -> None:
-        self._news.append(happening._replace(comm=None if comm is None else printable(comm)))
+    def _name(self, happening: Happening, cell_of: Callable[[int | None], Cell]) -> None:
+        self._take(happening, cell_of(happening.uid))
 
     def flush(self) -> None:
         """Hand on what became known."""

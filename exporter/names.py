@@ -9,6 +9,7 @@ time, and believed only when no other change of that process can explain it; see
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from exporter.comm import UNKNOWN
@@ -31,6 +32,10 @@ class Reading(NamedTuple):
     """When it had been read, CLOCK_MONOTONIC."""
 
 
+CellOf = Callable[[int | None], Cell]
+"""uid -> the cell of a name that has become known"""
+
+
 class OpenName:
     """A comm that is not known yet, and what was counted under it.
 
@@ -42,18 +47,16 @@ class OpenName:
         depth: Length of the chain of rivals that waits for this name.
     """
 
-    __slots__ = ("_comm", "_open", "_waiting", "carriers", "cells", "depth", "program", "reading", "rivals")
+    __slots__ = ("_cell_of", "_waiting", "carriers", "cells", "depth", "reading", "rivals")
 
     def __init__(self) -> None:
-        self.program = Program(UNKNOWN)
         self.cells: dict[int | None, OpenCell] = {}
         self.carriers: set[int] = set()
         self.reading: Reading | None = None
         self.rivals: list[tuple[OpenName, bytes]] = []
         self.depth = 0
-        self._open = True
-        self._comm: bytes | None = None
-        self._waiting: list[Callable[[bytes | None], None]] = []
+        self._cell_of: CellOf | None = None
+        self._waiting: list[Callable[[CellOf], None]] = []
 
     def cell(self, uid: int | None) -> "OpenCell":
         """Return this name's cell for a uid."""
@@ -62,19 +65,18 @@ class OpenName:
             cell = self.cells[uid] = OpenCell(self, uid)
         return cell
 
-    def when_known(self, tell: Callable[[bytes | None], None]) -> None:
-        """Call somebody with the comm, or with None if nobody will ever know it, as soon as that is certain."""
-        if self._open:
+    def when_known(self, tell: Callable[[CellOf], None]) -> None:
+        """Tell somebody what the cells of this name are, as soon as that is certain."""
+        if self._cell_of is None:
             self._waiting.append(tell)
         else:
-            tell(self._comm)
+            tell(self._cell_of)
 
-    def close(self, comm: bytes | None) -> None:
-        """Say what the name is; once."""
-        self._open = False
-        self._comm = comm
+    def close(self, cell_of: CellOf) -> None:
+        """Say what the cells of this name are, by uid; once."""
+        self._cell_of = cell_of
         for tell in self._waiting:
-            tell(comm)
+            tell(cell_of)
         self._waiting.clear()
 
 
@@ -84,7 +86,7 @@ class OpenCell(Cell):
     __slots__ = ("open_name",)
 
     def __init__(self, open_name: OpenName, uid: int | None) -> None:
-        super().__init__(open_name.program, uid)
+        super().__init__(Program(UNKNOWN), uid)
         self.open_name = open_name
 
 
@@ -223,15 +225,11 @@ class OpenNames:
             if name not in self._names:
                 continue
             del self._names[name]
-            into: Cell | None = None
             for uid, counted in name.cells.items():
-                into = self._tallies.cell(comm, uid)
-                into.absorb(counted)
-            if into is not None:
-                into.program.absorb(name.program)
+                self._tallies.absorb(self._tallies.cell(comm, uid), counted)
             for tgid in name.carriers:
                 self._settle(tgid, name, comm)
-            name.close(comm)
+            name.close(partial(self._tallies.cell, comm))
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
 
     def resolve_all_unknown(self) -> None:

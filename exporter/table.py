@@ -232,6 +232,7 @@ class ProcessTable:
             return
         cell_of_record = self._tallies.cell_of_record
         known_cell = self._tallies.by_record.get
+        count_end = self._tallies.count_end
         processes = self._processes
         get = processes.get
         pop = processes.pop
@@ -288,7 +289,11 @@ class ProcessTable:
                                 if state:
                                     cell.execs += 1
                                 status = third & ~0x80
-                                cell.exits[status] = cell.exits.get(status, 0) + 1
+                                ends = cell.exits
+                                if status in ends:
+                                    ends[status] += 1
+                                else:
+                                    count_end(cell, status)
                                 lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
@@ -308,7 +313,11 @@ class ProcessTable:
                             and pid not in afterlife
                         ):
                             status = third & ~0x80
-                            cell.exits[status] = cell.exits.get(status, 0) + 1
+                            ends = cell.exits
+                            if status in ends:
+                                ends[status] += 1
+                            else:
+                                count_end(cell, status)
                             lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
@@ -681,8 +690,7 @@ class ProcessTable:
         else:
             # A thread's comm need not be its process's.
             cell = self._tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
-        counted = status & ~0x80
-        cell.exits[counted] = cell.exits.get(counted, 0) + 1
+        self._tallies.count_end(cell, status & ~0x80)
         lifetime_ns: int | None = None
         if process is not None and process[1]:
             lifetime_ns = max(0, timestamp_ns - process[1])
@@ -932,10 +940,10 @@ class ProcessTable:
         for tgid, (cell, start_ns, state) in self._processes.items():
             if tgid in self._pids:
                 continue
-            named = state in {_SETTLED, _PARENT_OF_STRANGERS, _PARENT_OF_CANARIES} and cell.program.comm != UNKNOWN
+            named = state in {_SETTLED, _PARENT_OF_STRANGERS, _PARENT_OF_CANARIES} and cell.comm != UNKNOWN
             yield KnownProcess(
                 tgid,
-                cell.program.comm if named else None,
+                cell.comm if named else None,
                 cell.uid,
                 start_ns,
                 tgid in self._leaderless,
@@ -994,6 +1002,10 @@ class ProcessTable:
             comm = UNKNOWN if state == _STRANGER else cell.program.comm
             live[comm] = live.get(comm, 0) + 1
         return live
+
+    def cells_in_use(self) -> set[Cell]:
+        """Return the cells in which a live process can count."""
+        return {process[0] for process in self._processes.values()}
 
     def pending(self) -> dict[str, int]:
         """Count the events that will be counted under a comm as soon as it is known, by kind."""

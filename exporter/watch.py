@@ -23,6 +23,7 @@ from exporter.names import READING_SETTLES_NS
 from exporter.replay import Replay
 from exporter.selection import unavailable
 from exporter.sources import open_sources
+from exporter.tally import Tallies
 from exporter.top import Top
 from exporter.watchflags import WatchConfig
 
@@ -149,13 +150,13 @@ def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Callable[[], Wall
             if missing := unavailable(config.selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield count_replay(header, file, _complain, config.speed), lambda: clock
+            yield count_replay(header, file, Tallies(), _complain, config.speed), lambda: clock
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
     wanted = config.selection.wanted(frozenset())
     with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield count_live(sources, procfs, _complain), WallClock.now
+        yield count_live(sources, procfs, Tallies(), _complain), WallClock.now
 
 
 def _complain(socket: str, error: MalformedMessage) -> None:

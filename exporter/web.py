@@ -2,43 +2,18 @@
 
 import asyncio
 import html
-import socket
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
 from exporter import __version__
-from exporter.config import ListenAddress
-from exporter.errors import SetupError
 
 Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
 """Accept header -> (Content-Type, body in pieces)"""
 
 # Half the time of zlib's default for a tenth more bytes.
 _GZIP_LEVEL = 3
-
-
-def open_web_sockets(address: ListenAddress) -> list[socket.socket]:
-    """Open the sockets to serve on, without a thread as an event loop would use to look up a name.
-
-    Raises:
-        SetupError: The address cannot be had.
-    """
-    try:
-        if address.host is None:
-            if socket.has_dualstack_ipv6():
-                return [socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)]
-            return [socket.create_server(("", address.port))]
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [
-            socket.create_server(name[:2], family=family)
-            for family, name in {(row[0], row[4]): None for row in found}
-        ]
-    except OSError as error:
-        raise SetupError(
-            f"cannot listen on {address}: {error.strerror}; choose another --web.listen-address"
-        ) from error
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -50,16 +25,44 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def make_app(telemetry_path: str, pieces: Pieces, not_ready: Callable[[], str | None]) -> web.Application:
+def make_app(
+    telemetry_path: str,
+    pieces: Pieces,
+    not_ready: Callable[[], str | None],
+    max_requests: int = 0,
+    reload: Callable[[], str | None] | None = None,
+) -> web.Application:
     """Build the application.
 
     Args:
         telemetry_path: Path of the metrics.
         pieces: Renders a scrape.
         not_ready: What the exporter still waits for, or None when its numbers can be trusted.
+        max_requests: How many scrapes may be under way at once; 0 for any number.
+        reload: Reads the rules anew, and returns what is wrong with them; None if that is not allowed over HTTP.
     """
+    under_way = 0
 
     async def metrics(request: web.Request) -> web.Response:
+        nonlocal under_way
+        if max_requests and under_way >= max_requests:
+            return web.Response(
+                status=503, text=f"{max_requests} scrapes are under way, which is the limit. Try again later.\n"
+            )
+        under_way += 1
+        try:
+            response = await scrape(request)
+            # As long as the client has not taken all of it, it takes memory.
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            # The client has left.
+            pass
+        finally:
+            under_way -= 1
+        return response
+
+    async def scrape(request: web.Request) -> web.Response:
         content_type, parts = await pieces(request.headers.get("Accept", ""))
         zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
         compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if zipped else None
@@ -86,11 +89,21 @@ def make_app(telemetry_path: str, pieces: Pieces, not_ready: Callable[[], str | 
             return web.Response(status=503, text=f"Not ready: {reason}\n")
         return web.Response(text="Ready\n")
 
+    async def reload_rules(_: web.Request) -> web.Response:
+        if reload is None:
+            return web.Response(status=403, text="Not allowed: see --web.enable-lifecycle\n")
+        problem = reload()
+        if problem is not None:
+            return web.Response(status=500, text=f"Not reloaded: {problem}\n")
+        return web.Response(text="Reloaded\n")
+
     app = web.Application()
     app.router.add_get("/", landing_page)
     app.router.add_get(telemetry_path, metrics)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
+    app.router.add_post("/-/reload", reload_rules)
+    app.router.add_put("/-/reload", reload_rules)
     return app
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple, TypedDict
 
 import builders
 
-from exporter.comm import UNKNOWN
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
@@ -19,7 +18,7 @@ from exporter.pipeline import Pipeline
 from exporter.readings import EarlyReader
 from exporter.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
 from exporter.table import ProcessTable
-from exporter.tally import CellCounts, Tallies
+from exporter.tally import CellCounts, Tallies, uid_label
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
@@ -82,6 +81,7 @@ class Host:
         version: Of taskstats; of what the mode allows by default.
         failures_only: Only what the kernel lets through for failures happens here.
         tape: Gets a capture of it.
+        tallies: Where it is counted, if not in new ones.
 
     Attributes:
         comms: /proc/PID/comm of whoever has one.
@@ -97,6 +97,7 @@ class Host:
         version: int | None = None,
         failures_only: bool = False,
         tape: Tape | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self.mode = mode
         self.version = version or (16 if mode is Mode.EXACT else 11)
@@ -106,7 +107,7 @@ class Host:
         self.looks: list[int] = []
         self.complaints: list[tuple[str, MalformedMessage]] = []
         self.meanwhile: Callable[[], None] = lambda: None
-        self.tallies = Tallies()
+        self.tallies = tallies or Tallies()
         rules = rules_of(mode, failures_only=failures_only)
         self.early: EarlyReader
         self.pipeline: Pipeline
@@ -323,4 +324,4 @@ class Host:
 
 def _labels(key: tuple[str, int | None]) -> tuple[str, str]:
     comm, uid = key
-    return comm, UNKNOWN if uid is None else str(uid)
+    return comm, uid_label(uid)

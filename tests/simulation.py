@@ -13,6 +13,7 @@ import builders
 from host import MS, Host, Mode, Thread
 
 from exporter.recorder import Tape
+from exporter.tally import Tallies
 
 Step = tuple[int, int, int]
 """(which of World.STEPS, modulo their number; two numbers that choose among what there is)"""
@@ -84,11 +85,19 @@ class World(Host):
         mode: As for Host.
         meanwhile: Steps that are taken while the exporter is at work: around each of its looks into /proc, and
             between the two sockets.
+        tallies: Where it is counted, if not in new ones.
         tape: Gets a capture of it.
     """
 
-    def __init__(self, mode: Mode, meanwhile: Iterable[Step] = (), *, tape: Tape | None = None) -> None:
-        super().__init__(mode, tape=tape)
+    def __init__(
+        self,
+        mode: Mode,
+        meanwhile: Iterable[Step] = (),
+        tallies: Tallies | None = None,
+        *,
+        tape: Tape | None = None,
+    ) -> None:
+        super().__init__(mode, tallies=tallies, tape=tape)
         self.step_ms = 0.01
         self.truth = Truth()
         self._meanwhile = list(meanwhile)[::-1]

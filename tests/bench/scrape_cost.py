@@ -55,13 +55,15 @@ def measure(bench: Bench) -> list[Rendering]:
 
 def _snapshot(tallies: Tallies) -> TallySnapshot:
     programs = tallies.programs()
-    return TallySnapshot(tallies.cells(), programs, {program.comm: 1 for program in programs}, _SHOWN)
+    live = {program.comm: 1 for program in programs}
+    return TallySnapshot(tallies.cells(), programs, live, _SHOWN, tallies.limit)
 
 
 def _tallies(target: int) -> tuple[Tallies, int]:
     """Count processes of more and more programs until there are so many series."""
-    tallies = Tallies()
-    per_comm = len(_lines(_count_program(Tallies(), "example")))
+    tallies = Tallies(limit=100 * target)
+    always = len(_lines(Tallies()))
+    per_comm = len(_lines(_count_program(Tallies(), "example"))) - always
     comms = max(1, target // per_comm)
     for i in range(comms):
         _count_program(tallies, f"program-{i:06d}")
@@ -71,7 +73,8 @@ def _tallies(target: int) -> tuple[Tallies, int]:
 def _count_program(tallies: Tallies, comm: str) -> Tallies:
     cell = tallies.cell(comm.encode(), 1000)
     cell.forks, cell.execs = 17, 12345
-    cell.exits = {0: 12000, 0x100: 300, 9: 45}
+    for status, count in {0: 12000, 0x100: 300, 9: 45}.items():
+        tallies.count_end(cell, status, count)
     for ms in (0.5, 3, 40, 2000):
         observe(cell.lifetime_ns, LIFETIME_NS, round(ms * 1e6))
         observe(cell.cpu_ns, CPU_NS, round(ms * 1e5))

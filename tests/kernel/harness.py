@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
@@ -76,7 +76,13 @@ class Response(NamedTuple):
 
 def ask(port: int, path: str, method: str = "GET", **headers: str) -> Response:
     """Ask a server on the loopback; a header's name is given with underscores."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+    return ask_over(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS), path, method, headers)
+
+
+def ask_over(
+    connection: http.client.HTTPConnection, path: str, method: str, headers: Mapping[str, str]
+) -> Response:
+    """Ask once over a connection of one's own making, and close it."""
     with contextlib.closing(connection):
         connection.request(method, path, headers={name.replace("_", "-"): v for name, v in headers.items()})
         answer = connection.getresponse()

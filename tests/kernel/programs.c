@@ -602,6 +602,36 @@ static int cmd_storm(char **argv)
 	return 0;
 }
 
+/* crowd COUNT FIRST_CODE CODES: children, each with a name that no other has, exiting with one of CODES codes.
+ * Prints per code: wait status, number of children.
+ */
+static int cmd_crowd(char **argv)
+{
+	int count = number(argv[0]), first = number(argv[1]), codes = number(argv[2]);
+	static int ended[0x10000];
+
+	for (int i = 0; i < count; i++) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			char comm[16];
+
+			snprintf(comm, sizeof(comm), "crowd-%d", i);
+			if (prctl(PR_SET_NAME, comm))
+				die("prctl");
+			_exit(first + i % codes);
+		}
+		if (pid < 0 || reap(pid, &status, NULL) != pid)
+			die("fork");
+		ended[status & 0xffff]++;
+	}
+	for (int status = 0; status < 0x10000; status++)
+		if (ended[status])
+			printf("%d %d\n", status, ended[status]);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int arguments; /* at least */
@@ -629,6 +659,7 @@ static const struct {
 	{ "reuse", 2, cmd_reuse },
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
+	{ "crowd", 3, cmd_crowd },
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
 	{ "live", 1, cmd_live },

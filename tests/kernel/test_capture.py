@@ -17,6 +17,7 @@ from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.procfs import Procfs
 from exporter.replay import Replay
 from exporter.sources import open_sources
+from exporter.tally import Tallies
 
 COUNT = 2_000
 CODES = 4
@@ -33,7 +34,7 @@ async def count_a_storm(mode: str, capture: Path, max_bytes: int, storm: list[st
     """Count while a storm runs; nothing is counted any more when this returns."""
     with open_sources(mode, DEFAULT_EVENTS, "auto", 64 << 20) as sources:
         tape = CaptureFile(capture, max_bytes, header_of(sources))
-        counting = count_live(sources, Procfs("/proc"), complain, tape)
+        counting = count_live(sources, Procfs("/proc"), Tallies(), complain, tape)
         await counting.feed.start()
         process = await asyncio.create_subprocess_exec(*storm, stdout=subprocess.DEVNULL)
         assert await process.wait() == 0
@@ -45,7 +46,7 @@ async def count_a_storm(mode: str, capture: Path, max_bytes: int, storm: list[st
 
 async def replay(capture: Path) -> Counting:
     with open_capture(capture) as (header, file):
-        counting = count_replay(header, file, complain, 0)
+        counting = count_replay(header, file, Tallies(), complain, 0)
         assert isinstance(counting.feed, Replay)
         await counting.feed.start()
         assert await asyncio.wait_for(counting.feed.ended, 60) is True

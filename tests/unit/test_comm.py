@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.comm import UNKNOWN, escape_label_value, printable
+from exporter.comm import EXCLUDED, OTHER, UNKNOWN, escape_label_value, plain, printable
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,18 @@ from exporter.comm import UNKNOWN, escape_label_value, printable
         pytest.param(b"kworkers/1", "kworkers/1", id="not quite kworker"),
         pytest.param(b"my-kworker/1", "my-kworker/1", id="kworker later"),
         pytest.param(b"<unknown>", r"\x3cunknown>", id="who calls himself unknown"),
+        pytest.param(b"<other>", r"\x3cother>", id="who calls himself other"),
+        pytest.param(b"<excluded>", r"\x3cexcluded>", id="who calls himself excluded"),
         pytest.param(b"<unknown", "<unknown", id="nearly unknown"),
     ],
 )
 def test_a_comm_becomes_one_line_of_printable_text(comm: bytes, text: str) -> None:
-    assert printable(comm) == text
+    assert printable(plain(comm)) == text
+
+
+def test_plain_text_has_no_more_characters_than_the_comm_has_bytes() -> None:
+    assert plain(b"\xff\x1b\n<other>") == "\udcff\x1b\n<other>"
+    assert [len(plain(comm)) for comm in (b"\xff" * 15, "é".encode() * 7, b"x" * 15)] == [15, 7, 15]
 
 
 _CODE_POINTS = st.lists(st.integers(0, 0x10FFFF).map(chr), max_size=5)
@@ -51,12 +58,12 @@ _CODE_POINTS = st.lists(st.integers(0, 0x10FFFF).map(chr), max_size=5)
 
 @given(st.binary(max_size=15) | _CODE_POINTS.map(lambda text: "".join(text).encode("utf-8", "surrogatepass")))
 def test_any_comm_becomes_a_label_value_that_cannot_break_a_line(comm: bytes) -> None:
-    text = printable(comm)
+    text = printable(plain(comm))
     assert text.isprintable()
     assert len(text.splitlines()) <= 1
-    assert text != UNKNOWN
+    assert text not in {UNKNOWN, OTHER, EXCLUDED}
     # What is text already stays as it is: encodes, and gives itself again.
-    assert printable(text.encode()) == text
+    assert printable(plain(text.encode())) == text
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,11 @@ class Setting(NamedTuple):
 SETTINGS = [
     Setting(
         "--web.listen-address", "WEB_LISTEN_ADDRESS", "[::1]:9", "127.0.0.1:80",
-        "listen_address", ListenAddress("::1", 9),
+        "listen_addresses", (ListenAddress("::1", 9),),
     ),
+    Setting("--web.systemd-socket", "WEB_SYSTEMD_SOCKET", "true", "false", "systemd_socket", True),
+    Setting("--web.config.file", "WEB_CONFIG_FILE", "web.yml", "other.yml", "web_config_file", "web.yml"),
+    Setting("--web.max-requests", "WEB_MAX_REQUESTS", "0", "7", "max_requests", 0),
     Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
@@ -47,6 +50,10 @@ SETTINGS = [
     Setting("--capture.max-bytes", "CAPTURE_MAX_BYTES", "65536", "1000000", "capture_max_bytes", 65536),
     Setting("--replay", "REPLAY", "/a/b", "c", "replay", Path("/a/b")),
     Setting("--speed", "SPEED", "2.5", "0", "speed", 2.5),
+    Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "series_limit", 1000),
+    Setting("--limit.idle", "LIMIT_IDLE", "3600", "0", "idle_seconds", 3600.0),
+    Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "rules_path", "/etc/rules.yml"),
+    Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "enable_lifecycle", True),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),
@@ -61,7 +68,10 @@ def test_every_flag_is_tested_here() -> None:
 
 def test_nothing_set_gives_the_documented_defaults() -> None:
     assert parse_args([], {}) == Config(
-        listen_address=ListenAddress(None, 10061),
+        listen_addresses=(ListenAddress(None, 10061),),
+        systemd_socket=False,
+        web_config_file=None,
+        max_requests=40,
         telemetry_path="/metrics",
         attribution="auto",
         procfs_path="/proc",
@@ -98,15 +108,38 @@ def test_a_listen_address_is_read_and_written_in_the_same_way(text: str, address
     assert str(address) == text
 
 
+SEVERAL = (ListenAddress("127.0.0.1", 1), ListenAddress("::1", 2), ListenAddress(None, 3))
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment"),
+    [
+        ([f"--web.listen-address={address}" for address in SEVERAL], {}),
+        (["--web.listen-address", "127.0.0.1:1,[::1]:2", "--web.listen-address", ":3"], {}),
+        ([], {PREFIX + "WEB_LISTEN_ADDRESS": "127.0.0.1:1,[::1]:2,:3"}),
+    ],
+    ids=["a flag each", "both ways", "one variable"],
+)
+def test_there_can_be_several_listen_addresses(argv: list[str], environment: dict[str, str]) -> None:
+    assert parse_args(argv, environment).listen_addresses == SEVERAL
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert parse_args(["--web.enable-lifecycle"], {}).enable_lifecycle
+    assert parse_args(["--web.systemd-socket"], {}).systemd_socket
+    assert not parse_args(["--web.systemd-socket=false"], {PREFIX + "WEB_SYSTEMD_SOCKET": "true"}).systemd_socket
+
+
 BAD_VALUES = [
     *(
         ("--web.listen-address", text)
         for text in (
             "", "localhost", "10061", "localhost:", ":http", ":65536", ":-1", ":+1", ": 80",
             ":8_0", ":٣", ":" + "9" * 5000,
-            "::1:80", "[::1:80", "::1]:80",
+            "::1:80", "[::1:80", "::1]:80", ":1,", ",:1", ":1,,:2",
         )
     ),
+    *(("--web.max-requests", text) for text in ("", "-1", "many", "1.5", "٣", "9" * 5000)),
     *(
         ("--receive-buffer.bytes", text)
         for text in ("", "64MiB", "4095", "-1", "1e9", "1073741825", "٣" * 5, "9" * 5000)
@@ -115,6 +148,8 @@ BAD_VALUES = [
         ("--web.telemetry-path", text)
         for text in ("", "/", "metrics", "/-/ready", "/-/anything", "/{name}", "/a?b", "/a#b", "/a}")
     ),
+    *(("--limit.series", text) for text in ("", "0", "999", "1000001", "1e4", "-1", "1_000", "9" * 5000)),
+    *(("--limit.idle", text) for text in ("", "1", "3599", "-1", "nan", "inf", "1h")),
 ]  # fmt: skip
 
 

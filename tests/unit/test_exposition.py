@@ -1,6 +1,7 @@
 """exporter/exposition.py: what is written by hand says what the library would have written."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -12,13 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from exporter import exposition
+from exporter.comm import OTHER
 from exporter.events import EVENTS
 from exporter.exposition import (
+    CPU,
+    LIFETIME,
+    MAX_RSS,
     METRICS,
     Exposition,
     MetricSpec,
     Status,
     TallySnapshot,
+    budget,
     exit_labels,
     families,
     program_metrics,
@@ -28,6 +34,7 @@ from exporter.tally import (
     CPU_NS,
     CPU_SECONDS,
     DRAIN_NS,
+    LEAST_LIMIT,
     LIFETIME_NS,
     LIFETIME_SECONDS,
     MAX_RSS_BYTES,
@@ -89,7 +96,8 @@ def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
             cell.coredumps = n % 2
             cell.uid_changes = n % 3
             cell.ptrace_attaches = n % 5
-            cell.exits = {0: n, 0x100: 1, 0xFF00: 2, 9: 3, 11: 4, 33: 5, 64: 6}
+            for status, count in {0: n, 0x100: 1, 0xFF00: 2, 9: 3, 11: 4, 33: 5, 64: 6}.items():
+                tallies.count_end(cell, status, count)
         for value in (0, 1, 999_999, 1_000_000, 1_000_001, 10**9, 10**15):
             observe(cell.lifetime_ns, LIFETIME_NS, value * n)
             observe(cell.cpu_ns, CPU_NS, value)
@@ -109,6 +117,10 @@ def status() -> Status:
         task_exits={"events": 20, "kernel": 21},
         pending={"fork": 4},
         unattributed={"exec": 5},
+        excluded={"fork": 21},
+        expired={"exit": 22},
+        reload_successful=True,
+        reload_timestamp_seconds=23.5,
         unknown_lifetimes=6,
         lost_ends=7,
         resyncs=8,
@@ -127,8 +139,25 @@ def status() -> Status:
 
 
 EMPTY = TallySnapshot(Tallies().cells(), [], {}, SHOWN[True])
+
+
+def crowded_snapshot() -> TallySnapshot:
+    """More of everything than there may be series."""
+    tallies = Tallies(LEAST_LIMIT)
+    for n in range(3 * LEAST_LIMIT):
+        cell = tallies.cell(b"c%d" % (n // 2), n % 200)
+        cell.forks += 1
+        tallies.count_end(cell, (n % 256) << 8)
+        observe(cell.lifetime_ns, LIFETIME_NS, 10**6)
+        observe(cell.cpu_ns, CPU_NS, 10**6)
+        observe(cell.max_rss_kib, MAX_RSS_KIB, 10**3)
+    live = {program.comm: 1 for program in tallies.programs()}
+    return TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[True], tallies.limit)
+
+
 SNAPSHOTS = {
     "nasty": nasty_snapshot(),
+    "crowded": crowded_snapshot(),
     "without records": nasty_snapshot(records=False),
     "empty": EMPTY,
     "empty and without records": EMPTY._replace(shown=SHOWN[False]),
@@ -188,7 +217,8 @@ def one_program() -> TallySnapshot:
     tallies = Tallies()
     cell = tallies.cell(b"sh", 1000)
     cell.forks, cell.execs = 2, 1
-    cell.exits = {0: 3, 0x8B & ~0x80: 1}
+    tallies.count_end(cell, 0, 3)
+    tallies.count_end(cell, 0x8B & ~0x80)
     for nanoseconds in (1_000_000, 2_500_000_000):
         observe(cell.lifetime_ns, LIFETIME_NS, nanoseconds)
     observe(cell.max_rss_kib, MAX_RSS_KIB, 1025)
@@ -207,7 +237,40 @@ proc_connector_nonzero_exits_total{comm="sh",uid="1000",exit_code="139",signal="
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "OpenMetrics"])
 def test_counters_that_are_zero_have_no_series(openmetrics: bool) -> None:
     lines = "".join(render(one_program(), openmetrics=openmetrics)).splitlines(keepends=True)
-    assert "".join(line for line in lines if "_total{" in line) == COUNTERS_OF_ONE_PROGRAM
+    assert "".join(line for line in lines if ",uid=" in line) == COUNTERS_OF_ONE_PROGRAM
+
+
+@each_snapshot
+def test_series_are_as_many_as_there_are(snapshot: TallySnapshot) -> None:
+    lines = "".join(render(snapshot, openmetrics=False)).splitlines()
+    names = [re.sub(r"_(bucket|count|sum)$", "", line.partition("{")[0]) for line in lines if line[0] != "#"]
+    written = budget(snapshot)
+    assert {name: count for name, count in written.series.items() if count} == {
+        name: count for name, count in Counter(names).items() if name in written.series
+    }
+    assert set(written.series) == {spec.name for spec in snapshot.shown}
+    assert set(written.limit.values()) == {snapshot.limit}
+    assert max(written.series.values()) <= snapshot.limit
+
+
+def test_what_is_folded_is_what_was_counted_under_other() -> None:
+    found = parsed("".join(render(crowded_snapshot(), openmetrics=False)), parse_text)
+    folded = {labels["metric"]: value for _, labels, value in samples(found, "proc_connector_folded")}
+    for name in ("forks", "exits", "nonzero_exits"):
+        others = [
+            value
+            for _, labels, value in samples(found, f"proc_connector_{name}")
+            if OTHER in (labels["comm"], labels["uid"])
+        ]
+        assert folded[f"proc_connector_{name}_total"] == sum(others) > 0
+    for spec in (LIFETIME, CPU, MAX_RSS):
+        [count] = [
+            value
+            for kind, labels, value in samples(found, spec.name)
+            if kind.endswith("_count") and labels["comm"] == OTHER
+        ]
+        assert folded[spec.name] == count > 0
+    assert "proc_connector_processes" not in folded
 
 
 def test_families_have_the_names_that_each_format_wants() -> None:
@@ -248,7 +311,9 @@ def test_a_program_has_no_histogram_of_what_was_never_observed() -> None:
     tallies = Tallies()
     tallies.cell(b"runs on", 0).forks = 1
     # Older than the exporter: its CPU time is known, its lifetime is not.
-    observe(tallies.cell(b"ended", 0).cpu_ns, CPU_NS, 1)
+    ended = tallies.cell(b"ended", 0)
+    tallies.count_end(ended, 0)
+    observe(ended.cpu_ns, CPU_NS, 1)
     snapshot = TallySnapshot(tallies.cells(), tallies.programs(), {}, SHOWN[True])
     found = parsed("".join(render(snapshot, openmetrics=False)), parse_text)
     histograms = {name: rows for name, (kind, _, rows) in found.items() if kind == "histogram" and rows}
@@ -268,15 +333,17 @@ def test_without_exit_records_there_is_no_cpu_time_and_no_memory() -> None:
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "OpenMetrics"])
 @pytest.mark.parametrize("kind", ["forks", "exits", "lifetimes", "live"])
 def test_no_piece_is_longer_than_a_few_thousand_rows(kind: str, openmetrics: bool) -> None:
-    tallies = Tallies()
+    tallies = Tallies(limit=100_000)
     programs = 6_000
     for n in range(programs):
         cell = tallies.cell(b"c%d" % n, 0)
         if kind == "forks":
             cell.forks = 1
         elif kind == "exits":
-            cell.exits = dict.fromkeys((0, 0x100, 0x200, 9, 15), 1)
+            for status in (0, 0x100, 0x200, 9, 15):
+                tallies.count_end(cell, status)
         elif kind == "lifetimes" and n < 1000:
+            tallies.count_end(cell, 0)
             cell.lifetime_ns[0] = 1
     live = {f"c{n}": 1 for n in range(programs)} if kind == "live" else {}
     snapshot = TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[True])
@@ -332,7 +399,7 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         for family in found
         if family.startswith("proc_connector_")
         for name, labels, value in samples(found, family)
-        if "_bucket" not in name and "build_info" not in name
+        if "_bucket" not in name and "build_info" not in name and "metric" not in labels
     }
     assert told == {
         ("events_total", "fork"): 1,
@@ -343,6 +410,10 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("task_exits_total", "kernel"): 21,
         ("pending_events", "fork"): 4,
         ("unattributed_total", "exec"): 5,
+        ("excluded_total", "fork"): 21,
+        ("expired_total", "exit"): 22,
+        ("config_last_reload_successful",): 1,
+        ("config_last_reload_success_timestamp_seconds",): 23.5,
         ("unknown_lifetimes_total",): 6,
         ("lost_ends_total",): 7,
         ("resyncs_total",): 8,
@@ -368,7 +439,7 @@ def test_a_scrape_is_of_one_moment_however_late_its_pieces_are_written() -> None
     tallies = Tallies()
     cell = tallies.cell(b"sh", 0)
     cell.forks = 1
-    cell.exits = {0: 1}
+    tallies.count_end(cell, 0)
     observe(cell.lifetime_ns, LIFETIME_NS, 5)
     exposition = Exposition(
         lambda: TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 1}, SHOWN[True]), status

@@ -24,7 +24,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "events": {"errors", "kernel.bpf", "kernel.cn_proc"},
     "privileges": {"errors"},
-    "tally": {"comm", "kernel.taskstats"},
+    "rules": {"comm", "errors"},
+    "rules_file": {"errors", "rules"},
+    "tally": {"comm", "kernel.taskstats", "rules"},
+    "expiry": {"tally"},
     "names": {"comm", "tally"},
     "journal": {"comm", "kernel.cn_proc", "kernel.taskstats", "names", "tally"},
     "table": {"comm", "journal", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
@@ -43,10 +46,14 @@ LAYERS: dict[str, set[str]] = {
     "selection": {"errors", "events", "exposition", "journal"},
     "lines": {"exposition", "journal"},
     "top": {"journal", "lines"},
-    "config": {"__init__", "errors", "events", "privileges"},
+    "config": {"__init__", "errors", "events", "privileges", "tally"},
     "watchflags": {"config", "errors", "selection", "top"},
-    "web": {"__init__", "config", "errors"},
+    "web": {"__init__"},
+    "webconfig": {"errors"},
     "logs": set(),
+    "gate": {"errors", "webconfig"},
+    "server": {"config", "errors", "gate"},
+    "sdnotify": set(),
     "sources": {"errors", "events", "kernel.bpf", "kernel.sockets", "kernel.taskstats", "readings"},
     "listener": {
         "errors", "kernel.procfs", "kernel.receiver", "moderation", "names", "pipeline", "readings", "sources",
@@ -58,29 +65,33 @@ LAYERS: dict[str, set[str]] = {
         "listener", "pipeline", "readings", "recorder", "replay", "sources", "table", "tally",
     },
     "stream": {"errors", "journal", "lines", "selection", "table"},
+    "upkeep": {"errors", "expiry", "exposition", "rules", "tally"},
     "app": {
-        "__init__", "canary", "capturefile", "config", "counting", "crosscheck", "errors", "exposition",
-        "kernel.procfs", "lines", "listener", "privileges", "sources", "stream", "web",
+        "__init__", "canary", "capturefile", "comm", "config", "counting", "crosscheck", "errors", "expiry",
+        "exposition", "gate", "kernel.procfs", "lines", "listener", "privileges", "rules", "rules_file",
+        "sdnotify", "server", "sources", "stream", "tally", "upkeep", "web",
     },
     "watch": {
         "canary", "capturefile", "counting", "errors", "journal", "kernel.procfs", "kernel.sockets", "lines",
-        "listener", "names", "replay", "selection", "sources", "top", "watchflags",
+        "listener", "names", "replay", "selection", "sources", "tally", "top", "watchflags",
     },
     "__main__": {"app", "config", "errors", "logs", "watch", "watchflags"},
 }  # fmt: skip
 
 PURE = (
-    "errors", "comm", "names", "tally", "table", "readings", "pipeline", "moderation", "exposition", "crosscheck",
-    "capture", "recorder", "journal", "selection",
+    "errors", "comm", "rules", "expiry", "names", "tally", "table", "readings", "pipeline", "moderation",
+    "exposition", "crosscheck", "capture", "recorder", "journal", "selection",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
+    "webconfig",
 )  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
     "select", "selectors", "multiprocessing", "random", "secrets", "logging",
 }  # fmt: skip
 
-# procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left.
-OPENS_FILES = {"capturefile", "kernel.procfs", "privileges", "sources"}
+# procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left; gate and
+# rules_file read what the user wrote.
+OPENS_FILES = {"capturefile", "gate", "kernel.procfs", "privileges", "rules_file", "sources"}
 OPENING = {
     "open",
     "fdopen",
@@ -165,15 +176,15 @@ def test_from_bytes_to_exposition_nothing_has_a_socket_a_clock_or_a_file_of_its_
     assert calls(module) & OPENING == set()
 
 
-def test_only_procfs_and_captures_read_files() -> None:
+def test_few_read_files() -> None:
     assert {module for module in SOURCES if calls(module) & OPENING} == OPENS_FILES
 
 
-def test_only_these_modules_open_sockets() -> None:
+def test_one_module_opens_each_kind_of_socket() -> None:
     users = {module for module in SOURCES if "socket" in libraries(module)}
-    assert users == {"kernel.receiver", "kernel.sockets", "stream", "web"}
-    assert {module for module in SOURCES if "socket" in calls(module)} == {"kernel.sockets", "stream"}
+    assert users == {"kernel.receiver", "kernel.sockets", "sdnotify", "server", "stream"}
+    assert {module for module in SOURCES if "socket" in calls(module)} == users - {"kernel.receiver"}
 
 
 def test_only_the_edges_know_of_http() -> None:
-    assert {module for module in SOURCES if "aiohttp" in libraries(module)} == {"web", "stream", "app"}
+    assert {module for module in SOURCES if "aiohttp" in libraries(module)} == {"gate", "server", "stream", "web"}

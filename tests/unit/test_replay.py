@@ -14,6 +14,7 @@ from exporter import capture
 from exporter.capture import Frame, encode_frame
 from exporter.counting import Counting, count_replay
 from exporter.replay import Replay
+from exporter.tally import Tallies
 
 
 def busy_host(mode: Mode, tape: MemoryTape | None) -> Host:
@@ -124,7 +125,7 @@ def three_forks(tape: MemoryTape) -> list[Frame]:
 
 def replay_of(data: bytes, speed: float) -> Counting:
     header = HEADER._replace(family_id=builders.FAMILY_ID, monotonic_ns=three_forks(MemoryTape())[0].time_ns)
-    return count_replay(header, io.BytesIO(data), lambda socket, error: None, speed)
+    return count_replay(header, io.BytesIO(data), Tallies(), lambda socket, error: None, speed)
 
 
 def forks(counting: Counting) -> int:

@@ -163,3 +163,24 @@ async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: Aioht
 
     await asyncio.gather(client.get("/metrics"), ask())
     assert answers == [200]
+
+
+# -- reloading -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_reloading_is_forbidden_unless_it_was_allowed(client: Client, method: str) -> None:
+    response = await client.request(method, "/-/reload")
+    assert response.status == 403
+    assert "--web.enable-lifecycle" in await response.text()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_reloading_says_what_came_of_it(aiohttp_client: AiohttpClient, method: str) -> None:
+    problems: list[str | None] = ["rules.yml:3: no good", None]
+    client = await aiohttp_client(make_app("/metrics", pieces, lambda: None, reload=lambda: problems.pop(0)))
+    response = await client.request(method, "/-/reload")
+    assert (response.status, await response.text()) == (500, "Not reloaded: rules.yml:3: no good\n")
+    response = await client.request(method, "/-/reload")
+    assert (response.status, await response.text()) == (200, "Reloaded\n")
+    assert (await client.get("/-/reload")).status == 405

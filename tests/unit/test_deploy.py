@@ -1,0 +1,47 @@
+"""deploy/: what systemd says of the unit files."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.config import ENVIRONMENT_PREFIX, FLAGS
+
+SYSTEMD = Path(__file__).parents[2] / "deploy/systemd"
+SERVICE = SYSTEMD / "proc-connector-exporter.service"
+# Of 10, in tenths. What is left over is what the exporter is for: the host's network, netlink, all of /proc.
+MOST_EXPOSURE = 20
+
+
+def analyze(*words: str | Path) -> str:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here (Debian: apt-get install systemd)")
+    result = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stderr
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    # The program of the unit has to exist.
+    service = re.sub("^ExecStart=.*", "ExecStart=/bin/true", SERVICE.read_text(), flags=re.MULTILINE)
+    (tmp_path / SERVICE.name).write_text(service)
+    shutil.copy(SYSTEMD / "proc-connector-exporter.socket", tmp_path)
+    for name in ("proc-connector-exporter.service", "proc-connector-exporter.socket"):
+        assert analyze("verify", "--man=no", tmp_path / name) == ""
+
+
+def test_the_service_is_exposed_to_little() -> None:
+    analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE}", SERVICE)
+
+
+def test_the_only_capability_is_that_of_the_network() -> None:
+    lines = [line for line in SERVICE.read_text().splitlines() if "Capabilit" in line and line[0] != "#"]
+    assert lines == ["AmbientCapabilities=CAP_NET_ADMIN", "CapabilityBoundingSet=CAP_NET_ADMIN"]
+
+
+@pytest.mark.parametrize("path", sorted(SYSTEMD.iterdir()), ids=lambda path: path.name)
+def test_variables_that_are_named_exist(path: Path) -> None:
+    named = set(re.findall(rf"{ENVIRONMENT_PREFIX}\w+", path.read_text()))
+    assert named <= {flag.variable for flag in FLAGS}
