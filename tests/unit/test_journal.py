@@ -1,5 +1,6 @@
 """What is told of each kind of event, field by field."""
 
+import re
 from collections.abc import Callable
 
 import builders
@@ -7,14 +8,16 @@ import pytest
 from host import MS, START_NS, Host, Mode, Thread
 
 from exporter.journal import Happening, Journal, Loss, News
+from exporter.rules import Rule, Rules
+from exporter.tally import LEAST_LIMIT, Tallies
 
 
 class Told:
     """A host, and what was told of it."""
 
-    def __init__(self, mode: Mode = Mode.EXACT) -> None:
+    def __init__(self, mode: Mode = Mode.EXACT, tallies: Tallies | None = None) -> None:
         self.news: list[News] = []
-        self.host = Host(mode)
+        self.host = Host(mode, tallies=tallies)
         self.host.lives(100, b"sh", 1000)
         self.host.table.journal = Journal(self.news.extend)
 
@@ -146,3 +149,27 @@ def test_a_loss_is_told_with_its_number() -> None:
     told.host.pipeline.lose("connector", 12, START_NS)
     told.host.drain()
     assert told.news == [Loss(START_NS, "connector", 12)]
+
+
+def test_the_rules_say_under_which_name_it_is_told_and_what_is_not() -> None:
+    rules = Rules([Rule(re.compile("secret.*"), None), Rule(re.compile("make-.*"), ("make",))])
+    told = Told(tallies=Tallies(rules=rules))
+    for child, comm in ((400, b"secret-1"), (401, b"make-17"), (402, b"other")):
+        told.host.fork(100, child)
+        told.host.exec(child)
+        told.host.end(child, comm, 1000)
+    told.host.drain()
+    assert [row[-1] for row in told.of(400)] == ["sh"]
+    assert [row[-1] for row in told.of(401)] == ["sh", "make", "make"]
+    assert [row[-1] for row in told.of(402)] == ["sh", "other", "other"]
+
+
+def test_what_has_no_series_of_its_own_is_told_by_its_name() -> None:
+    tallies = Tallies(LEAST_LIMIT)
+    told = Told(tallies=tallies)
+    for number in range(LEAST_LIMIT):
+        told.host.record(Thread(1000 + number, b"name%d" % number, 1000))
+        told.host.exit(1000 + number)
+    told.host.drain()
+    assert tallies.full
+    assert {n.comm for n in told.news if isinstance(n, Happening)} == {f"name{n}" for n in range(LEAST_LIMIT)}
