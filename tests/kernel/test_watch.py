@@ -110,8 +110,11 @@ def test_what_happened_until_the_interrupt_is_told_with_its_name(programs: Progr
         program = world.program("lives-on")
         process = world.start(program, "sleep", "60000", "0")
         try:
+            # Its comm changes before its EXEC is sent: only when it sleeps is that certain.
             wait_until(
-                lambda: Path(f"/proc/{process.pid}/comm").read_text().strip(), program.name.__eq__, "its exec"
+                lambda: Path(f"/proc/{process.pid}/stat").read_text(),
+                lambda stat: f"({program.name}) S" in stat,
+                "that it sleeps",
             )
             told = watch.stop()
         finally:
