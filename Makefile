@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak
+.PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak dashboards demo
 
 run: $(VENV)/.run
 	$(BIN)/proc-connector-exporter $(ARGS)
@@ -45,6 +45,15 @@ fuzz: $(VENV)/.lab
 MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
+
+# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is where readers of an alert find docs/runbooks.
+RUNBOOKS ?= docs/runbooks
+dashboards: $(VENV)/.test
+	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
+
+# The exporter, a Prometheus with the rules, and something to look at, until Ctrl-C or make demo ARGS="--seconds 120".
+demo: $(VENV)/.run
+	$(BIN)/python -m deploy.demo.demo $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
