@@ -232,6 +232,7 @@ def exporter() -> Dashboard:
                     "99 % of the drains of each exporter took less than this.",
                     SECONDS,
                     Query(_quantile(0.99), "{{instance}}"),
+                    log=True,
                 ),
                 graph(
                     "Events waiting for a name",

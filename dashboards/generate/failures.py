@@ -14,6 +14,7 @@ from dashboards.generate.panels import (
     RATIO,
     RED,
     SECONDS,
+    SIGNAL_COLORS,
     YELLOW,
     Column,
     Query,
@@ -36,7 +37,6 @@ _BY_SIGNAL = f'{PROGRAM}, signal!=""'
 _BUGS = f'{PROGRAM}, signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'
 _KILLED = f'{PROGRAM}, signal="SIGKILL"'
 _KIND = "comm, uid, exit_code, signal"
-_SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": "blue", "SIGPIPE": "yellow"}
 
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
@@ -106,7 +106,7 @@ def failures() -> Dashboard:
                     decimals=0,
                 ),
                 number(
-                    "Programs that fail",
+                    "Failing",
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
                     or_zero(f"count(sum by (comm) ({in_range(_FAILED, PROGRAM)}) > 0.5)"),
@@ -128,7 +128,7 @@ def failures() -> Dashboard:
                     Query(f"sum by (signal) ({recent(_FAILED, _BY_SIGNAL)}) > 0", "{{signal}}"),
                     bars=True,
                     stacked=True,
-                    colors=_SIGNAL_COLORS,
+                    colors=SIGNAL_COLORS,
                 ),
             ],
             "Who, how, since when": [
@@ -169,10 +169,10 @@ def failures() -> Dashboard:
                     "first that is recent is news. exit_code is what a shell shows; a signal is only named where "
                     "a signal killed.",
                     {
-                        "comm": Column("Program", width=115),
+                        "comm": Column("Program", width=110),
                         "uid": Column("uid", width=60),
-                        "exit_code": Column("Exit code", width=80),
-                        "signal": Column("Signal", width=90),
+                        "exit_code": Column("Code", width=60),
+                        "signal": Column("Signal", width=85),
                     },
                     [
                         Column(

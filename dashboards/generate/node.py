@@ -63,7 +63,7 @@ def node() -> Dashboard:
                     decimals=1,
                 ),
                 number(
-                    "Programs executed",
+                    "Executions",
                     "Programs that were started (execs) per second.",
                     PER_SECOND,
                     f"sum({rate(_EXECS, PROGRAM)})",
@@ -88,7 +88,7 @@ def node() -> Dashboard:
                     decimals=1,
                 ),
                 number(
-                    "Gone within a second",
+                    "Gone in 1 s",
                     "Share of the ended processes that lived for less than a second: what a poller cannot see.",
                     RATIO,
                     f"sum({rate(f'{_LIFETIME}_bucket', _BELOW_A_SECOND)}) "
@@ -175,6 +175,7 @@ def node() -> Dashboard:
                     Query(_quantile(0.9, _LIFETIME), "90 %"),
                     Query(_quantile(0.99, _LIFETIME), "99 %"),
                     gaps=True,
+                    log=True,
                 ),
                 graph(
                     "Median lifetime by program",
@@ -187,6 +188,7 @@ def node() -> Dashboard:
                         "{{comm}}",
                     ),
                     gaps=True,
+                    log=True,
                 ),
                 graph(
                     "Living processes by program",

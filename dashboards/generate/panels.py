@@ -36,6 +36,8 @@ BYTES = "bytes"
 COUNT = "short"
 CPUS = "suffix: CPUs"
 
+SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": BLUE, "SIGPIPE": YELLOW}
+
 TITLES = {
     "proc-connector-fleet": "Process life / Fleet",
     "proc-connector-node": "Process life / Node",
@@ -171,6 +173,7 @@ def graph(
     bars: bool = False,
     stacked: bool = False,
     gaps: bool = False,
+    log: bool = False,
     colors: dict[str, str] | None = None,
     width: int = 12,
     height: int = 8,
@@ -186,6 +189,7 @@ def graph(
         bars: For counts of what is rare.
         stacked: The sum means something.
         gaps: There is a value only where something ended; lines go on from one to the next.
+        log: From microseconds to days.
         colors: By the name of the series.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
@@ -196,7 +200,6 @@ def graph(
         .description(description)
         .datasource(DATASOURCE)
         .unit(unit)
-        .min(0)
         .height(height)
         .span(width)
         .line_width(1)
@@ -216,6 +219,12 @@ def graph(
         )
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
     )
+    if log:
+        made.scale_distribution(
+            common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
+        )
+    else:
+        made.min(0)
     if bars:
         made.axis_soft_max(1)
     if gaps:
@@ -335,7 +344,7 @@ def rows(
         dashboard.DataTransformerConfig(
             id_val="organize",
             options={
-                "excludeByName": {"Time": True},
+                "excludeByName": {"Time": True, "job": True},
                 "indexByName": {name: index for index, name in enumerate(names)},
                 "renameByName": names,
             },
