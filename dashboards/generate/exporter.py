@@ -32,6 +32,9 @@ _NAMED = f'{NODE}, event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
 _LOST = "proc_connector_lost_messages_total"
 _CANARY = f"proc_connector_canary_age_seconds{{{NODE}}}"
+_TASK_EXITS = "proc_connector_task_exits_total"
+_BY_EVENTS = f'{NODE}, source="events"'
+_BY_KERNEL = f'{NODE}, source="kernel"'
 _DRAIN = "proc_connector_drain_seconds"
 _FILL = f"proc_connector_receive_buffer_used_bytes{{{NODE}}} / proc_connector_receive_buffer_bytes{{{NODE}}}"
 _CPU = rate("process_cpu_seconds_total")
@@ -149,6 +152,19 @@ def exporter() -> Dashboard:
                     ),
                 ),
                 graph(
+                    "Ends that no event told of",
+                    "Share of the ends of threads and processes that the kernel's own totals in /proc show and "
+                    "no event told of, whatever the reason: an independent check. On a quiet host a handful more "
+                    "or less means nothing.",
+                    RATIO,
+                    Query(
+                        f"clamp_min(1 - sum by (instance) ({rate(_TASK_EXITS, _BY_EVENTS)}) "
+                        f"/ (sum by (instance) ({rate(_TASK_EXITS, _BY_KERNEL)}) > 1), 0)",
+                        "{{instance}}",
+                    ),
+                    steps=((None, GREEN), (0.05, RED)),
+                ),
+                graph(
                     "Repairs",
                     "Comparisons with /proc after a loss, renewals of the subscription, ends that were found out "
                     "only so, and lifetimes nobody knew; counted per interval. All of it is 0 on a good day.",
@@ -182,8 +198,8 @@ def exporter() -> Dashboard:
                         )
                     ],
                     sort="Up for",
-                    width=12,
-                    height=8,
+                    width=24,
+                    height=6,
                 ),
             ],
             "Cost": [

@@ -25,6 +25,7 @@ FORKS = "instance:proc_connector_forks:rate5m"
 EXECS = "instance:proc_connector_execs:rate5m"
 EXITS = "instance:proc_connector_exits:rate5m"
 NONZERO_EXITS = "instance:proc_connector_nonzero_exits:rate5m"
+MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
 UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
 USUAL_FORKS = "instance:proc_connector_forks:rate5m_p95_1d"
 FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
@@ -72,6 +73,13 @@ RATES = (
     Recording(EXECS, 'sum without (event) (rate(proc_connector_events_total{event="exec"}[5m]))'),
     Recording(EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_EXITS}[5m]))"),
     Recording(NONZERO_EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_NONZERO_EXITS}[5m]))"),
+    Recording(
+        MISSED,
+        "1 -\n"
+        'sum without (source) (rate(proc_connector_task_exits_total{source="events"}[5m]))\n'
+        "/\n"
+        'sum without (source) (rate(proc_connector_task_exits_total{source="kernel"}[5m]) > 1)',
+    ),
     Recording(
         UNATTRIBUTED,
         "sum without (event) (rate(proc_connector_unattributed_total[5m]))\n"
@@ -126,6 +134,11 @@ THRESHOLDS: Mapping[str, Threshold] = {
         "four times the default --canary.interval: one or two missed are a busy host; raise it with the interval",
     ),
     "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message is a number that is wrong"),
+    "ends_missed_ratio": Threshold(
+        0.05,
+        "the kernel's totals in /proc are not read at the moment of the events: at the least rate that is looked "
+        "at, one end per second, a handful within five minutes is one or two percent",
+    ),
     "unattributed_ratio": Threshold(
         0.05,
         "taskstats mode leaves next to nothing unknown, procfs mode a few percent while all CPUs are busy "
@@ -239,6 +252,15 @@ TRUST = (
         f"Process events of {_WHERE} were lost",
         "The kernel dropped {{ $value | humanize }} messages of the {{ $labels.socket }} socket within 15 "
         "minutes, because the exporter did not read in time. What they told is in no metric.",
+    ),
+    Alert(
+        "ProcConnectorEndsMissed",
+        "warning",
+        "15m",
+        f"{MISSED}\n  > $ends_missed_ratio",
+        f"The kernel counts more ends on {_WHERE} than there were events",
+        "No event told of {{ $value | humanizePercentage }} of the ends of threads and processes that the "
+        "kernel's own totals show, whatever the reason.",
     ),
     Alert(
         "ProcConnectorUnattributedHigh",

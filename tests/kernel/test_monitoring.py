@@ -48,7 +48,10 @@ DID_IT: set[Fired] = {
     ("ProcessKilled", "exact", "importer", "SIGKILL"),
     ("ProcessCoreDumps", "exact", "", ""),
 }
-ONLY_PENDING: set[Fired] = {("ProcConnectorUnattributedHigh", "blind", "", "")}
+ONLY_PENDING: set[Fired] = {
+    ("ProcConnectorUnattributedHigh", "blind", "", ""),
+    ("ProcConnectorEndsMissed", "blind", "", ""),
+}
 """What has to last longer than this workload is sure to."""
 NEVER = {"ProcConnectorExporterAbsent"}
 """What needs a fleet of nothing."""

@@ -54,6 +54,11 @@ def unattributed(values: str) -> dict[str, str]:
     return {f'proc_connector_unattributed_total{{{EXPORTER},event="exec"}}': values}
 
 
+def task_exits(events: str, kernel: str) -> dict[str, str]:
+    told = {"events": events, "kernel": kernel}
+    return {f'proc_connector_task_exits_total{{{EXPORTER},source="{s}"}}': v for s, v in told.items()}
+
+
 def lost(values: str) -> dict[str, str]:
     return {f'proc_connector_lost_messages_total{{{EXPORTER},socket="connector"}}': values}
 
@@ -141,6 +146,20 @@ CASES = (
     Case(
         "a host without events has no share of them", events("exec", "5x60") | unattributed("0x60"), {"40m": QUIET}
     ),
+    Case(
+        "a fifth of the ends without an event is too much after a quarter of an hour",
+        task_exits("0+600x10 6000+480x90", "0+600x100"),
+        {"12m": QUIET, "40m": {"ProcConnectorEndsMissed"}},
+    ),
+    Case(
+        "a silent kernel is a host without events",
+        task_exits("0x60", "0+600x60"),
+        {"40m": {"ProcConnectorEndsMissed"}},
+    ),
+    Case(
+        "one end in a hundred is within the error of the check", task_exits("0+99x60", "0+100x60"), {"40m": QUIET}
+    ),
+    Case("a few missed on a quiet host mean nothing", task_exits("0+10x60", "0+15x60"), {"40m": QUIET}),
     # births
     Case(
         "a fork storm is one in the light of its past",

@@ -95,3 +95,15 @@ def test_each_alert_has_a_runbook_that_answers_four_questions(alert: rules.Alert
 
 def test_there_is_no_runbook_of_no_alert() -> None:
     assert {path.stem for path in RUNBOOKS.glob("*.md")} == {alert.name for alert in rules.all_alerts()}
+
+
+def test_readmes_alerts_are_those_of_the_rules() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"^\| `(Proc\w+)` \|", readme, re.MULTILINE) == [alert.name for alert in rules.all_alerts()]
+
+
+def test_readmes_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r"!\[.+\]\((docs/images/\w+\.png)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) == 2
+    assert all(picture.stat().st_size < 250_000 for picture in (ROOT / "docs" / "images").glob("*.png"))
+    assert all((ROOT / name).exists() for name in pictures)
