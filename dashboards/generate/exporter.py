@@ -21,10 +21,12 @@ from dashboards.generate.panels import (
     heat,
     in_range,
     number,
+    or_zero,
     page,
     rate,
     recent,
     rows,
+    top,
 )
 
 _EVENTS = "proc_connector_events_total"
@@ -32,6 +34,10 @@ _NAMED = f'{NODE}, event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
 _LOST = "proc_connector_lost_messages_total"
 _CANARY = f"proc_connector_canary_age_seconds{{{NODE}}}"
+_FOLDED = recent("proc_connector_folded_total")
+_SERIES_SHARE = f"proc_connector_series{{{NODE}}} / proc_connector_series_limit{{{NODE}}}"
+_SERIES_MOST = f"max_over_time(proc_connector_series{{{NODE}}}[$__range] @ end())"
+_CONFIGURED = f"proc_connector_config_last_reload_successful{{{NODE}}}"
 _TASK_EXITS = "proc_connector_task_exits_total"
 _BY_EVENTS = f'{NODE}, source="events"'
 _BY_KERNEL = f'{NODE}, source="kernel"'
@@ -42,6 +48,11 @@ _BUILD = f"proc_connector_exporter_build_info{{{NODE}}}"
 _ATTRIBUTION = f"proc_connector_attribution_info{{{NODE}}}"
 _ONLY_OURS = f"and on (job, instance) {_BUILD}"
 _CANARY_STEPS = ((None, GREEN), (30, YELLOW), (60, RED))
+
+
+def _short(expr: str) -> str:
+    """Return PromQL whose label `metric` is without what all have in common."""
+    return f'label_replace({expr}, "metric", "$1", "metric", "proc_connector_(.*)")'
 
 
 def _quantile(q: float) -> str:
@@ -165,15 +176,36 @@ def exporter() -> Dashboard:
                     steps=((None, GREEN), (0.05, RED)),
                 ),
                 graph(
+                    "Series against their limit",
+                    "How much of --limit.series the eight metrics with the most series use. At 100 % new "
+                    "programs are counted under <other>.",
+                    RATIO,
+                    Query(
+                        _short(top("instance, metric", _SERIES_SHARE, _SERIES_MOST, 8)), "{{instance}} {{metric}}"
+                    ),
+                    steps=((None, GREEN), (0.8, RED)),
+                ),
+                graph(
+                    "Folded and excluded",
+                    "What lost its name: counts that went to <other> because of the limit, by metric, and events "
+                    "that the rules of --config.file leave out of the metrics of programs.",
+                    COUNT,
+                    Query(_short(f"sum by (metric) ({_FOLDED})"), "folded: {{metric}}"),
+                    Query(f"sum by (event) ({recent('proc_connector_excluded_total')})", "excluded: {{event}}"),
+                    bars=True,
+                ),
+                graph(
                     "Repairs",
                     "Comparisons with /proc after a loss, renewals of the subscription, ends that were found out "
-                    "only so, and lifetimes nobody knew; counted per interval. All of it is 0 on a good day.",
+                    "only so, lifetimes nobody knew; counted per interval. And exporters whose --config.file is "
+                    "broken. All of it is 0 on a good day.",
                     COUNT,
                     Query(f"sum({recent('proc_connector_resyncs_total')})", "comparisons with /proc"),
                     Query(f"sum({recent('proc_connector_resubscriptions_total')})", "renewed subscriptions"),
                     Query(f"sum({recent('proc_connector_lost_ends_total')})", "lost ends"),
                     Query(f"sum({recent('proc_connector_unknown_lifetimes_total')})", "unknown lifetimes"),
                     Query(f"sum({recent('proc_connector_malformed_messages_total')})", "malformed messages"),
+                    Query(or_zero(f"count({_CONFIGURED} == 0)"), "broken configurations"),
                     bars=True,
                 ),
                 rows(

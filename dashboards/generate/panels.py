@@ -359,7 +359,7 @@ def rows(
 
 
 def _query_variable(name: str, label: str, query: str, description: str) -> builders.QueryVariable:
-    return (
+    made = (
         builders.QueryVariable(name)
         .label(label)
         .description(description)
@@ -369,9 +369,10 @@ def _query_variable(name: str, label: str, query: str, description: str) -> buil
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(".+")
         .current(dashboard.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
+    # All programs are too many to be named in a query; all jobs are those of this exporter, and no others.
+    return made if name == "job" else made.all_value(".+")
 
 
 _BUILD = "proc_connector_exporter_build_info"

@@ -31,6 +31,7 @@ USUAL_FORKS = "instance:proc_connector_forks:rate5m_p95_1d"
 FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
 ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
 SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+FOLDED = f"instance_metric:proc_connector_folded:increase{WINDOW}"
 COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
 LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
 PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
@@ -92,6 +93,7 @@ RARE = (
     Recording(ENDS, happened(_EXITS, without=f"{_END_LABELS}, signal")),
     Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
     Recording(COREDUMPS, happened("proc_connector_coredumps_total", without="comm, uid")),
+    Recording(FOLDED, happened("proc_connector_folded_total")),
     Recording(LOST, happened("proc_connector_lost_messages_total")),
 )
 PAST = (
@@ -134,6 +136,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
         "four times the default --canary.interval: one or two missed are a busy host; raise it with the interval",
     ),
     "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message is a number that is wrong"),
+    "folded": Threshold(0, "what is folded has lost its name; the limit is there for hosts that are attacked"),
     "ends_missed_ratio": Threshold(
         0.05,
         "the kernel's totals in /proc are not read at the moment of the events: at the least rate that is looked "
@@ -252,6 +255,23 @@ TRUST = (
         f"Process events of {_WHERE} were lost",
         "The kernel dropped {{ $value | humanize }} messages of the {{ $labels.socket }} socket within 15 "
         "minutes, because the exporter did not read in time. What they told is in no metric.",
+    ),
+    Alert(
+        "ProcConnectorSeriesLimitReached",
+        "warning",
+        "0m",
+        f"{FOLDED}\n  > $folded",
+        f"Too many programs on {_WHERE} for their own series",
+        "{{ $value | humanize }} counts of {{ $labels.metric }} went to <other> within 15 minutes, because it "
+        "has as many series as --limit.series allows.",
+    ),
+    Alert(
+        "ProcConnectorConfigReloadFailed",
+        "warning",
+        "5m",
+        "proc_connector_config_last_reload_successful == 0",
+        f"The exporter on {_WHERE} could not read its configuration",
+        "The rules of --config.file are broken; those read before are still in force, until it is restarted.",
     ),
     Alert(
         "ProcConnectorEndsMissed",

@@ -1,6 +1,7 @@
 """Dashboards and alerts as people see them: workload, exporters, Prometheus, Alertmanager, a webhook."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ PROGRAMS = {
     "prometheus-node-exporter": "prometheus-node-exporter",
 }
 WORKLOAD = Path(demo.__file__).with_name("workload.py")
+ROOT = WORKLOAD.parents[2]
 
 Fired = tuple[str, str, str, str]
 """Alert, node, program, signal."""
@@ -39,6 +41,8 @@ DID_IT: set[Fired] = {
     ("ProcConnectorExporterDown", "gone", "", ""),
     ("ProcConnectorCanaryLate", "blind", "", ""),
     ("ProcConnectorMessagesLost", "blind", "", ""),
+    ("ProcConnectorSeriesLimitReached", "blind", "", ""),
+    ("ProcConnectorConfigReloadFailed", "blind", "", ""),
     ("ProcessForkStorm", "exact", "", ""),
     ("ProcessCrashLooping", "exact", "payments", ""),
     ("ProcessFailureRatioJumped", "exact", "mailer", ""),
@@ -86,19 +90,32 @@ class Webhook(socketserver.ThreadingTCPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/"
 
 
-class Monitored:
-    """Two exporters, a node that is down, and what Prometheus knows of them."""
+class Prometheus:
+    """A running server."""
 
-    def __init__(self, port: int, webhook: Webhook) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self.webhook = webhook
-        self.began = time.time()
-        self.ended = 0.0
 
     def get(self, path: str, **parameters: str | float) -> Any:
         answer = ask(self.port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
         assert answer.status == 200, answer.body
         return json.loads(answer.body)["data"]
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.get("targets")["activeTargets"])
+        except (OSError, AssertionError):  # it does not listen yet, or is not ready
+            return False
+
+
+class Monitored(Prometheus):
+    """Two exporters, a node that is down, and what Prometheus knows of them."""
+
+    def __init__(self, port: int, webhook: Webhook) -> None:
+        super().__init__(port)
+        self.webhook = webhook
+        self.began = time.time()
+        self.ended = 0.0
 
     def series(self, expr: str, *, instant: bool = True) -> list[dict[str, Any]]:
         """Return what a query gives that is a number, as of the end."""
@@ -129,11 +146,15 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         running.callback(webhook.shutdown)
         exact = Exporter("taskstats", folder / "exact.log", "--attribution", "taskstats")
         running.callback(exact.kill)
-        # Without CAP_NET_ADMIN its receive buffer is small, and its canary is as good as turned off.
+        config = folder / "config.yml"
+        config.write_text("exclude: {comm: [grep]}")
+        # Without CAP_NET_ADMIN its receive buffer is small, its canary is as good as off, and a crowd is too much
+        # for its series.
         blind = Exporter(
             "procfs",
             folder / "blind.log",
             *("--attribution", "procfs", "--canary.interval", "3600"),
+            *("--limit.series", "1000", "--config.file", str(config)),
             prefix=("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"),
         )
         running.callback(blind.kill)
@@ -187,9 +208,12 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         ):
             running.enter_context(demo.started(command, folder / f"{command[0]}.log"))
         world = Monitored(prometheus, webhook)
-        wait_until(lambda: _answers(world), bool, "prometheus is ready")
+        wait_until(world.is_ready, bool, "prometheus is ready")
         running.enter_context(demo.started([sys.executable, WORKLOAD], folder / "workload.log"))
+        _crowd(folder)
         _overflow(blind)
+        config.write_text("exclude: [")
+        blind.process.send_signal(signal.SIGHUP)
         wait_until(
             lambda: (DID_IT - world.alerts("firing")) | (ONLY_PENDING - world.alerts("firing", "pending")),
             lambda quiet: not quiet,
@@ -200,11 +224,13 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         yield world
 
 
-def _answers(world: Monitored) -> bool:
-    try:
-        return bool(world.get("targets")["activeTargets"])
-    except (OSError, AssertionError):  # it does not listen yet, or is not ready
-        return False
+def _crowd(folder: Path) -> None:
+    """Run a hundred programs, each with a name of its own."""
+    for number in range(100):
+        program = folder / f"crowd-{number}"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        subprocess.run([program], check=True)
 
 
 # Each write is a COMM event: quickly more than fit into the receive buffer of an exporter without CAP_NET_ADMIN,
@@ -284,6 +310,34 @@ def test_an_alert_reaches_a_webhook(monitored: Monitored) -> None:
     assert alert["labels"]["comm"] == "web-worker"
     assert alert["annotations"]["summary"] == f"web-worker on exact died of {alert['labels']['signal']}"
     assert alert["annotations"]["runbook_url"] == "docs/runbooks/ProcessCrashed.md"
+
+
+def test_the_demonstration_shows_what_it_promises_and_ends_on_an_interrupt() -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus here (Debian: apt-get install prometheus)")
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.demo.demo", "--seconds", "120", "--prometheus-port", str(free_port())],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            addresses = dict(line.split()[:2] for line in itertools.islice(process.stdout, 3))
+            assert list(addresses) == ["metrics", "alerts", "queries"]
+            ports = [urllib.parse.urlsplit(addresses[what]).port or 0 for what in ("alerts", "metrics")]
+            prometheus = Prometheus(ports[0])
+            births = 'proc_connector_execs_total{job="proc-connector-exporter", comm="tool"}'
+            wait_until(
+                lambda: prometheus.get("query", query=births)["result"], bool, "the demonstration's programs count"
+            )
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE_SECONDS) == 0
+        finally:
+            process.kill()
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            ask(port, "/")
 
 
 def test_the_workload_ends_with_its_children() -> None:

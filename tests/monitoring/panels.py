@@ -45,4 +45,4 @@ def interpolate(expr: str, values: Mapping[str, str]) -> str:
     """Put values for Grafana's variables; every other one is All."""
     for name, value in values.items():
         expr = expr.replace(f"${name}", value)
-    return re.sub(r"\$\w+", ".+", expr)
+    return re.sub(r"\$[a-z]\w*", ".+", expr)  # $1 is a group of label_replace

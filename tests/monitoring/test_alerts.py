@@ -54,6 +54,14 @@ def unattributed(values: str) -> dict[str, str]:
     return {f'proc_connector_unattributed_total{{{EXPORTER},event="exec"}}': values}
 
 
+def folded(values: str) -> dict[str, str]:
+    return {f'proc_connector_folded_total{{{EXPORTER},metric="proc_connector_execs_total"}}': values}
+
+
+def reloaded(values: str) -> dict[str, str]:
+    return {f"proc_connector_config_last_reload_successful{{{EXPORTER}}}": values}
+
+
 def task_exits(events: str, kernel: str) -> dict[str, str]:
     told = {"events": events, "kernel": kernel}
     return {f'proc_connector_task_exits_total{{{EXPORTER},source="{s}"}}': v for s, v in told.items()}
@@ -146,6 +154,19 @@ CASES = (
     Case(
         "a host without events has no share of them", events("exec", "5x60") | unattributed("0x60"), {"40m": QUIET}
     ),
+    Case(
+        "the first count that is folded fires, for a window, its series born with it or not",
+        folded("_x20 7x60"),
+        {"19m": QUIET, "22m": {"ProcConnectorSeriesLimitReached"}, "40m": QUIET},
+    ),
+    Case("what was folded long ago is quiet", folded("7x60"), {"30m": QUIET}),
+    Case("a limit that was never reached is quiet", folded("0x60"), {"30m": QUIET}),
+    Case(
+        "a broken configuration is one after five minutes",
+        reloaded("1x10 0x30 1x20"),
+        {"13m": QUIET, "20m": {"ProcConnectorConfigReloadFailed"}, "50m": QUIET},
+    ),
+    Case("a configuration that is mended at once", reloaded("1x10 0x2 1x20"), {"13m": QUIET, "20m": QUIET}),
     Case(
         "a fifth of the ends without an event is too much after a quarter of an hour",
         task_exits("0+600x10 6000+480x90", "0+600x100"),
