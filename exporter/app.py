@@ -19,7 +19,7 @@ from exporter.config import Config
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.expiry import Expiry
-from exporter.exposition import Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.exposition import LIFETIME, Exposition, Status, TallySnapshot, budget, program_metrics
 from exporter.gate import Gate
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import RecordDecoder
@@ -181,15 +181,15 @@ class Exporter:
     def _not_ready(self) -> str | None:
         if not self._ready:
             return "the processes that already live are being counted"
-        return None if self._canary is None else self._canary.problem
+        return None if self._canary is None else self._canary.problem_now(time.monotonic())
 
     async def _drain(self) -> None:
         totals = self._procfs.read_task_totals() if self._exit_check is not None else None
+        self._listener.look_at_buffers()
         await self._listener.drain_all()
         if self._exit_check is not None:
             events = self._table.events
-            seen = events.exit + events.thread_exit + self._table.canaries_ended
-            self._exit_check.look(totals, seen)
+            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries_ended)
 
     def _canary_age(self) -> float | None:
         if self._canary is None or self._canary.came_back_at is None:
@@ -208,7 +208,9 @@ class Exporter:
         wanted = self._sources.plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
-            records=None if self._sources.taskstats is None else self._pipeline.records,
+            records=None
+            if self._sources.taskstats is None
+            else self._pipeline.records - self._table.canaries_recorded,
             task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
@@ -216,8 +218,8 @@ class Exporter:
             expired=_only(wanted, self._tallies.expired()),
             reload_successful=self._upkeep.reload_successful,
             reload_timestamp_seconds=self._upkeep.reload_timestamp_seconds,
-            unknown_lifetimes=self._table.unknown_lifetimes,
-            lost_ends=self._table.lost_ends,
+            unknown_lifetimes=self._table.unknown_lifetimes if LIFETIME in self._shown else None,
+            lost_ends=self._table.lost_ends if self._sources.plan.keeps_table else None,
             resyncs=self._listener.resyncs,
             resubscriptions=self._listener.resubscriptions,
             canary_age_seconds=self._canary_age(),

@@ -20,6 +20,7 @@ from exporter.table import ProcessTable
 from exporter.tally import CellCounts, Tallies, uid_label
 
 MS = 1_000_000
+OWN_TGID = 99
 START_NS = 1_000_000 * MS
 SIGABRT_CORE = 0x86
 
@@ -88,6 +89,7 @@ class Host:
             self._read_comm,
             lambda: self.now_ns,
             records_end_processes=mode is Mode.EXACT,
+            own_tgid=OWN_TGID,
             keeps=not failures_only,
             failures_only=failures_only,
         )
