@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import LABELS, Exporter, Programs, Scrape, World, free_port, running, wait_until
+from kernel.harness import LABELS, Exporter, Programs, Scrape, Watcher, World, free_port, running, wait_until
 from kernel.listeners import (
     IGNORE,
     LISTEN,
@@ -40,7 +40,7 @@ def _put_right() -> Iterator[None]:
         put_right()
 
 
-def spawn_some(exporter: Exporter, programs: Programs) -> World:
+def spawn_some(exporter: Watcher, programs: Programs) -> World:
     """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
