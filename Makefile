@@ -6,26 +6,48 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak dashboards demo
+.PHONY: run test test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick fuzz soak \
+	dashboards demo
 
 run: $(VENV)/.run
 	$(BIN)/proc-connector-exporter $(ARGS)
 
 test: lint
-	$(BIN)/pytest -m "not kernels" $(ARGS)
+	$(BIN)/pytest -m "not kernels and not container" $(ARGS)
 
 # An old kernel of the distribution in QEMU, without KVM: minutes. Says what it needs where that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
 
+# The Helm chart, rendered and checked. ARGS=--update-golden accepts what comes out now.
+test-charts: $(VENV)/.test
+	$(BIN)/pytest -m "not container" tests/charts $(ARGS)
+
+# Builds the image and runs it as the chart would have it run; the chart with Helm 3 and 4 themselves. Says what it
+# needs where that is missing.
+test-container: $(VENV)/.test
+	$(BIN)/pytest -m container tests/charts tests/container $(ARGS)
+
+# For those without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
+manifests: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m charts.manifests $(ARGS)
+
 # What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels" $(ARGS)
+	$(BIN)/pytest -m "not kernel and not kernels and not container" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+# What the image is built from: every wheel of every version, by its hash.
+requirements.txt: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
+		--no-header --quiet --output-file $@
+	@touch $@
 
 # Beside its peers, as root, on a machine that does nothing else; gcc needed, forkstat, extrace and
 # prometheus-process-exporter measured if they are there. The report's prose is in the file that it is written to.

@@ -19,6 +19,7 @@ from kernel.harness import (
     Exporter,
     Programs,
     Scrape,
+    Watcher,
     World,
     ask,
     free_port,
@@ -56,7 +57,7 @@ def _put_right() -> Iterator[None]:
         put_right()
 
 
-def spawn_some(exporter: Exporter, programs: Programs) -> World:
+def spawn_some(exporter: Watcher, programs: Programs) -> World:
     """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
