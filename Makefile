@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-pure test-kernels lint clean bench bench-quick fuzz soak
+.PHONY: run test test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick fuzz soak \
+	dashboards demo
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -18,20 +19,41 @@ run: $(VENV)/.run
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
 test: lint
-	$(BIN)/pytest -m "not kernels" $(ARGS)
+	$(BIN)/pytest -m "not kernels and not container" $(ARGS)
 
 # An old kernel of the distribution in QEMU, without KVM: minutes. Says what it needs where that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
 
+# The Helm chart, rendered and checked. ARGS=--update-golden accepts what comes out now.
+test-charts: $(VENV)/.test
+	$(BIN)/pytest -m "not container" tests/charts $(ARGS)
+
+# Builds the image and runs it as the chart would have it run; the chart with Helm 3 and 4 themselves. Says what it
+# needs where that is missing.
+test-container: $(VENV)/.test
+	$(BIN)/pytest -m container tests/charts tests/container $(ARGS)
+
+# For those without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
+manifests: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m charts.manifests $(ARGS)
+
 # What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels" $(ARGS)
+	$(BIN)/pytest -m "not kernel and not kernels and not container" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+# What the image is built from: every wheel of every version, by its hash.
+requirements.txt: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
+		--no-header --quiet --output-file $@
+	@touch $@
 
 # Beside its peers, as root, on a machine that does nothing else; gcc needed, forkstat, extrace and
 # prometheus-process-exporter measured if they are there. The report's prose is in the file that it is written to.
@@ -51,6 +73,15 @@ fuzz: $(VENV)/.lab
 MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
+
+# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is where readers of an alert find docs/runbooks.
+RUNBOOKS ?= docs/runbooks
+dashboards: $(VENV)/.test
+	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
+
+# The exporter, a Prometheus with the rules, and something to look at, until Ctrl-C or make demo ARGS="--seconds 120".
+demo: $(VENV)/.run
+	$(BIN)/python -m deploy.demo.demo $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }

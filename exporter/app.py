@@ -20,7 +20,7 @@ from exporter.counting import Counting, count_live, count_replay, header_of
 from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
 from exporter.expiry import Expiry
-from exporter.exposition import Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.exposition import LIFETIME, Exposition, Status, TallySnapshot, budget, program_metrics
 from exporter.gate import Gate
 from exporter.kernel.procfs import Procfs
 from exporter.lines import WallClock
@@ -164,17 +164,16 @@ class Exporter:
     def _not_ready(self) -> str | None:
         if not self._ready:
             return "the processes that already live are being counted"
-        return None if self._canary is None else self._canary.problem
+        return None if self._canary is None else self._canary.problem_now(time.monotonic())
 
     async def _drain(self) -> None:
-        if self._procfs is None or self._exit_check is None:
-            await self._feed.drain_all()
-        else:
-            totals = self._procfs.read_task_totals()
-            await self._feed.drain_all()
+        procfs = None if self._exit_check is None else self._procfs
+        totals = None if procfs is None else procfs.read_task_totals()
+        self._feed.look_at_buffers()
+        await self._feed.drain_all()
+        if self._exit_check is not None:
             events = self._table.events
-            seen = events.exit + events.thread_exit + self._table.canaries_ended
-            self._exit_check.look(totals, seen)
+            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries_ended)
 
     def _canary_age(self) -> float | None:
         if self._canary is None or self._canary.came_back_at is None:
@@ -193,7 +192,9 @@ class Exporter:
         wanted = self._plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
-            records=self._counting.pipeline.records if self._counting.has_records else None,
+            records=self._counting.pipeline.records - self._table.canaries_recorded
+            if self._counting.has_records
+            else None,
             task_exits=None if self._exit_check is None else self._exit_check.ended,
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
@@ -201,8 +202,8 @@ class Exporter:
             expired=_only(wanted, self._tallies.expired()),
             reload_successful=self._upkeep.reload_successful,
             reload_timestamp_seconds=self._upkeep.reload_timestamp_seconds,
-            unknown_lifetimes=self._table.unknown_lifetimes,
-            lost_ends=self._table.lost_ends,
+            unknown_lifetimes=self._table.unknown_lifetimes if LIFETIME in self._shown else None,
+            lost_ends=self._table.lost_ends if self._plan.keeps_table else None,
             resyncs=self._feed.resyncs,
             resubscriptions=self._feed.resubscriptions,
             canary_age_seconds=self._canary_age(),

@@ -24,6 +24,7 @@ CANARY_EXIT_CODE = 42
 _PATIENCE_SECONDS = 2.0
 # Of the interval, so that a silence is over within two.
 _PATIENCE_SHARE = 0.8
+_MOST_UNREAPED = 8
 _FIRST_LOOK_SECONDS = 0.02
 _LOOK_SECONDS = 0.1
 
@@ -43,8 +44,8 @@ def spawn() -> int:
     return pid
 
 
-def _lives(pid: int) -> bool:
-    return os.waitpid(pid, os.WNOHANG) == (0, 0)
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 class Canary:
@@ -76,9 +77,22 @@ class Canary:
         self._interval = interval_seconds
         self._records = records
         self._spawn = spawn_child
-        self._unreaped: list[int] = []
+        # Until they are reaped their pids cannot be other processes'. True: had ended at an earlier look.
+        self._unreaped: dict[int, bool] = {}
         self.came_back_at: float | None = None
         self.problem: str | None = "the first canary has not come back yet"
+
+    def problem_now(self, now_seconds: float) -> str | None:
+        """Return why the numbers cannot be trusted, or None.
+
+        Args:
+            now_seconds: time.monotonic().
+        """
+        if self.problem is None and self.came_back_at is not None:
+            late_seconds = now_seconds - self.came_back_at
+            if late_seconds > 2 * self._interval + _PATIENCE_SECONDS:
+                return f"no canary has come back for {late_seconds:.0f} s"
+        return self.problem
 
     async def run(self) -> None:
         """Send one after the other, for ever."""
@@ -128,7 +142,11 @@ class Canary:
         Raises:
             OSError: None could be forked.
         """
+        await self._reap_earlier()
+        if len(self._unreaped) >= _MOST_UNREAPED:
+            return "its children do not get to run"
         pid = self._spawn()
+        self._unreaped[pid] = False
         self._table.expect_canary(pid)
         deadline = time.monotonic() + min(_PATIENCE_SECONDS, _PATIENCE_SHARE * self._interval)
         pause = _FIRST_LOOK_SECONDS
@@ -139,11 +157,24 @@ class Canary:
             if returned is not None or time.monotonic() > deadline:
                 break
             pause = _LOOK_SECONDS
-        # Only now: until it is reaped its pid cannot be another process's.
-        self._unreaped.append(pid)
-        self._unreaped = [pid for pid in self._unreaped if _lives(pid)]
         if returned is None:
             return "the process connector is silent"
+        self._reap(pid)
         if self._records and not returned:
             return "taskstats sends no exit records"
         return None
+
+    async def _reap_earlier(self) -> None:
+        """Reap canaries that were missed, once all has been read that can still tell of them."""
+        ended = [pid for pid, had_ended in self._unreaped.items() if had_ended]
+        if ended:
+            await self._listener.drain_all()
+        for pid in ended:
+            self._reap(pid)
+        for pid in self._unreaped:
+            self._unreaped[pid] = _has_ended(pid)
+
+    def _reap(self, pid: int) -> None:
+        self._table.forget_canary(pid)
+        os.waitpid(pid, 0)
+        del self._unreaped[pid]

@@ -62,7 +62,7 @@ FORGOT = ord("F")
 FORGOT_RECORDS = ord("G")
 LOST = ord("L")
 CANARY_EXPECTED = ord("X")
-CANARY_RETURNED = ord("Z")
+CANARY_FORGOTTEN = ord("Z")
 
 
 class Header(NamedTuple):
@@ -330,7 +330,7 @@ def decode_lost(body: bytes) -> tuple[str, int, int]:
 
 
 def encode_pids(pids: Iterable[int]) -> bytes:
-    """Body of FORGOT_RECORDS, CANARY_EXPECTED and CANARY_RETURNED."""
+    """Body of FORGOT_RECORDS, CANARY_EXPECTED and CANARY_FORGOTTEN."""
     return b"".join([_PID.pack(pid) for pid in pids])
 
 

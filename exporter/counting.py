@@ -43,8 +43,8 @@ class Feed(Protocol):
     async def drain_all(self) -> None:
         """Count everything that was there when this was called."""
 
-    def count_losses(self) -> None:
-        """Ask what was lost."""
+    def look_at_buffers(self) -> float:
+        """Ask what was lost, and how full the fuller buffer is, from 0 to 1."""
 
     def buffers(self) -> dict[str, Meminfo]:
         """The receive buffers, by socket."""

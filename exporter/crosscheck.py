@@ -18,23 +18,24 @@ class ExitCheck:
     """
 
     def __init__(self) -> None:
-        self._first: tuple[TaskTotals, int] | None = None
+        self._first: tuple[TaskTotals, int, int] | None = None
         self._kernel = 0
         self.ended: dict[str, int] | None = None
 
-    def look(self, totals: TaskTotals | None, seen: int) -> None:
+    def look(self, totals: TaskTotals | None, seen: int, canaries: int = 0) -> None:
         """Compare.
 
         Args:
             totals: The kernel's, read before the last drain.
             seen: EXIT events so far, of threads and processes.
+            canaries: Canaries that ended so far, which are not among them.
         """
         if totals is None:
             self.ended = None
             return
         if self._first is None:
-            self._first = totals, seen
-        first, seen_first = self._first
-        ended = (totals.created - first.created) - (totals.present - first.present)
+            self._first = totals, seen, canaries
+        first, seen_first, canaries_first = self._first
+        ended = (totals.created - first.created) - (totals.present - first.present) - (canaries - canaries_first)
         self._kernel = max(self._kernel, ended)
         self.ended = {"events": seen - seen_first, "kernel": self._kernel}

@@ -9,6 +9,7 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMe
 """
 
 import platform
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +49,8 @@ from exporter.tally import (
 )
 
 _T = TypeVar("_T")
+
+_ESCAPING = re.compile(r"escaping=(dots|values)")
 
 
 class MetricSpec(NamedTuple):
@@ -545,8 +548,10 @@ class Status(NamedTuple):
     reload_successful: bool | None
     """None where there is no file of rules."""
     reload_timestamp_seconds: float | None
-    unknown_lifetimes: int
-    lost_ends: int
+    unknown_lifetimes: int | None
+    """None where no lifetimes are told."""
+    lost_ends: int | None
+    """None where nobody knows who lives."""
     resyncs: int
     resubscriptions: int
     canary_age_seconds: float | None
@@ -603,7 +608,8 @@ class StatusCollector(Collector):
             (CANARY_AGE, status.canary_age_seconds),
         ):
             if isinstance(values, dict):
-                yield _family(spec, {(value,): n for value, n in values.items()})
+                if values:
+                    yield _family(spec, {(value,): n for value, n in values.items()})
             elif values is not None:
                 yield _family(spec, {(): values})
         drains = HistogramMetricFamily(DRAIN.name, DRAIN.help)
@@ -646,7 +652,13 @@ class Exposition:
             The Content-Type, and the body in pieces that take a few milliseconds each. All pieces describe the
             moment of this call.
         """
-        encode, content_type = choose_encoder(accept)
+        # Our names need no escaping, and what is rendered here has none.
+        accept = _ESCAPING.sub("escaping=underscores", accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # The library compares a version that is no number with one.
+            encode, content_type = choose_encoder("")
         openmetrics = "openmetrics" in content_type
         snapshot = self._snapshot()
         # The library's part comes last: it ends with OpenMetrics' closing line.

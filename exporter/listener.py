@@ -27,9 +27,15 @@ _LOG = logging.getLogger(__name__)
 # the event loop gets its turn.
 _EVENT_BATCHES_PER_STEP = 16
 _RECORD_BATCHES_PER_STEP = 64
+# No kernel charges a receive buffer with less for a message: how many can be waiting follows from its fill.
+_LEAST_BYTES_PER_MESSAGE = 512
+# While events are held back, no more than this: a flood then overflows the receive buffer, where loss is counted.
+_MOST_BYTES_HELD = 32 << 20
 # A comparison with /proc gives the event loop its turn, and is followed by a drain, each time it took this long.
 _SLICE_NS = 5_000_000
 _RESYNC_PAUSE_SECONDS = 1.0
+# Each is short; on a busy machine it takes some to bring the kernel's count of listeners up from far below.
+_MORE_TRIES = 9
 _NEWS_WITHIN_SECONDS = 0.03
 _NS_PER_SECOND = 1_000_000_000
 # A little longer than a reading takes to settle, for it settles by a drain that begins later.
@@ -83,6 +89,10 @@ class Listener:
         self._more_events = False
         self._complete_until_ns = 0
         self._events = 0
+        # Read so far; and what they will be when all that waits in the sockets at a moment has been read.
+        self._events_read = self._records_read = 0
+        self._records_goal = 0
+        self._complete_goal = (0, 0)
         self._resync: asyncio.Task[None] | None = None
         # A loss and a silence can both ask for a comparison.
         self._comparing = asyncio.Lock()
@@ -145,6 +155,7 @@ class Listener:
         if not self._halfway:
             self._halfway = True
             self._read_events(began_ns)
+            self._records_goal = self._records_read + self._most_waiting("taskstats")
         goes_on = self._read_records() or (not self._holds and self._count())
         self._halfway = goes_on
         observe(self.drain_ns, DRAIN_NS, time.monotonic_ns() - began_ns)
@@ -152,13 +163,23 @@ class Listener:
 
     def _read_events(self, now_ns: int) -> None:
         self._events = batches = 0
+        if self._holds and self._pipeline.held_bytes > _MOST_BYTES_HELD:
+            self._more_events = False
+            return
         for batch in islice(self._connector.iter_batches(), _EVENT_BATCHES_PER_STEP):
             batches += 1
             self._events += len(batch.lengths)
             self._pipeline.take_events(batch)
+        self._events_read += self._events
         self._more_events = batches == _EVENT_BATCHES_PER_STEP
-        # At the bound some of what happened before may still be waiting.
-        self._complete_until_ns = 0 if self._more_events else now_ns
+        goal, then_ns = self._complete_goal
+        if not self._more_events:
+            self._complete_until_ns = now_ns
+        elif self._events_read >= goal:
+            # A flood: the socket is never empty, but what waited in it then has been read.
+            self._complete_until_ns = then_ns
+            then_ns = time.monotonic_ns()
+            self._complete_goal = (self._events_read + self._most_waiting("connector"), then_ns)
 
     def _read_records(self) -> bool:
         if self._taskstats is None:
@@ -166,8 +187,14 @@ class Listener:
         batches = 0
         for batch in islice(self._taskstats.iter_batches(), _RECORD_BATCHES_PER_STEP):
             batches += 1
+            self._records_read += len(batch.lengths)
             self._pipeline.take_records(batch)
-        return batches == _RECORD_BATCHES_PER_STEP
+        return batches == _RECORD_BATCHES_PER_STEP and self._records_read < self._records_goal
+
+    def _most_waiting(self, name: str) -> int:
+        """The most messages that a socket can hold now."""
+        socket = self._sockets.get(name)
+        return 0 if socket is None else socket.meminfo().used_bytes // _LEAST_BYTES_PER_MESSAGE
 
     def _count(self) -> bool:
         if self._early is None:
@@ -182,11 +209,12 @@ class Listener:
         return left
 
     async def drain_all(self) -> None:
-        """Drain until nothing is left that was there when this was called."""
+        """Drain until nothing is left that was there when this was called, whatever has arrived since."""
         # What somebody else has begun may have looked before.
         while self._halfway and self.drain():  # noqa: ASYNC110 - lets others run, waits for nobody
             await asyncio.sleep(0)
-        while self.drain():  # noqa: ASYNC110 - as above
+        goal = self._events_read + self._most_waiting("connector")
+        while self.drain() and (self._halfway or self._events_read < goal):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
 
     def _wake_up(self) -> None:
@@ -194,7 +222,7 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        fill = self._look_at_buffers()
+        fill = self.look_at_buffers()
         if self.drain():
             self._wait_by_timer(0.0)
             return
@@ -231,6 +259,11 @@ class Listener:
         await self.drain_all()
         try:
             acknowledged = self._connector.resubscribe()
+            for _ in range(_MORE_TRIES):
+                if acknowledged:
+                    break
+                await asyncio.sleep(0)
+                acknowledged = self._connector.resubscribe()
         except OSError as error:
             # After privileges were given up, a kernel before 6.6 refuses.
             _LOG.error("cannot subscribe again", extra={"error": error})
@@ -247,8 +280,12 @@ class Listener:
             if buffer.drops > self._pipeline.lost[name]:
                 self._pipeline.lose(name, buffer.drops - self._pipeline.lost[name], time.monotonic_ns())
 
-    def _look_at_buffers(self) -> float:
-        """Tell how full the fuller socket is; a new loss begins a comparison with /proc."""
+    def look_at_buffers(self) -> float:
+        """Count losses; a new one begins a comparison with /proc.
+
+        Returns:
+            How full the fuller socket is, from 0 to 1.
+        """
         self.count_losses()
         drops = sum(self._pipeline.lost.values())
         if drops > self._drops_seen and (self._resync is None or self._resync.done()):
@@ -290,7 +327,7 @@ class Listener:
             yield item
             if time.monotonic_ns() > slice_ends_ns:
                 await asyncio.sleep(0)
-                await self.drain_all()
+                self.drain()
                 slice_ends_ns = time.monotonic_ns() + _SLICE_NS
 
     # -- /proc --------------------------------------------------------------------------------------------------
@@ -310,7 +347,7 @@ class Listener:
         settled_ns = time.monotonic_ns() + READING_SETTLES_NS
         while time.monotonic_ns() <= settled_ns:
             await asyncio.sleep(_SLICE_NS / _NS_PER_SECOND)
-            await self.drain_all()
+            self.drain()
         self._holds = False
         await self.drain_all()
         return tgids

@@ -26,6 +26,7 @@ class Pipeline:
         malformed: How many were dropped, by socket.
         lost: How many the kernel dropped, by socket.
         records: How many exit records were taken.
+        held_bytes: Of events that were taken and not applied yet.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Pipeline:
         self.lost = dict.fromkeys(self.malformed, 0)
         self._chunks: list[bytes] = []
         self._halfway = False
+        self.held_bytes = 0
 
     def take_events(self, batch: Batch) -> None:
         """Keep a batch of the connector's datagrams until apply."""
         data, errors = sound_datagrams(batch)
         if data:
             self._chunks.append(data)
+            self.held_bytes += len(data)
         for error in errors:
             self._drop("connector", error)
 
@@ -83,6 +86,7 @@ class Pipeline:
         if not self._halfway:
             self.table.doubt(self._chunks)
         chunks, self._chunks = self._chunks[:most_batches], self._chunks[len(self._chunks[:most_batches]) :]
+        self.held_bytes -= sum(map(len, chunks))
         self._halfway = bool(self._chunks)
         self.table.apply(chunks, 0 if self._halfway else complete_until_ns, readings)
         return self._halfway

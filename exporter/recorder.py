@@ -85,10 +85,12 @@ class Recorder:
         self._tape.begin_next()
         for known in table.known():
             self.note(capture.KNOWN, capture.encode_known(known))
+        canaries = table.canaries()
         for record in table.iter_waiting_records():
-            self.note(capture.WAITING, capture.encode_record(record))
-        for tgid in table.canaries_under_way():
-            self.note(capture.CANARY_EXPECTED, capture.encode_pids([tgid]))
+            # A canary's is in no count; the file that ends here has it among its records.
+            if record[0] not in canaries:
+                self.note(capture.WAITING, capture.encode_record(record))
+        self.note(capture.CANARY_EXPECTED, capture.encode_pids(canaries))
         self._end_frame()
 
 
@@ -145,12 +147,10 @@ class RecordingTable(ProcessTable):
         self._recorder.note(capture.CANARY_EXPECTED, capture.encode_pids([tgid]))
         super().expect_canary(tgid)
 
-    def canary_returned(self, tgid: int) -> bool | None:
-        """Record a return."""
-        returned = super().canary_returned(tgid)
-        if returned is not None:
-            self._recorder.note(capture.CANARY_RETURNED, capture.encode_pids([tgid]))
-        return returned
+    def forget_canary(self, tgid: int) -> None:
+        """Record and forget."""
+        self._recorder.note(capture.CANARY_FORGOTTEN, capture.encode_pids([tgid]))
+        super().forget_canary(tgid)
 
 
 class RecordingPipeline(Pipeline):

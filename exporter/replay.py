@@ -110,9 +110,9 @@ class Player:
         elif kind == capture.CANARY_EXPECTED:
             for tgid in capture.decode_pids(body):
                 table.expect_canary(tgid)
-        elif kind == capture.CANARY_RETURNED:
+        elif kind == capture.CANARY_FORGOTTEN:
             for tgid in capture.decode_pids(body):
-                table.canary_returned(tgid)
+                table.forget_canary(tgid)
         else:
             raise CaptureError(f"the capture has an entry {chr(kind)!r}, which this exporter does not know")
 
@@ -179,8 +179,9 @@ class Replay:
         """Let what is due be played."""
         await asyncio.sleep(0)
 
-    def count_losses(self) -> None:
-        """Do nothing: the capture tells of losses."""
+    def look_at_buffers(self) -> float:
+        """Return 0: there are no sockets, and the capture tells of losses."""
+        return 0.0
 
     def buffers(self) -> dict[str, Meminfo]:
         """Return nothing: there are no sockets."""

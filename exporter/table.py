@@ -36,8 +36,9 @@ from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
 from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
 from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Program, Tallies, observe
 
+# Of a wait status: the exit code and the signal. The core bit makes no other series; the rest is nobody's.
+_STATUS_BITS = 0xFF7F
 _KTHREADD = 2
-_CANARIES_REMEMBERED = 8
 _LEADERLESS_REMEMBERED = 1024
 # What no loss that anybody noticed explains must not pile up: records without an EXIT (as many as a receive buffer
 # holds, and fewer of one pid), and processes that were overtaken.
@@ -113,6 +114,7 @@ class ProcessTable:
         unknown_lifetimes: Processes that ended and whose start nobody knew.
         lost_ends: Processes taken off because they were gone although nothing told of their end.
         canaries_ended: EXITs of canaries, which are in no other count.
+        canaries_recorded: Those of them that had an exit record.
         journal: Told of all that is counted; None if nobody wants to know.
     """
 
@@ -142,7 +144,7 @@ class ProcessTable:
         self.unknown_events = 0
         self.unknown_lifetimes = 0
         self.lost_ends = 0
-        self.canaries_ended = 0
+        self.canaries_ended = self.canaries_recorded = 0
         self.journal: Journal | None = None
         self._nobody = Program(UNKNOWN)
 
@@ -288,7 +290,7 @@ class ProcessTable:
                                 cell = known_cell(comm_uid) or cell_of_record(comm_uid)
                                 if state:
                                     cell.execs += 1
-                                status = third & ~0x80
+                                status = third & _STATUS_BITS
                                 ends = cell.exits
                                 if status in ends:
                                     ends[status] += 1
@@ -312,7 +314,7 @@ class ProcessTable:
                             and pid not in threads
                             and pid not in afterlife
                         ):
-                            status = third & ~0x80
+                            status = third & _STATUS_BITS
                             ends = cell.exits
                             if status in ends:
                                 ends[status] += 1
@@ -615,6 +617,7 @@ class ProcessTable:
         if tgid in self._canaries and tgid not in self._processes:
             self.events.exit -= 1
             self.canaries_ended += 1
+            self.canaries_recorded += record is not None
             self._canaries[tgid] = record is not None
             return
         unnamed = self._unnamed_ends.pop(tgid, None)
@@ -690,7 +693,7 @@ class ProcessTable:
         else:
             # A thread's comm need not be its process's.
             cell = self._tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
-        self._tallies.count_end(cell, status & ~0x80)
+        self._tallies.count_end(cell, status & _STATUS_BITS)
         lifetime_ns: int | None = None
         if process is not None and process[1]:
             lifetime_ns = max(0, timestamp_ns - process[1])
@@ -970,23 +973,23 @@ class ProcessTable:
     def expect_canary(self, tgid: int) -> None:
         """Leave a child of this program out of everything, and notice when it ends.
 
-        Call it before the drain that can find the child's first event.
+        Call it before the drain that can find the child's first event, and forget_canary before it is reaped: its
+        pid can be another process's then.
         """
-        # What was never seen to end was lost; enough of them are remembered for one that is merely late.
-        while len(self._canaries) >= _CANARIES_REMEMBERED:
-            del self._canaries[next(iter(self._canaries))]
         self._canaries[tgid] = None
 
     def canary_returned(self, tgid: int) -> bool | None:
         """Tell whether a canary has ended, with an exit record (True) or without; None if it has not."""
-        returned = self._canaries.get(tgid)
-        if returned is not None:
-            del self._canaries[tgid]
-        return returned
+        return self._canaries.get(tgid)
 
-    def canaries_under_way(self) -> list[int]:
-        """Return the canaries that have not ended yet."""
-        return [tgid for tgid, returned in self._canaries.items() if returned is None]
+    def forget_canary(self, tgid: int) -> None:
+        """Nothing tells of a canary any more."""
+        self._canaries.pop(tgid, None)
+        self._records.pop(tgid, None)
+
+    def canaries(self) -> list[int]:
+        """Return those that were not forgotten."""
+        return list(self._canaries)
 
     # -- what it tells ------------------------------------------------------------------------------------------
 

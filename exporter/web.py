@@ -21,7 +21,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
     for item in accept_encoding.split(","):
         name, _, parameters = item.partition(";")
         if name.strip().lower() == "gzip":
-            return parameters.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+            return parameters.replace(" ", "").lower() not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
     return False
 
 

@@ -11,5 +11,7 @@ settings.load_profile("ci")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update-golden", action="store_true", help="rewrite tests/golden/*.prom as they come out now"
+        "--update-golden",
+        action="store_true",
+        help="rewrite golden files and the chart's table as they come out now",
     )

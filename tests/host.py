@@ -21,6 +21,7 @@ from exporter.table import ProcessTable
 from exporter.tally import CellCounts, Tallies, uid_label
 
 MS = 1_000_000
+OWN_TGID = 99
 START_NS = 1_000_000 * MS
 SIGABRT_CORE = 0x86
 
@@ -55,7 +56,7 @@ class Rules(TypedDict):
 def rules_of(mode: Mode, *, failures_only: bool = False) -> Rules:
     return {
         "records_end_processes": mode is Mode.EXACT,
-        "own_tgid": None,
+        "own_tgid": OWN_TGID,
         "keeps": not failures_only,
         "failures_only": failures_only,
     }

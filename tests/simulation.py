@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import builders
-from host import MS, Host, Mode, Thread
+from host import MS, OWN_TGID, Host, Mode, Thread
 
 from exporter.recorder import Tape
 from exporter.tally import Tallies
@@ -106,6 +106,10 @@ class World(Host):
         self.processes = {1: Process(1, 0, 0, Name(b"init"), init, {1: init})}
         # Reaped, so that their pids are free, before they have sent all their EXITs.
         self.late: list[Process] = []
+        # A child of the exporter that is not reaped yet, and whether it still runs.
+        self._canary: int | None = None
+        self._canary_runs = False
+        self._born_since_drain: set[int] = set()
         self.lives(1, b"init")
 
     # -- the exporter's side ------------------------------------------------------------------------------------
@@ -129,6 +133,7 @@ class World(Host):
         if self.mode is not Mode.EXACT:
             self.read_early()
         events, self._events = self._events, []
+        self._born_since_drain.clear()
         self.pipeline.take_events(builders.batch(events))
         self._go_on()
         records, self._records = self._records, []
@@ -159,6 +164,7 @@ class World(Host):
         """Let everything that has begun come to its end and be counted."""
         self.drain()
         self._meanwhile.clear()
+        self.canary_ends(0, 0)
         for process in list(self.processes.values()):
             self._send(process)
             for task in [task for task in process.tasks.values() if task.status is not None]:
@@ -190,7 +196,7 @@ class World(Host):
         # And without records nothing tells two processes apart that have died with one pid.
         late = [p for p in self.late if set(p.tasks) != {p.tgid} or self.mode is Mode.PROCFS]
         taken |= {tid for p in late for tid in (p.tgid, *p.tasks)}
-        return [pid for pid in _PIDS if pid not in taken]
+        return [pid for pid in _PIDS if pid not in taken and pid != self._canary]
 
     def _free_tid(self, a: int) -> int | None:
         """A number that no EXIT under way has: nothing but the wait status tells a thread's from a process's."""
@@ -228,6 +234,7 @@ class World(Host):
         self.processes[child] = Process(child, parent.tgid, parent.uid, name, leader, {child: leader})
         self.truth.forks[parent.leader.comm, parent.uid] += 1
         super().fork(parent.tgid, child, by_thread=thread.tid)
+        self._born_since_drain.add(child)
 
     def fork_by_leader(self, a: int, b: int) -> None:
         del b
@@ -380,6 +387,28 @@ class World(Host):
                 self.record(Thread(task.tid, task.comm, process.uid), status=status, last=False)
             self._exit_event(process, task)
 
+    # -- the exporter's own children ----------------------------------------------------------------------------
+
+    def canary(self, a: int, b: int) -> None:
+        """Send one, or reap the one that came back."""
+        if self._canary is None:
+            pid = self._free_tid(a + b)
+            # There are so few pids that they come round within a drain, which those of a host do not.
+            if pid is not None and pid not in self._born_since_drain:
+                self._canary = pid
+                self._canary_runs = True
+                super().fork(OWN_TGID, self._canary)
+                self.table.expect_canary(self._canary)
+        elif self.table.canary_returned(self._canary) is not None:
+            self.table.forget_canary(self._canary)
+            self._canary = None
+
+    def canary_ends(self, a: int, b: int) -> None:
+        del a, b
+        if self._canary is not None and self._canary_runs:
+            self._canary_runs = False
+            super().end(self._canary, b"exporter", status=0x2A00)
+
     # -- time and the exporter ----------------------------------------------------------------------------------
 
     def pause(self, a: int, b: int) -> None:
@@ -399,6 +428,6 @@ class World(Host):
 
     KERNEL_STEPS = (
         fork, fork_by_leader, brief_child, change_comm, exec_begin, exec_at_once, exit_event, exit_group,
-        exit_thread, start_thread, start_thread, change_uid, reap,
+        exit_thread, start_thread, start_thread, change_uid, reap, canary_ends,
     )  # fmt: skip
-    STEPS = (*KERNEL_STEPS, exec_begin, change_comm, drain_step, drain_step, pause, read_early_step)
+    STEPS = (*KERNEL_STEPS, exec_begin, change_comm, drain_step, drain_step, pause, read_early_step, canary)

@@ -5,6 +5,7 @@ read, so that what it returns is of one moment.
 A process that is gone is None, never an error.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -119,6 +120,11 @@ class Procfs:
 
     def check(self) -> None:
         """Raise SetupError unless root is a proc file system that shows other users' processes."""
+        try:
+            os.close(os.open(f"{self._root}/self/stat", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise SetupError(f"cannot open a file ({error.strerror}): raise the limit (ulimit -n)") from error
         if self._read("self/stat") is None:
             raise SetupError(
                 f"{self._root or '/'} is not a proc file system: mount proc there or set --path.procfs"

@@ -12,7 +12,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from exporter.errors import MalformedMessage, SetupError
@@ -39,7 +39,9 @@ _TASKSTATS_SLOTS = 64
 _ANSWER_SECONDS = 1.0
 # A request is answered before sendto(2) returns: this is only how long a loaded machine may take to tell us.
 _FIRST_ANSWER_SECONDS = 0.05
-_ROUNDS_PER_BURST = 32
+# Later the event loop waits meanwhile, and whoever wants to stop us; what one try adds, the next goes on from.
+_LATER_ANSWER_SECONDS = 0.3
+_ROUNDS_PER_BURST = 128
 # How often another program may say IGNORE without having said LISTEN before the host falls silent.
 _SPARE_LISTENERS = 32
 # An operation that the kernel refuses, and remembers as the last one of this socket all the same.
@@ -97,7 +99,7 @@ class Connector(Receiver):
         _attach(sock, bpf.event_program(wanted))
         sock.bind((0, cn_proc.CN_IDX_PROC))
 
-    def subscribe(self, filter_by: str) -> bool:
+    def subscribe(self, filter_by: str, patience_seconds: float = _ANSWER_SECONDS) -> bool:
         """Subscribe, and have it acknowledged. What arrives before that goes to `keep`.
 
         The kernel counts LISTEN requests minus IGNORE requests of the whole host, and is silent while the sum is
@@ -107,6 +109,7 @@ class Connector(Receiver):
 
         Args:
             filter_by: kernel (by event mask), bpf (no mask), or auto: by mask if the kernel knows them.
+            patience_seconds: How long to try.
 
         Returns:
             False if the kernel never acknowledged it.
@@ -115,12 +118,12 @@ class Connector(Receiver):
             OSError: The kernel's answer.
         """
         # Not before it was counted, for close() takes it back: before Linux 6.6 from whoever else listens.
-        if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL):
+        if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL, patience_seconds):
             self._listens = self.kernel_masks = True
             self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, cn_proc.PROC_EVENT_ALL, _SPARE_LISTENERS)
             self._send_mask()
             return True
-        if filter_by != "kernel" and self._listen(None):
+        if filter_by != "kernel" and self._listen(None, patience_seconds):
             self._listens = True
             self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, None, _SPARE_LISTENERS)
             return True
@@ -128,14 +131,14 @@ class Connector(Receiver):
 
     def resubscribe(self) -> bool:
         """Subscribe again after silence, in the way that worked before."""
-        return self.subscribe("kernel" if self.kernel_masks else "bpf")
+        return self.subscribe("kernel" if self.kernel_masks else "bpf", _LATER_ANSWER_SECONDS)
 
-    def _listen(self, mask: int | None) -> bool:
+    def _listen(self, mask: int | None, patience_seconds: float) -> bool:
         ack = secrets.randbelow(0x7FFFFFF0) + 1
         self.send(cn_proc.encode_request(cn_proc.PROC_CN_MCAST_LISTEN, ack, mask))
         if self._is_acknowledged(ack, _FIRST_ANSWER_SECONDS):
             return True
-        deadline = time.monotonic() + _ANSWER_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, mask, _ROUNDS_PER_BURST, ack)
             if self._is_acknowledged(ack, 0.0):
@@ -151,27 +154,36 @@ class Connector(Receiver):
             self.send(request)
 
     def _is_acknowledged(self, ack: int, seconds: float) -> bool:
+        """Read until the acknowledgement comes, or what proves the same: an event of now, to a listener."""
+        began_ns = time.monotonic_ns()
         deadline = time.monotonic() + seconds
         while self.wait(deadline):
-            for answer in self._iter_acks():
-                if answer.ack == ack + 1:
-                    if answer.err:
-                        raise OSError(answer.err, os.strerror(answer.err))
+            for batch in self.iter_batches():
+                if self.keep is not None:
+                    self.keep(batch)
+                if self._answers(batch, ack, began_ns if self._listens else None):
                     return True
+                # To whoever does not listen yet a busy host can tell of others' events without end.
+                if not self._listens and time.monotonic() > deadline:
+                    return False
         return False
 
-    def _iter_acks(self) -> Iterator[cn_proc.Ack]:
-        for batch in self.iter_batches():
-            if self.keep is not None:
-                self.keep(batch)
-            for index in range(len(batch.lengths)):
-                try:
-                    answer = cn_proc.decode_ack(batch.datagram(index))
-                except MalformedMessage:
-                    self.malformed += 1
-                    continue
-                if answer is not None:
-                    yield answer
+    def _answers(self, batch: Batch, ack: int, proven_ns: int | None) -> bool:
+        for index in range(len(batch.lengths)):
+            datagram = batch.datagram(index)
+            try:
+                answer = cn_proc.decode_ack(datagram)
+            except MalformedMessage:
+                self.malformed += 1
+                continue
+            if answer is None:
+                if proven_ns is not None and cn_proc.decode_proc_event(datagram)[1] > proven_ns:
+                    return True
+            elif answer.ack == ack + 1:
+                if answer.err:
+                    raise OSError(answer.err, os.strerror(answer.err))
+                return True
+        return False
 
     def _send_mask(self) -> None:
         # No answer follows: a mask other than "all events" filters acknowledgements too.

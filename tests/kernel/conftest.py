@@ -4,13 +4,11 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, World, running
+from kernel.harness import Exporter, Programs, World, compiled_programs, running
 
 HERE = Path(__file__).parent
 
@@ -58,13 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def programs() -> Iterator[Programs]:
-    # Not tmp_path: pytest's folders are closed to other users, and the cases run under other uids.
-    with tempfile.TemporaryDirectory(prefix="proc-connector-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        binary = folder / "programs"
-        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", binary, HERE / "programs.c"], check=True)
-        yield Programs(folder, binary)
+    with compiled_programs() as compiled:
+        yield compiled
 
 
 @pytest.fixture(scope="module", params=["taskstats", "procfs"])

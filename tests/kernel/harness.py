@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, NamedTuple, Protocol, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -327,6 +328,19 @@ class Programs:
         return path
 
 
+@contextlib.contextmanager
+def compiled_programs() -> Iterator[Programs]:
+    """Compile the helper program into a folder of its own, which is gone afterwards."""
+    # Not tmp_path: pytest's folders are closed to other users, and the cases run under other uids.
+    with tempfile.TemporaryDirectory(prefix="proc-connector-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        binary = folder / "programs"
+        source = Path(__file__).with_name("programs.c")
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", binary, source], check=True)
+        yield Programs(folder, binary)
+
+
 class Ended(NamedTuple):
     """What a parent saw of its child: wait4's answer and the time between before fork and after wait4."""
 
@@ -335,6 +349,16 @@ class Ended(NamedTuple):
     seconds: float
     cpu_seconds: float
     max_rss_bytes: int
+
+
+class Watcher(Protocol):
+    """Whoever has an exporter's numbers: the exporter itself, or who scrapes it."""
+
+    mode: str
+    worlds: list["World"]
+
+    def scrape(self) -> Scrape:
+        """Return the numbers as they are now."""
 
 
 @dataclass
@@ -346,7 +370,7 @@ class World:
     wait4 in the parents; `spawn` writes it down, and a case adds what its processes do besides.
     """
 
-    exporter: Exporter
+    exporter: Watcher
     programs: Programs
     uid: int = field(init=False)
     uids: set[str] = field(default_factory=set)

@@ -435,6 +435,35 @@ static int cmd_reuse(char **argv)
 	return 0;
 }
 
+/* flood: events as fast as anybody without a right can make them, until it is killed. */
+static int cmd_flood(char **argv)
+{
+	(void)argv;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		prctl(PR_SET_NAME, "flood");
+}
+
+/* with_pid PID COUNT CODE: so many processes, one after the other, with that pid. */
+static int cmd_with_pid(char **argv)
+{
+	pid_t pid = number(argv[0]);
+
+	for (int i = number(argv[1]); i > 0; i--) {
+		struct clone_args args = {
+			.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1,
+		};
+		long got = syscall(SYS_clone3, &args, sizeof(args));
+		int status;
+
+		if (got == 0)
+			_exit(number(argv[2]));
+		if (got != pid || reap(pid, &status, NULL) != pid)
+			die("clone3");
+	}
+	return 0;
+}
+
 /* live COUNT: so many children that live until the input ends; prints a line when all of them do. */
 static int cmd_live(char **argv)
 {
@@ -663,6 +692,8 @@ static const struct {
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
 	{ "live", 1, cmd_live },
+	{ "flood", 0, cmd_flood },
+	{ "with_pid", 3, cmd_with_pid },
 };
 
 static int run_command(int argc, char **argv)

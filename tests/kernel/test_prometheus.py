@@ -1,17 +1,15 @@
 """A real Prometheus server scrapes the exporter and finds every family."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kernel.harness import Exporter, Programs, World, ask, free_port, running, wait_until
+from kernel.harness import Exporter, Programs, World, running, wait_until
+from kernel.prometheus import Prometheus, scraping
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +31,12 @@ def eventful(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> It
         yield exporter
 
 
-class Prometheus:
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def get(self, path: str, **parameters: str) -> Any:
-        answer = ask(self.port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
-        assert answer.status == 200, answer.body
-        return json.loads(answer.body)["data"]
-
-    def health(self) -> list[tuple[str, str]] | str:
-        try:
-            return [(t["health"], t["lastError"]) for t in self.get("targets")["activeTargets"]]
-        except (OSError, AssertionError) as error:  # it does not listen yet, or is not ready
-            return str(error)
-
-
 @pytest.fixture(scope="module")
 def prometheus(eventful: Exporter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus here (Debian: apt-get install prometheus)")
-    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
-    config = folder / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 1s}\n"
-        "scrape_configs:\n"
-        f"  - {{job_name: proc-connector, static_configs: [{{targets: ['127.0.0.1:{eventful.port}']}}]}}\n"
-    )
-    command = [
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=warn",
-    ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            server = Prometheus(port)
-            wait_until(server.health, lambda health: health == [("up", "")], "prometheus scrapes the exporter")
-            yield server
-        finally:
-            process.terminate()
+    with scraping(eventful.port, tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
 
 
 def test_prometheus_answers_for_every_family(eventful: Exporter, prometheus: Prometheus) -> None:

@@ -36,10 +36,13 @@ def unprivileged() -> tuple[str, ...]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("mode", ["taskstats", "procfs"])
 def test_a_signal_stops_it_with_exit_code_0(mode: str, number: int, tmp_path: Path) -> None:
-    exporter = Exporter(mode, tmp_path / "log", "--attribution", mode)
-    # A second is the promise; the rest is for a machine that has something else to do.
-    assert exporter.stop(number) < 5
-    assert "Traceback" not in exporter.log.read_text()
+    taken: list[float] = []
+    # A second is the promise; a machine that has something else to do may take longer, but not each time.
+    while not taken or (min(taken) >= 1 and len(taken) < 3):
+        exporter = Exporter(mode, tmp_path / "log", "--attribution", mode)
+        taken.append(exporter.stop(number))
+        assert "Traceback" not in exporter.log.read_text()
+    assert min(taken) < 1
 
 
 @pytest.mark.parametrize(

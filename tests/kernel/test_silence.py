@@ -1,5 +1,6 @@
 """A host that somebody silences: the canary notices, the subscription is renewed, and nothing else shows it."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -12,7 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import LABELS, Exporter, Programs, Scrape, World, free_port, running, wait_until
+from kernel.harness import (
+    DEADLINE_SECONDS,
+    LABELS,
+    Exporter,
+    Programs,
+    Scrape,
+    Watcher,
+    World,
+    ask,
+    free_port,
+    running,
+    wait_until,
+)
 from kernel.listeners import (
     IGNORE,
     LISTEN,
@@ -28,6 +41,10 @@ from kernel.listeners import (
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 CANARY_EXIT_CODE = "42"
 RESUBSCRIPTIONS = "proc_connector_resubscriptions_total"
+EVENTS = "proc_connector_events_total"
+RECORDS = "proc_connector_exit_records_total"
+# The kernel's totals are not of one moment.
+_HANDFUL = 2
 AGE = "proc_connector_canary_age_seconds"
 
 
@@ -40,7 +57,7 @@ def _put_right() -> Iterator[None]:
         put_right()
 
 
-def spawn_some(exporter: Exporter, programs: Programs) -> World:
+def spawn_some(exporter: Watcher, programs: Programs) -> World:
     """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
@@ -244,6 +261,14 @@ def test_the_canary_is_in_no_family_at_all(programs: Programs, tmp_path: Path) -
             grown = scrape.get("proc_connector_events_total", event=kind)
             grown -= first[1].get("proc_connector_events_total", event=kind)
             assert others(last[0]) - others(first[2]) <= grown <= others(last[2]) - others(first[0]), kind
+        # They are no ends that anything tells of: neither events, nor records, nor the kernel's own totals.
+        for source in ("events", "kernel"):
+            name = "proc_connector_task_exits_total"
+            grown = scrape.get(name, source=source) - first[1].get(name, source=source)
+            with_canaries = last[2].get(name, source=source) - first[0].get(name, source=source)
+            assert grown <= with_canaries - seen + _HANDFUL, source
+        grown = scrape.total(RECORDS) - first[1].total(RECORDS)
+        assert grown <= last[2].total(RECORDS) - first[0].total(RECORDS) - seen
         # The families by comm alone: whoever else is called like the exporter would be seen by both.
         [comm] = {row[0] for row in last[2].rows("exits") if row[1] == str(uid)}
         for family in ("process_lifetime_seconds", "process_cpu_seconds", "process_max_rss_bytes"):
@@ -299,6 +324,77 @@ def test_a_signal_while_it_subscribes_again_stops_it(programs: Programs, tmp_pat
         assert "Traceback" not in exporter.log.read_text()
     finally:
         exporter.kill()
+
+
+def zombies_of(pid: int) -> set[int]:
+    """The children of a process that have ended and are not reaped."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            head, _, rest = path.read_text().rpartition(") ")
+            if rest.split()[:2] == ["Z", str(pid)]:
+                found.add(int(head.split()[0]))
+    return found
+
+
+def test_who_gets_the_pid_of_a_canary_that_was_missed_is_counted(programs: Programs, tmp_path: Path) -> None:
+    with running("taskstats", tmp_path / "log", "--canary.interval", "2") as exporter:
+        canaries_go_on(exporter, 1)
+        attack()
+        missed = wait_until(lambda: zombies_of(exporter.process.pid), bool, "a canary that was missed")
+        wait_until(lambda: readiness(exporter)[0], lambda status: status == 200, "ready again")
+        wait_until(lambda: [p for p in missed if Path(f"/proc/{p}").exists()], lambda left: not left, "reaped")
+        world = World(exporter, programs)
+        for pid in missed:
+            program = world.program("with-pid")
+            world.run(program, "with_pid", str(pid), "5", "7", caps=["checkpoint_restore"])
+            world.count("forks", program.name, 5)
+            world.count("exits", program.name, 5, status=7 << 8)
+        world.check()
+
+
+@pytest.mark.slow
+def test_a_flood_of_events_holds_up_no_scrape_no_readiness_and_no_end(programs: Programs, tmp_path: Path) -> None:
+    """Anybody can make events faster than they can be counted; what is lost is counted."""
+    uid = programs.new_uid()
+    flood = [str(programs.link("flood")), "flood"]
+    with running("taskstats", tmp_path / "first", "--canary.interval", "2") as exporter:
+        with subprocess.Popen(flood, user=uid, group=uid, extra_groups=[]) as flooding:
+            try:
+                before = exporter.scrape().get(EVENTS, event="comm")
+                for _ in range(5):
+                    now = exporter.scrape().get(EVENTS, event="comm")
+                    assert now > before
+                    before = now
+                    assert readiness(exporter)[0] in (200, 503)
+                # One that starts meanwhile answers, and ends when it is told to.
+                port = free_port()
+                command = [sys.executable, "-m", "exporter", "--web.listen-address", f"127.0.0.1:{port}"]
+                with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL) as second:
+                    try:
+                        wait_until(lambda: answers(port), bool, "an answer")
+                        second.send_signal(signal.SIGTERM)
+                        assert second.wait(DEADLINE_SECONDS) == 0
+                    finally:
+                        second.kill()
+            finally:
+                flooding.kill()
+        wait_until(lambda: readiness(exporter)[0], lambda status: status == 200, "ready again")
+        exporter.wait_for(
+            lambda scrape: (
+                scrape.get("proc_connector_lost_messages_total", socket="connector") == 0
+                or scrape.get("proc_connector_resyncs_total") > 0
+            ),
+            "a comparison after what was lost",
+        )
+        spawn_some(exporter, programs)
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/-/healthy").status == 200
+    except OSError:
+        return False
 
 
 FAULTS = {

@@ -306,10 +306,10 @@ def test_cpu_seconds_are_those_of_all_threads(world: World, threads: int) -> Non
         assert_one_observation(scrape, "process_cpu_seconds", program.name, 0.9 * cpu, 1.1 * cpu)
 
 
-def test_a_living_process_is_in_the_table_until_it_ends(world: World) -> None:
+def test_a_living_process_is_in_the_table_until_it_ends(world: World, exporter: Exporter) -> None:
     program = world.program("alive")
     with world.start(program, "sleep", "3600000", "0") as process:
-        world.exporter.wait_for(
+        exporter.wait_for(
             lambda scrape: scrape.get("proc_connector_processes", comm=program.name) == 1,
             f"{program.name} among the processes",
         )

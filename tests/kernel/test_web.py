@@ -27,7 +27,7 @@ from kernel.harness import (
     running,
     wait_until,
 )
-from kernel.test_prometheus import Prometheus
+from kernel.prometheus import Prometheus
 from serving import Authority, basic, hash_password
 
 STORM = 8_000

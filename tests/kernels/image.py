@@ -39,7 +39,10 @@ _NOT_IN_STDLIB = {
     "turtledemo",
     "dist-packages",
 }
-_NOT_IN_PACKAGES = {"mypy", "mypyc", "ruff", "pip", "setuptools", "pkg_resources", "ast_serialize", "tzdata"}
+_NOT_IN_PACKAGES = {
+    *("mypy", "mypyc", "ruff", "pip", "setuptools", "pkg_resources", "ast_serialize", "tzdata"),
+    *("cloudcoil", "helm_python", "kubernetes_validate", "pydantic", "pydantic_core"),
+}
 
 
 def what_is_missing() -> str | None:

@@ -13,6 +13,13 @@ def test_what_was_created_and_is_not_there_any_more_has_ended() -> None:
     assert check.ended == {"events": 440, "kernel": 480}
 
 
+def test_canaries_are_in_neither_count() -> None:
+    check = ExitCheck()
+    check.look(TaskTotals(created=1000, present=100), 7, 2)
+    check.look(TaskTotals(created=1013, present=100), 17, 5)
+    assert check.ended == {"events": 10, "kernel": 10}
+
+
 def test_the_kernels_count_never_goes_backwards() -> None:
     """Its totals are not of one moment."""
     check = ExitCheck()

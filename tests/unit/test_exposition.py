@@ -520,3 +520,20 @@ def test_a_metric_keeps_the_conventions(spec: MetricSpec) -> None:
 def test_on_linux_the_signals_of_other_systems_are_its_own() -> None:
     names = dict(enumerate(exposition._LINUX_SIGNALS.split(), 1))
     assert {number: f"SIG{name}" for number, name in names.items()} == exposition._SIGNALS
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=foo",
+        "application/openmetrics-text; version=1.0.0; escaping=dots",
+        "text/plain; version=1.0.0; escaping=values",
+        "text/plain; version=; q=x, */*",
+    ],
+)
+def test_whatever_is_accepted_all_names_are_written_in_the_same_way(accept: str) -> None:
+    content_type, text = scrape(SNAPSHOTS["nasty"], accept)
+    assert "text" in content_type
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert {name for name in names if "proc" in name and "__" in name} == set()
+    assert {"proc_connector_processes", "proc_connector_drain_seconds"} <= names

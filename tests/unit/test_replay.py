@@ -6,7 +6,7 @@ import time
 
 import builders
 import pytest
-from host import Host, Mode, Thread
+from host import OWN_TGID, Host, Mode, Thread
 from replayed import MemoryTape, Replayed, exposition, status
 from unit.test_capture import HEADER
 
@@ -56,6 +56,7 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     host.end(500, b"canary", 0, 0x2A00)
     host.drain()
     assert host.table.canary_returned(500) is True
+    host.table.forget_canary(500)
     host.exec(100, b"new")
     host.drain()
     host.pipeline.lose("taskstats", 3, host.now_ns)
@@ -86,12 +87,16 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
     host.exec(100, b"looked-up")  # nobody knows yet under which name
     host.fork(101, 300)
     host.record(child := Thread(300, b"child"), status=0x700)  # its EXIT comes in the next file
+    host.fork(OWN_TGID, 500)
+    host.table.expect_canary(500)
+    host.record(canary := Thread(500, b"exporter"), status=0x2A00)
     tape.frames_per_file = 1
     host.drain()
     tape.frames_per_file = 1 << 30
     assert len(tape.files) == 2
     forks, exits = host.forks.copy(), host.exits.copy()
     host.exit(child.pid, 0x700)
+    host.exit(canary.pid, 0x2A00)
     host.fork(101, 301)
     host.fork(100, 302)
     host.end(302, b"looked-up", 1000)
@@ -105,6 +110,8 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
         ("<unknown>", 1000): (1, {}),
         ("looked-up", 1000): (0, {0: 1}),
     }
+    # Its exit record is among those of the file before.
+    assert (replayed.table.canaries_ended, replayed.table.canaries_recorded) == (1, 0)
     assert host.exits == exits | {("child", "0", 0x700): 1, ("looked-up", "1000", 0): 1}
     assert host.forks[("kthreads-parent", "0")] == forks[("kthreads-parent", "0")] + 1
 

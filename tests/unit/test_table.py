@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import builders
 import pytest
-from host import MS, START_NS, Ends, Host, Mode, Thread
+from host import MS, OWN_TGID, START_NS, Ends, Host, Mode, Thread
 
 from exporter.comm import UNKNOWN
 from exporter.names import READING_SETTLES_NS
@@ -851,6 +851,51 @@ def test_what_a_process_used_is_in_its_last_record(exact: Host) -> None:
     assert [(p.comm, sum(p.cpu_ns[:-1]), p.cpu_ns[-1], p.max_rss_kib[-1]) for p in exact.tallies.programs()] == [
         ("sh", 1, 700 * MS, 8192)
     ]
+
+
+# -- canaries ---------------------------------------------------------------------------------------------------
+
+
+def test_a_canary_is_counted_nowhere_and_its_pid_is_any_other_processs_afterwards(host: Host) -> None:
+    host.lives(OWN_TGID, b"exporter")
+    host.table.expect_canary(400)
+    host.fork(OWN_TGID, 400)
+    host.end(400, b"canary", 0, 42 << 8)
+    host.drain()
+    assert host.table.canary_returned(400) is host.mode.has_records
+    assert (host.forks, host.exits, host.live) == ({}, {}, {"sh": 1, "exporter": 1})
+    assert (host.table.canaries_ended, host.table.canaries_recorded) == (1, int(host.mode.has_records))
+    host.table.forget_canary(400)
+    host.exec(100, b"make")
+    host.fork(100, 400)
+    host.end(400, b"make", 1000, 0x100)
+    host.settle()
+    assert host.forks == {("make", "1000"): 1}
+    assert sum(host.exits.values()) == 1
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_canary_that_was_missed_leaves_nothing_to_the_next_with_its_pid(exact: Host, recorded: bool) -> None:
+    exact.table.expect_canary(400)
+    if recorded:
+        exact.record(_thread(400, b"canary", 0), status=42 << 8)
+    exact.drain()
+    assert exact.table.canary_returned(400) is None
+    exact.table.forget_canary(400)
+    exact.exec(100)
+    exact.fork(100, 400)
+    exact.end(400, b"make", 1000, 42 << 8)
+    exact.drain()
+    assert exact.exits == {("make", "1000", 42 << 8): 1}
+    assert exact.table.waiting_records() == {}
+
+
+def test_bits_of_a_status_that_mean_nothing_make_no_series_of_their_own(host: Host) -> None:
+    for status in (0x17C, 0xFFFFFF7C & ~0xFE00):
+        host.fork(100, 400)
+        host.end(400, b"sh", 1000, status)
+    host.drain()
+    assert host.exits == {("sh", "1000", 0x17C): 2}
 
 
 # -- failures alone ---------------------------------------------------------------------------------------------

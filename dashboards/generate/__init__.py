@@ -1,0 +1,1 @@
+"""Generates the dashboards' JSON and the rules' YAML: `python -m dashboards.generate`, or `make dashboards`."""

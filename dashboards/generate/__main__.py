@@ -1,0 +1,46 @@
+"""Writes all dashboards and rules: `python -m dashboards.generate [--runbooks URL]`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from dashboards.generate import rules
+from dashboards.generate.exporter import exporter
+from dashboards.generate.failures import failures
+from dashboards.generate.fleet import fleet
+from dashboards.generate.node import node
+
+FOLDER = Path(__file__).parents[1]
+RUNBOOKS = "docs/runbooks"
+
+
+def generate(runbooks: str = RUNBOOKS) -> dict[Path, str]:
+    """Return the text of every generated file by its path below this folder.
+
+    Args:
+        runbooks: The address of docs/runbooks, where readers of an alert find it.
+    """
+    dashboards = {"fleet": fleet(), "node": node(), "failures": failures(), "exporter": exporter()}
+    texts = {
+        Path(f"{name}.json"): json.dumps(made, cls=JSONEncoder, sort_keys=True, indent=2) + "\n"
+        for name, made in dashboards.items()
+    }
+    return texts | {
+        Path("rules/recording.yaml"): rules.recording_yaml(),
+        Path("rules/alerts.yaml"): rules.alerts_yaml(runbooks),
+        Path("rules/thresholds.yaml"): rules.thresholds_yaml(),
+    }
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runbooks", default=RUNBOOKS, help="what runbook_url begins with (default: %(default)s)")
+    for path, text in generate(parser.parse_args().runbooks).items():
+        (FOLDER / path).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

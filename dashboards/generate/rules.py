@@ -1,0 +1,431 @@
+"""Recording rules and alerts.
+
+Every number that an alert compares with has a name, a reason and one place: `Threshold`. In the rule it stands at
+the end of a line with its name as a PromQL comment (`> 60 # canary_late_seconds`), so that whoever renders the
+rules for others (a Helm chart) can put another number there without knowing PromQL.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import yaml
+
+WINDOW = "15m"
+"""How far back alerts look for what is rare: long enough for a restart that backs off to five minutes."""
+
+_END_LABELS = "uid, exit_code"
+_NONZERO_EXITS = "proc_connector_nonzero_exits_total"
+_EXITS = "proc_connector_exits_total"
+
+# What recording rules are called: level:metric:operation.
+FORKS = "instance:proc_connector_forks:rate5m"
+EXECS = "instance:proc_connector_execs:rate5m"
+EXITS = "instance:proc_connector_exits:rate5m"
+NONZERO_EXITS = "instance:proc_connector_nonzero_exits:rate5m"
+MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
+UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
+USUAL_FORKS = "instance:proc_connector_forks:rate5m_p95_1d"
+FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
+SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+FOLDED = f"instance_metric:proc_connector_folded:increase{WINDOW}"
+COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
+LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
+PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
+PAST_FAILURE_RATIO = f"instance_comm:proc_connector_nonzero_exits:ratio_offset{WINDOW}"
+
+
+def happened(metric: str, *, without: str = "") -> str:
+    """Return PromQL for how often something happened within WINDOW, the first time of a series included.
+
+    A counter that is born at 1 has no increase. A series that was not there a window ago says it all in its
+    value, provided that somebody looked a window ago or the exporter is younger than that: else the series may be
+    old, and only the scrapes were missing.
+    """
+    window_seconds = int(WINDOW.removesuffix("m")) * 60
+    born = (
+        f"({metric} unless {metric} offset {WINDOW})\n"
+        f"and on (job, instance)\n"
+        f"(up offset {WINDOW} == 1 or process_start_time_seconds > time() - {window_seconds})"
+    )
+    return f"sum without ({without}) (\n{_indent(f'{born}{chr(10)}or{chr(10)}increase({metric}[{WINDOW}])')}\n)"
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+class Recording(NamedTuple):
+    """A recording rule."""
+
+    record: str
+    expr: str
+
+    def rule(self) -> dict[str, Any]:
+        """Return it as Prometheus wants it."""
+        return {"record": self.record, "expr": self.expr}
+
+
+RATES = (
+    Recording(FORKS, 'sum without (event) (rate(proc_connector_events_total{event="fork"}[5m]))'),
+    Recording(EXECS, 'sum without (event) (rate(proc_connector_events_total{event="exec"}[5m]))'),
+    Recording(EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_EXITS}[5m]))"),
+    Recording(NONZERO_EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_NONZERO_EXITS}[5m]))"),
+    Recording(
+        MISSED,
+        "1 -\n"
+        'sum without (source) (rate(proc_connector_task_exits_total{source="events"}[5m]))\n'
+        "/\n"
+        'sum without (source) (rate(proc_connector_task_exits_total{source="kernel"}[5m]) > 1)',
+    ),
+    Recording(
+        UNATTRIBUTED,
+        "sum without (event) (rate(proc_connector_unattributed_total[5m]))\n"
+        "/\n"
+        'sum without (event) (rate(proc_connector_events_total{event=~"fork|exec|exit"}[5m]) > 0)',
+    ),
+)
+RARE = (
+    Recording(FAILURES, happened(_NONZERO_EXITS, without=_END_LABELS)),
+    Recording(ENDS, happened(_EXITS, without=f"{_END_LABELS}, signal")),
+    Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
+    Recording(COREDUMPS, happened("proc_connector_coredumps_total", without="comm, uid")),
+    Recording(FOLDED, happened("proc_connector_folded_total")),
+    Recording(LOST, happened("proc_connector_lost_messages_total")),
+)
+PAST = (
+    Recording(USUAL_FORKS, f"quantile_over_time(0.95, {FORKS}[1d] offset {WINDOW})"),
+    Recording(PAST_ENDS, f"sum without ({_END_LABELS}, signal) ({_EXITS} offset {WINDOW})"),
+    Recording(
+        PAST_FAILURE_RATIO,
+        f"(\n"
+        f"  sum without ({_END_LABELS}, signal) ({_NONZERO_EXITS} offset {WINDOW})\n"
+        f"  or\n"
+        f"  0 * {PAST_ENDS}\n"
+        f")\n"
+        f"/ {PAST_ENDS}",
+    ),
+)
+RECORDINGS = {"proc-connector-rates": RATES, "proc-connector-rare": RARE, "proc-connector-past": PAST}
+
+
+class Threshold(NamedTuple):
+    """A number (or a regular expression) that users may want to be another."""
+
+    value: float | str
+    why: str
+
+
+# Programs that answer a question with their exit code: 1 is no failure of theirs. And what is no single program.
+_ANSWERS = (
+    "<unknown>|<other>|test|false|expr|[a-z]*grep|diff|cmp|pidof|kill|pkill|which|command-not-foun|mountpoint"
+    "|ping|timeout|lsof|readlink"
+)
+
+THRESHOLDS: Mapping[str, Threshold] = {
+    "exporter_jobs": Threshold(
+        ".*proc-connector.*",
+        "regular expression of the exporter's jobs in the scrape configuration; `up` has nothing else to know "
+        "them by",
+    ),
+    "canary_late_seconds": Threshold(
+        60,
+        "four times the default --canary.interval: one or two missed are a busy host; raise it with the interval",
+    ),
+    "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message is a number that is wrong"),
+    "folded": Threshold(0, "what is folded has lost its name; the limit is there for hosts that are attacked"),
+    "ends_missed_ratio": Threshold(
+        0.05,
+        "the kernel's totals in /proc are not read at the moment of the events: at the least rate that is looked "
+        "at, one end per second, a handful within five minutes is one or two percent",
+    ),
+    "unattributed_ratio": Threshold(
+        0.05,
+        "taskstats mode leaves next to nothing unknown, procfs mode a few percent while all CPUs are busy "
+        "(docs/numbers.md); above, tables by comm mislead",
+    ),
+    "fork_storm_floor": Threshold(
+        20,
+        "forks/s; a fork, an exec and an exit of a small program cost about a millisecond of CPU: below this it "
+        "is 2 % of one CPU, whatever the factor",
+    ),
+    "fork_storm_factor": Threshold(
+        5, "times the 95th percentile of the last day: cron's peaks and a doubled load stay far below it"
+    ),
+    "crash_loop_failures": Threshold(
+        3, "a restart that backs off to five minutes, as Kubernetes does, still fails three times in 15 minutes"
+    ),
+    "crash_loop_ratio": Threshold(
+        0.9, "of its ends: what is restarted because it crashes hardly ever ends well; a flaky job does"
+    ),
+    "crash_loop_ignored": Threshold(
+        _ANSWERS, "comms whose non-zero exit is an answer, and what is no single program"
+    ),
+    "failure_ratio_jump": Threshold(
+        0.3, "30 points above the program's own record: with 20 ends, chance alone moves a ratio by about 20"
+    ),
+    "failure_ratio_ends": Threshold(20, "ends now and before: below, a ratio is an anecdote"),
+    "first_failure_successes": Threshold(
+        1, "ends with 0 an hour ago and before: a program that always failed is no news, nor is an unknown one"
+    ),
+    "first_failure_ignored": Threshold(
+        _ANSWERS, "comms whose non-zero exit is an answer, and what is no single program"
+    ),
+    "crashes": Threshold(0, "a correct program never ends so: the first one counts"),
+    "kills": Threshold(0, "nothing in normal operation needs SIGKILL; where something does, silence its comm"),
+    "coredumps": Threshold(5, "within 15 minutes: one is ProcessCrashed, five fill disks with core files"),
+}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert. `$name` in its expression is the threshold of that name, and ends its line."""
+
+    name: str
+    severity: str
+    hold: str
+    expr: str
+    summary: str
+    description: str
+
+    @property
+    def thresholds(self) -> list[str]:
+        """Return the names of the thresholds in the expression, each once."""
+        return list(dict.fromkeys(re.findall(r"\$(\w+)", self.expr)))
+
+    def rule(self, thresholds: Mapping[str, Threshold], runbooks: str) -> dict[str, Any]:
+        """Return it as Prometheus wants it."""
+
+        def number(match: re.Match[str]) -> str:
+            name = match[1]
+            return f"{json.dumps(thresholds[name].value)} # {name}"
+
+        return {
+            "alert": self.name,
+            "expr": re.sub(r"\$(\w+)", number, self.expr),
+            "for": self.hold,
+            "labels": {"severity": self.severity},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "runbook_url": f"{runbooks}/{self.name}.md",
+            },
+        }
+
+
+_WHERE = "{{ $labels.instance }}"
+_WHO = "{{ $labels.comm }} on {{ $labels.instance }}"
+_PER_COMM = f"sum without (signal) ({FAILURES})"
+
+TRUST = (
+    Alert(
+        "ProcConnectorExporterDown",
+        "warning",
+        "5m",
+        "up{\n  job=~\n    $exporter_jobs\n} == 0",
+        f"No process events from {_WHERE}",
+        "Prometheus could not scrape this exporter for 5 minutes: nothing is known of what is born and dies "
+        "there.",
+    ),
+    Alert(
+        "ProcConnectorExporterAbsent",
+        "warning",
+        "15m",
+        "absent(up{\n  job=~\n    $exporter_jobs\n})",
+        "No proc-connector-exporter is scraped at all",
+        "Service discovery finds no target of this exporter, so none of the other alerts can fire.",
+    ),
+    Alert(
+        "ProcConnectorCanaryLate",
+        "warning",
+        "1m",
+        "proc_connector_canary_age_seconds\n  > $canary_late_seconds",
+        f"Process events of {_WHERE} may be missing",
+        "A child with a known end did not come back as an event for {{ $value | humanizeDuration }}: the "
+        "exporter is deaf or far behind, and its numbers are too low.",
+    ),
+    Alert(
+        "ProcConnectorMessagesLost",
+        "warning",
+        "0m",
+        f"{LOST}\n  > $messages_lost",
+        f"Process events of {_WHERE} were lost",
+        "The kernel dropped {{ $value | humanize }} messages of the {{ $labels.socket }} socket within 15 "
+        "minutes, because the exporter did not read in time. What they told is in no metric.",
+    ),
+    Alert(
+        "ProcConnectorSeriesLimitReached",
+        "warning",
+        "0m",
+        f"{FOLDED}\n  > $folded",
+        f"Too many programs on {_WHERE} for their own series",
+        "{{ $value | humanize }} counts of {{ $labels.metric }} went to <other> within 15 minutes, because it "
+        "has as many series as --limit.series allows.",
+    ),
+    Alert(
+        "ProcConnectorConfigReloadFailed",
+        "warning",
+        "5m",
+        "proc_connector_config_last_reload_successful == 0",
+        f"The exporter on {_WHERE} could not read its configuration",
+        "The rules of --config.file are broken; those read before are still in force, until it is restarted.",
+    ),
+    Alert(
+        "ProcConnectorEndsMissed",
+        "warning",
+        "15m",
+        f"{MISSED}\n  > $ends_missed_ratio",
+        f"The kernel counts more ends on {_WHERE} than there were events",
+        "No event told of {{ $value | humanizePercentage }} of the ends of threads and processes that the "
+        "kernel's own totals show, whatever the reason.",
+    ),
+    Alert(
+        "ProcConnectorUnattributedHigh",
+        "info",
+        "15m",
+        f"{UNATTRIBUTED}\n  > $unattributed_ratio",
+        f"Many process events of {_WHERE} have no name",
+        "{{ $value | humanizePercentage }} of the forks, execs and exits count under comm <unknown>.",
+    ),
+)
+PROGRAMS = (
+    Alert(
+        "ProcessForkStorm",
+        "warning",
+        "5m",
+        f"{FORKS}\n  > $fork_storm_floor\nand\n{FORKS}\n  > $fork_storm_factor\n  * {USUAL_FORKS}",
+        f"Fork storm on {_WHERE}",
+        "{{ $value | humanize }} processes are born per second, far more than on 95 % of the last day.",
+    ),
+    Alert(
+        "ProcessCrashLooping",
+        "warning",
+        "15m",
+        f"sum without (signal) ({FAILURES}{{\n"
+        f"  comm!~\n"
+        f"    $crash_loop_ignored\n"
+        f"}})\n"
+        f"  >= $crash_loop_failures\n"
+        f"and\n"
+        f"{_PER_COMM}\n"
+        f"  >= $crash_loop_ratio\n"
+        f"  * {ENDS}",
+        f"{_WHO} fails again and again",
+        "It ended {{ $value | humanize }} times within 15 minutes, hardly ever well, and this for 15 minutes.",
+    ),
+    Alert(
+        "ProcessFailureRatioJumped",
+        "warning",
+        "5m",
+        f"{_PER_COMM} / {ENDS} - {PAST_FAILURE_RATIO}\n"
+        f"  > $failure_ratio_jump\n"
+        f"and\n"
+        f"{ENDS}\n"
+        f"  >= $failure_ratio_ends\n"
+        f"and\n"
+        f"{PAST_ENDS}\n"
+        f"  >= $failure_ratio_ends",
+        f"{_WHO} fails more often than it did",
+        "The share of its ends that are failures rose by {{ $value | humanizePercentage }} (as points) over its "
+        "record since the exporter's start.",
+    ),
+    Alert(
+        "ProcessFirstFailure",
+        "info",
+        "0m",
+        f"(\n"
+        f"  sum without (uid, exit_code, signal) ({_NONZERO_EXITS}{{\n"
+        f"    comm!~\n"
+        f"      $first_failure_ignored\n"
+        f"  }})\n"
+        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset {WINDOW})\n"
+        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset 1h)\n"
+        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset 1d)\n"
+        f")\n"
+        f"and on (job, instance) up offset {WINDOW} == 1\n"
+        f"and\n"
+        f'sum without (uid, exit_code, signal) ({_EXITS}{{exit_code="0"}} offset 1h)\n'
+        f"  >= $first_failure_successes",
+        f"{_WHO} failed for the first time",
+        "It had always ended well before, and now {{ $value | humanize }} times not.",
+    ),
+    Alert(
+        "ProcessCrashed",
+        "warning",
+        "0m",
+        f'{FAILURES}{{signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"}}\n  > $crashes',
+        f"{_WHO} died of {{{{ $labels.signal }}}}",
+        "{{ $value | humanize }} of its processes ended so within 15 minutes: a bug, broken memory or a forbidden "
+        "system call, never a normal end.",
+    ),
+    Alert(
+        "ProcessKilled",
+        "info",
+        "0m",
+        f'{FAILURES}{{signal="SIGKILL"}}\n  > $kills',
+        f"{_WHO} was killed",
+        "{{ $value | humanize }} of its processes ended by SIGKILL within 15 minutes: by the kernel out of "
+        "memory, or by somebody who had no patience.",
+    ),
+    Alert(
+        "ProcessCoreDumps",
+        "warning",
+        "0m",
+        f"{COREDUMPS}\n  >= $coredumps",
+        f"Core dumps on {_WHERE}",
+        "{{ $value | humanize }} processes dumped core within 15 minutes; where core files are kept they fill a "
+        "disk.",
+    ),
+)
+ALERTS = {"proc-connector-trust": TRUST, "proc-connector-programs": PROGRAMS}
+
+
+def all_alerts() -> list[Alert]:
+    """Return the alerts of all groups."""
+    return [alert for group in ALERTS.values() for alert in group]
+
+
+_NOTE = "# Generated by `make dashboards`: edit dashboards/generate/rules.py instead.\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes expressions as they were written: line by line."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(content: object) -> str:
+    return _NOTE + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def _groups(groups: Mapping[str, Iterable[dict[str, Any]]]) -> dict[str, Any]:
+    return {"groups": [{"name": name, "rules": list(rules)} for name, rules in groups.items()]}
+
+
+def recording_yaml() -> str:
+    """Return the file of recording rules."""
+    return _yaml(_groups({name: [r.rule() for r in rules] for name, rules in RECORDINGS.items()}))
+
+
+def alerts_yaml(runbooks: str, thresholds: Mapping[str, Threshold] = THRESHOLDS) -> str:
+    """Return the file of alerts.
+
+    Args:
+        runbooks: Where the runbooks are: what `runbook_url` begins with.
+        thresholds: Other numbers than the defaults.
+    """
+    groups = {name: [alert.rule(thresholds, runbooks) for alert in alerts] for name, alerts in ALERTS.items()}
+    return _yaml(_groups(groups))
+
+
+def thresholds_yaml() -> str:
+    """Return the file of the thresholds and why they are what they are."""
+    return _yaml({name: threshold._asdict() for name, threshold in THRESHOLDS.items()})

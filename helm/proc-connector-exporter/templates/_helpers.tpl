@@ -1,0 +1,113 @@
+{{- define "exporter.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "exporter.fullname" -}}
+{{- $name := include "exporter.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "exporter.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "exporter.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "exporter.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of every object but the pods: the chart's version changes with every upgrade, and would roll them. */}}
+{{- define "exporter.labels" -}}
+{{- $own := include "exporter.selectorLabels" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/component" "metrics" }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) }}
+{{- merge $own .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "exporter.image" -}}
+{{- $name := .Values.image.repository }}
+{{- if .Values.image.registry }}
+{{- $name = printf "%s/%s" .Values.image.registry $name }}
+{{- end }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $name .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" $name (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* What the schema cannot say: values that do not go together. */}}
+{{- define "exporter.check" -}}
+{{- if and .Values.config.inline .Values.config.existingConfigMap }}
+{{- fail "config.inline and config.existingConfigMap: take one of them" }}
+{{- end }}
+{{- if and .Values.webConfig.tls (not .Values.webConfig.existingSecret) }}
+{{- fail "webConfig.tls needs webConfig.existingSecret, where the certificate is" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+{{- fail "serviceMonitor.enabled and podMonitor.enabled: every pod would be scraped twice, take one of them" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
+{{- fail "serviceMonitor.enabled needs service.enabled; podMonitor.enabled does not" }}
+{{- end }}
+{{- end }}
+
+{{- define "exporter.configMapName" -}}
+{{- if .Values.config.existingConfigMap }}
+{{- .Values.config.existingConfigMap }}
+{{- else if .Values.config.inline }}
+{{- include "exporter.fullname" . }}-config
+{{- end }}
+{{- end }}
+
+{{- define "exporter.scheme" -}}
+{{- ternary "https" "http" .Values.webConfig.tls }}
+{{- end }}
+
+{{- define "exporter.probe" -}}
+{{- $probe := index . 0 }}
+{{- $root := index . 1 }}
+{{- if eq $root.Values.probes.type "tcp" }}
+tcpSocket:
+  port: metrics
+{{- else }}
+httpGet:
+  path: {{ $probe.path }}
+  port: metrics
+  scheme: {{ include "exporter.scheme" $root | upper }}
+  {{- with $root.Values.probes.httpHeaders }}
+  httpHeaders:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{ toYaml (omit $probe "path") }}
+{{- end }}
+
+{{/* What ServiceMonitor and PodMonitor say of how to scrape. */}}
+{{- define "exporter.endpoint" -}}
+{{- $monitor := index . 0 }}
+{{- $root := index . 1 }}
+port: metrics
+scheme: {{ include "exporter.scheme" $root }}
+{{- range $field := list "interval" "scrapeTimeout" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
+{{- with index $monitor $field }}
+{{ $field }}: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}

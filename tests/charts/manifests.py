@@ -1,0 +1,57 @@
+"""Plain manifests, for those without Helm: `make manifests`.
+
+One file for each mode, in which everything is that the chart makes by default, with its namespace.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from charts.rendering import ROOT, Object, render
+
+MODES = ("exact", "unprivileged")
+# Only Helm could keep them true.
+_HELMS_LABELS = ("app.kubernetes.io/managed-by", "helm.sh/chart")
+
+
+def manifests(mode: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
+    """Return the objects of a mode, the namespace first.
+
+    Args:
+        mode: exact or unprivileged.
+        namespace: Where they go.
+        values: As of a values file.
+    """
+    values = {**values, "mode": mode, "namespaceOverride": namespace}
+    rendered = render(values, release="proc-connector-exporter").objects
+    objects = [found for found in rendered if "helm.sh/hook" not in found["metadata"].get("annotations", {})]
+    for found in objects:
+        for label in _HELMS_LABELS:
+            del found["metadata"]["labels"][label]
+    # Every pod in the host's network and pid namespaces counts as privileged.
+    level = {"pod-security.kubernetes.io/enforce": "privileged"}
+    own = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": level}}
+    return [own, *objects]
+
+
+def main() -> None:
+    """Write them."""
+    parser = argparse.ArgumentParser(prog="make manifests", description=__doc__)
+    parser.add_argument("--namespace", default="proc-connector-exporter")
+    parser.add_argument("--values", type=Path, help="a values file of the chart's")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "manifests")
+    arguments = parser.parse_args()
+    values = yaml.safe_load(arguments.values.read_text(encoding="utf-8")) if arguments.values else {}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for mode in MODES:
+        path = arguments.output / f"{mode}.yaml"
+        objects = manifests(mode, arguments.namespace, values)
+        path.write_text(yaml.safe_dump_all(objects, sort_keys=False), encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Helm 3 and Helm 4 themselves make of every scenario what the engine in the other tests makes of it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from charts.helm_programs import PACKAGES, helm_program
+from charts.rendering import CHART, NAMESPACE, RELEASE, SCENARIOS, Object, parse, render, scenario
+
+# They are downloaded.
+pytestmark = pytest.mark.container
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
+def helm(request: pytest.FixtureRequest) -> Path:
+    try:
+        return helm_program(str(request.param))
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+def run(helm: Path, *words: str | Path, code: int = 0) -> str:
+    """Run it to its end; returns stdout, or stderr where it is to fail."""
+    told = subprocess.run([helm, *words], capture_output=True, text=True, check=False)
+    assert told.returncode == code, told.stdout + told.stderr
+    return told.stderr if code else told.stdout
+
+
+def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+    return {(found["kind"], found["metadata"]["name"]): found for found in objects}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_is_linted_and_rendered_alike(helm: Path, name: str) -> None:
+    values = SCENARIOS[name]
+    run(helm, "lint", "--strict", "--values", values, CHART)
+    rendered = run(helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values)
+    assert by_name(parse(rendered)) == by_name(render(scenario(name)).objects)
+
+
+def test_a_package_has_the_dashboards_and_not_what_makes_them(helm: Path, tmp_path: Path) -> None:
+    run(helm, "package", CHART, "--destination", tmp_path)
+    [package] = tmp_path.glob("proc-connector-exporter-*.tgz")
+    values = SCENARIOS["prometheus-operator"]
+    rendered = run(helm, "template", RELEASE, package, "--namespace", NAMESPACE, "--values", values)
+    assert by_name(parse(rendered)) == by_name(render(scenario("prometheus-operator")).objects)
+    names = subprocess.run(["tar", "tzf", package], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "proc-connector-exporter/values.schema.json" in names
+    assert [name for name in names if "/ci/" in name or name.endswith(".pyc") or "/generate/" in name] == []
+
+
+def test_a_wrong_value_is_refused(helm: Path) -> None:
+    told = run(helm, "template", RELEASE, CHART, "--set", "mode=rootless", code=1)
+    assert "mode" in told
+    assert "exact" in told

@@ -1,0 +1,48 @@
+"""The committed dashboards, read back: their panels and what these ask Prometheus."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parents[2] / "dashboards"
+FILES = ("fleet", "node", "failures", "exporter")
+
+
+def read(name: str) -> dict[str, Any]:
+    dashboard: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return dashboard
+
+
+class Asked(NamedTuple):
+    """One query of one panel."""
+
+    dashboard: str
+    panel: dict[str, Any]
+    target: dict[str, Any]
+
+    @property
+    def expr(self) -> str:
+        return str(self.target["expr"])
+
+    def __str__(self) -> str:
+        return f"{self.dashboard}: {self.panel['title']} {self.target['refId']}"
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    return [panel for panel in read(name)["panels"] if panel["type"] != "row"]
+
+
+def queries() -> Iterator[Asked]:
+    for name in FILES:
+        for panel in panels(name):
+            for target in panel["targets"]:
+                yield Asked(name, panel, target)
+
+
+def interpolate(expr: str, values: Mapping[str, str]) -> str:
+    """Put values for Grafana's variables; every other one is All."""
+    for name, value in values.items():
+        expr = expr.replace(f"${name}", value)
+    return re.sub(r"\$[a-z]\w*", ".+", expr)  # $1 is a group of label_replace

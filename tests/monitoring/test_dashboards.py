@@ -1,0 +1,188 @@
+"""The rules of grafana/dashboard-linter, and that what the dashboards ask for exists.
+
+Source: https://github.com/grafana/dashboard-linter/blob/main/docs/index.md
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+from monitoring.panels import FILES, Asked, interpolate, panels, queries, read
+
+from dashboards.generate import rules
+from exporter.exposition import METRICS
+
+VALUES = {"__rate_interval": "4m", "__range": "1h", "__interval": "1m"}
+
+# What other exporters and Prometheus itself add, with the labels that are used.
+FOREIGN = {
+    "up": set[str](),
+    "ALERTS": {"alertname", "alertstate", "severity", "comm", "signal"},
+    "scrape_samples_scraped": set(),
+    "node_vmstat_oom_kill": set(),
+    "process_start_time_seconds": set(),
+    "process_cpu_seconds_total": set(),
+    "process_resident_memory_bytes": set(),
+}
+TARGET = {"job", "instance"}
+SAMPLES = {
+    name: {*spec.labels, *extra}
+    for spec in METRICS
+    for name, extra in (
+        [(spec.name, ())]
+        if spec.type != "histogram"
+        else [(f"{spec.name}_bucket", ("le",)), (f"{spec.name}_sum", ()), (f"{spec.name}_count", ())]
+    )
+}
+RECORDED = {recording.record for group in rules.RECORDINGS.values() for recording in group}
+
+each_file = pytest.mark.parametrize("name", FILES)
+each_query = pytest.mark.parametrize("asked", list(queries()), ids=str)
+
+
+def each_panel() -> Iterator[Any]:
+    for name in FILES:
+        for panel in panels(name):
+            yield pytest.param(panel, id=f"{name}: {panel['title']}")
+
+
+def selectors(expr: str) -> list[Any]:
+    """Return all vector selectors of an expression."""
+    found: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+
+    promql_parser.walk(promql_parser.parse(expr), pre_visit=visit)
+    return found
+
+
+def matchers(selector: Any) -> dict[str, str]:
+    return {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+
+
+@each_file
+def test_a_dashboard_has_a_fixed_uid_and_cannot_be_edited_away_from_its_source(name: str) -> None:
+    dashboard = read(name)
+    assert dashboard["uid"] == f"proc-connector-{name}"
+    assert dashboard["editable"] is False
+    assert dashboard["title"].startswith("Process life / ")
+    assert dashboard["description"]
+    assert "id" not in dashboard
+
+
+@each_file
+def test_a_dashboard_lets_one_choose_data_source_jobs_and_nodes(name: str) -> None:
+    variables = {variable["name"]: variable for variable in read(name)["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    assert variables["datasource"]["query"] == "prometheus"
+    for variable in set(variables) - {"datasource"}:
+        assert variables[variable]["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert variables[variable]["multi"]
+        assert variables[variable]["includeAll"]
+        # All jobs are those that the variable lists: `up` has others.
+        assert variables[variable].get("allValue") == (None if variable == "job" else ".+")
+        assert variables[variable]["label"]
+    assert {"datasource", "job", "instance"} <= set(variables)
+    if name in {"node", "failures"}:
+        assert {"comm", "uid"} <= set(variables)
+
+
+@each_file
+def test_a_dashboard_shows_alerts_and_leads_to_all_others(name: str) -> None:
+    dashboard = read(name)
+    assert [a["expr"].startswith("ALERTS{") for a in dashboard["annotations"]["list"]] == [True]
+    others = {f"/d/proc-connector-{other}" for other in FILES if other != name}
+    assert {link["url"] for link in dashboard["links"]} == others
+    assert all(link["includeVars"] and link["keepTime"] for link in dashboard["links"])
+
+
+@each_file
+def test_panels_have_ids_of_their_own_and_do_not_overlap(name: str) -> None:
+    every = read(name)["panels"]
+    assert len({panel["id"] for panel in every}) == len(every)
+    cells = [
+        (x, y)
+        for panel in every
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) == 23
+
+
+@pytest.mark.parametrize("panel", list(each_panel()))
+def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert panel["description"].endswith(".")
+    assert len(panel["description"]) > 25
+    assert panel["datasource"]["uid"] == "${datasource}"
+    assert panel["targets"]
+    if panel["type"] == "table":
+        overrides = panel["fieldConfig"]["overrides"]
+        assert all("unit" in {p["id"] for p in override["properties"]} for override in overrides)
+        renamed = panel["transformations"][-1]["options"]["renameByName"]
+        assert {o["matcher"]["options"] for o in overrides} == set(renamed.values())
+    else:
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["type"] == "heatmap" or panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+
+
+def test_no_two_dashboards_have_one_panel_twice() -> None:
+    for name in FILES:
+        titles = [panel["title"] for panel in panels(name) if panel["type"] != "stat"]
+        assert len(set(titles)) == len(titles)
+
+
+@each_query
+def test_a_query_asks_the_chosen_data_source_for_the_chosen_nodes(asked: Asked) -> None:
+    assert asked.target["datasource"]["uid"] == "${datasource}"
+    for selector in selectors(interpolate(asked.expr, VALUES | {"job": "J", "instance": "I"})):
+        if selector.name != "node_vmstat_oom_kill":  # another job, joined by host
+            assert {"job": "J", "instance": "I"}.items() <= matchers(selector).items(), selector
+
+
+@each_query
+def test_a_query_has_windows_that_fit_the_shown_time(asked: Asked) -> None:
+    """$__range only where the whole shown time is summed up."""
+    windows = set(re.findall(r"(?<=[\w})])\[([^\]]*)\]", asked.expr))
+    assert windows <= {"$__rate_interval", "$__range", "$__range:$__rate_interval"}
+
+
+@each_query
+def test_a_counter_is_only_looked_at_as_a_rate_or_for_its_birth(asked: Asked) -> None:
+    bare = re.sub(r"(?:rate|increase)\(\w+(?:\{[^}]*\})?\[[^\]]*\](?: @ end\(\))?\)", "", asked.expr)
+    born = r"\(\(?(\w+\{[^}]*\}) unless \1 offset [$\w]+\)"
+    rest = re.sub(born, "", bare)
+    assert not re.findall(r"\w+_(?:total|bucket|sum|count)\b", rest)
+
+
+@each_query
+def test_the_metrics_and_labels_of_a_query_exist(asked: Asked) -> None:
+    for selector in selectors(interpolate(asked.expr, VALUES)):
+        labels = set(matchers(selector)) - TARGET
+        if selector.name in RECORDED:
+            assert not labels - {"signal", "comm"}
+        else:
+            known = SAMPLES | FOREIGN
+            assert selector.name in known
+            assert labels <= known[selector.name]
+
+
+@pytest.mark.parametrize("rule", [r for g in rules.RECORDINGS.values() for r in g], ids=lambda rule: rule.record)
+def test_the_metrics_and_labels_of_a_recording_rule_exist(rule: rules.Recording) -> None:
+    for selector in selectors(rule.expr):
+        known = SAMPLES | FOREIGN | {record: {"signal", "comm"} for record in RECORDED}
+        assert selector.name in known
+        assert set(matchers(selector)) <= known[selector.name]
+
+
+@pytest.mark.parametrize("alert", rules.all_alerts(), ids=lambda alert: alert.name)
+def test_the_metrics_of_an_alert_exist(alert: rules.Alert) -> None:
+    for selector in selectors(alert.rule(rules.THRESHOLDS, "")["expr"]):
+        known = SAMPLES | FOREIGN | {record: {"signal", "comm"} for record in RECORDED}
+        assert selector.name in known
+        assert set(matchers(selector)) - TARGET <= known[selector.name]

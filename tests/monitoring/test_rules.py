@@ -1,0 +1,109 @@
+"""The files of rules: promtool has nothing to say, and thresholds, docs and rules tell one story."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dashboards.generate import rules
+from dashboards.generate.__main__ import FOLDER, generate
+
+ROOT = FOLDER.parent
+RUNBOOKS = ROOT / "docs" / "runbooks"
+SECTIONS = ["Meaning", "Impact", "First commands", "False alarms"]
+
+each_alert = pytest.mark.parametrize("alert", rules.all_alerts(), ids=lambda alert: alert.name)
+
+
+@pytest.mark.parametrize("path", generate(), ids=str)
+def test_what_is_committed_is_what_make_dashboards_writes(path: Path) -> None:
+    assert (FOLDER / path).read_text() == generate()[path], "run: make dashboards"
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
+)
+def test_promtool_finds_nothing_to_say() -> None:
+    files = [FOLDER / "rules" / name for name in ("recording.yaml", "alerts.yaml")]
+    result = subprocess.run(
+        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_threshold_is_used_and_has_its_reason() -> None:
+    used = {name for alert in rules.all_alerts() for name in alert.thresholds}
+    assert used == set(rules.THRESHOLDS)
+    assert not [name for name, threshold in rules.THRESHOLDS.items() if len(threshold.why) < 20]
+
+
+def test_every_number_that_an_alert_compares_with_is_a_threshold() -> None:
+    """`== 0` and `== 1` are yes and no of `up`."""
+    for alert in rules.all_alerts():
+        compared = re.findall(r"(?:[<>]=?|[=!]=|=~|!~)\s*(\S+)", alert.expr)
+        plain = [word for word in compared if not word.startswith(("$", '"')) and word not in {"0", "1"}]
+        assert plain == [], alert.name
+
+
+@pytest.mark.parametrize("name", rules.THRESHOLDS)
+def test_a_chart_can_change_a_threshold_without_knowing_promql(name: str) -> None:
+    """The way that dashboards/rules/README.md tells to renderers."""
+    threshold = rules.THRESHOLDS[name]
+    other = "other|jobs" if isinstance(threshold.value, str) else 12345
+    changed = re.sub(
+        rf"\S+ # {name}\b",
+        lambda _: f"{json.dumps(other)} # {name}",
+        (FOLDER / "rules" / "alerts.yaml").read_text(),
+    )
+    assert changed == rules.alerts_yaml("docs/runbooks", {**rules.THRESHOLDS, name: rules.Threshold(other, "")})
+
+
+def test_the_file_of_thresholds_says_what_the_alerts_say() -> None:
+    thresholds = yaml.safe_load((FOLDER / "rules" / "thresholds.yaml").read_text())
+    text = (FOLDER / "rules" / "alerts.yaml").read_text()
+    for name, threshold in thresholds.items():
+        found = {json.loads(value) for value in re.findall(rf"(\S+) # {name}\b", text)}
+        assert found == {threshold["value"]}, name
+
+
+@each_alert
+def test_each_alert_says_who_how_bad_and_where_to_read_on(alert: rules.Alert) -> None:
+    rule = alert.rule(rules.THRESHOLDS, "https://example.org/runbooks")
+    assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+    assert rule["annotations"]["runbook_url"] == f"https://example.org/runbooks/{alert.name}.md"
+    assert not rule["annotations"]["summary"].endswith(".")
+    assert rule["annotations"]["description"].endswith(".")
+
+
+@each_alert
+def test_each_alert_has_a_runbook_that_answers_four_questions(alert: rules.Alert) -> None:
+    text = (RUNBOOKS / f"{alert.name}.md").read_text()
+    assert text.startswith(f"# {alert.name}\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    commands = text.partition("## First commands")[2].partition("## False alarms")[0]
+    assert len(re.findall(r"^\d\. ", commands, re.MULTILINE)) == 3, "the first three commands"
+    for name in alert.thresholds:
+        assert f"`{name}`" in text, f"says nothing of {name}"
+
+
+def test_there_is_no_runbook_of_no_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == {alert.name for alert in rules.all_alerts()}
+
+
+def test_readmes_alerts_are_those_of_the_rules() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"^\| `(Proc\w+)` \|", readme, re.MULTILINE) == [alert.name for alert in rules.all_alerts()]
+
+
+def test_readmes_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r"!\[.+\]\((docs/images/\w+\.png)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) == 2
+    assert all(picture.stat().st_size < 250_000 for picture in (ROOT / "docs" / "images").glob("*.png"))
+    assert all((ROOT / name).exists() for name in pictures)
