@@ -54,11 +54,12 @@ DID_IT: set[Fired] = {
 }
 ONLY_PENDING: set[Fired] = {
     ("ProcConnectorUnattributedHigh", "blind", "", ""),
-    ("ProcConnectorEndsMissed", "blind", "", ""),
 }
 """What has to last longer than this workload is sure to."""
 NEVER = {"ProcConnectorExporterAbsent"}
 """What needs a fleet of nothing."""
+BY_CHANCE = {"ProcConnectorEndsMissed"}
+"""What lasts for a few scrapes here; the rule tests drive it."""
 
 pytestmark = pytest.mark.slow
 
@@ -285,7 +286,7 @@ def test_the_alert_that_nobody_is_there_fires_where_nobody_is(monitored: Monitor
 
 
 def test_every_alert_is_driven_once() -> None:
-    driven = {name for name, *_ in DID_IT | ONLY_PENDING} | NEVER
+    driven = {name for name, *_ in DID_IT | ONLY_PENDING} | NEVER | BY_CHANCE
     assert driven == {alert.name for alert in rules.all_alerts()}
 
 

@@ -101,7 +101,8 @@ def test_it_tells_of_every_process_and_of_nothing_else(mode: str, programs: Prog
     assert all(0 <= o["lifetime_seconds"] < DEADLINE_SECONDS for o in ends)
     assert all((o["cpu_seconds"] is not None) == (mode == "taskstats") for o in ends)
     pids = {o["pid"] for o in told.objects if o["event"] == "fork" and o["comm"] == forking.name}
-    assert len(pids) == 20
+    # Without records some may be of an unknown name.
+    assert len(pids) == 20 if mode == "taskstats" else len(pids) <= 20
 
 
 def test_what_happened_until_the_interrupt_is_told_with_its_name(programs: Programs, tmp_path: Path) -> None:
