@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bench import machine
 from bench.exporter_client import ExporterProcess, Scrape, exporter_running
+from bench.follower import Follower
 from bench.names import Line, Names, check_lines, check_scrapes, parse_extrace, parse_forkstat
 from bench.programs import Programs
 from bench.storms import StormRun
@@ -167,6 +168,28 @@ def _exporter(*flags: str) -> "Start":
     return start
 
 
+def _capturing(programs: Programs, folder: Path) -> AbstractContextManager[Reader]:
+    return _exporter(f"--capture={folder / 'capture'}")(programs, folder)
+
+
+@contextmanager
+def _streaming(programs: Programs, folder: Path) -> Iterator[Reader]:
+    path = folder / "stream.sock"
+    guard = [str(programs.reader), "guard"]
+    with exporter_running(guard, folder, f"--stream.socket={path}") as exporter, Follower(path) as follower:
+        before = exporter.scrape()
+
+        def report(storm: StormRun) -> Report:
+            told = follower.told(storm, _SETTLE_SECONDS)
+            counted = report_of(exporter, before, storm)
+            names = check_lines(told.lines, storm, ("exec", "exit"))
+            return counted._replace(lost=(counted.lost or 0) + told.missing, names=names)
+
+        reader = Reader(exporter.pid, report)
+        reader.settle()
+        yield reader
+
+
 def report_of(exporter: ExporterProcess, before: Scrape, storm: StormRun) -> Report:
     """Ask the exporter what it counted since a scrape."""
     after = exporter.scrape()
@@ -222,4 +245,6 @@ def exporter_kind(name: str, *flags: str) -> Kind:
 
 TASKSTATS = exporter_kind("taskstats", "--attribution=taskstats")
 PROCFS = exporter_kind("procfs", "--attribution=procfs")
-READERS = (BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, PROCFS)
+CAPTURE = Kind("capture", "**exporter, taskstats, capturing**", None, _capturing)
+STREAM = Kind("stream", "**exporter, taskstats, telling a client of everything**", None, _streaming)
+READERS = (BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, PROCFS, CAPTURE, STREAM)

@@ -7,7 +7,7 @@ from bench import poller
 from bench.growth import Growth
 from bench.matrix import Matrix
 from bench.poller import Seen
-from bench.readers import READERS, Kind
+from bench.readers import CAPTURE, READERS, STREAM, Kind
 from bench.scrape_cost import Rendering
 from bench.series_table import SeriesTable
 from bench.stats import floor_percent, number, percent, times
@@ -77,6 +77,13 @@ def _matrix(matrix: Matrix, seen: dict[str, Seen] | None) -> Iterator[str]:
     yield "The same as a multiple of another reader's in the same round:\n\n" + _table(
         ("", *(f"{s}, of {letter}" for s in names for letter in ("(a)", "(b)", "(c)"))),
         [_ratios(matrix, names, kind) for kind in kinds if kind.name in ("taskstats", "procfs")],
+    )
+    yield "What else it can do at the same time, as a multiple of the exporter that only counts:\n\n" + _table(
+        ("", *names),
+        [
+            (kind.what, *(matrix.cpu_ratio(s, kind.name, "taskstats").show(times) for s in names))
+            for kind in (CAPTURE, STREAM)
+        ],
     )
     yield "How much longer the storm takes, in percent of its time without a reader:\n\n" + _table(
         ("reader", *names),
