@@ -8,10 +8,8 @@ Nothing here raises on an event that does not fit: netlink loses messages, and t
 """
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 from exporter.comm import UNKNOWN
@@ -34,6 +32,7 @@ from exporter.kernel.cn_proc import (
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
 from exporter.names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
+from exporter.records import WaitingRecords
 from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Program, Tallies, observe
 
 # Of a wait status: the exit code and the signal. The core bit makes no other series; the rest is nobody's.
@@ -41,9 +40,8 @@ _STATUS_BITS = 0xFF7F
 _KTHREADD = 2
 _LEADERLESS_REMEMBERED = 1024
 # What no loss that anybody noticed explains must not pile up: records without an EXIT (as many as a receive buffer
-# holds, and fewer of one pid), and processes that were overtaken.
+# holds), and processes that were overtaken.
 _MOST_RECORDS = 1 << 16
-_MOST_OF_ONE_PID = 1 << 8
 _MOST_ALIASES = 1 << 12
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
@@ -161,10 +159,7 @@ class ProcessTable:
         # Processes whose last thread has sent its EXIT before their leader, on another CPU, has sent its own: what
         # is known of the end. It waits for the leader's record, which has the process's name.
         self._unnamed_ends: dict[int, tuple[int, int, Record]] = {}
-        # Exit records whose EXIT has not come yet: it can take seconds, as the memory is freed in between.
-        self._records: dict[int, Record] = {}
-        # Further records of a pid that has one waiting already: the n-th EXIT of a pid takes the n-th record.
-        self._later_records: dict[int, deque[Record]] = {}
+        self._records = WaitingRecords()
         self._open_names = OpenNames(tallies, self._settle)
         self._readings: Readings = {}
         # Processes that want a look into /proc after this batch.
@@ -178,41 +173,7 @@ class ProcessTable:
 
     def add_records(self, records: Sequence[Record]) -> None:
         """Take exit records in; each waits for the EXIT event of its thread."""
-        waiting = self._records
-        arrived = {record[0]: record for record in records}
-        if len(arrived) == len(records) and waiting.keys().isdisjoint(arrived):
-            waiting.update(arrived)
-            return
-        for record in records:
-            if waiting.setdefault(record[0], record) is not record:
-                self._later_records.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID)).append(record)
-
-    def _take_record(self, pid: int, status: int) -> Record | None:
-        """Take the record of the thread whose EXIT came: the n-th EXIT of a pid has the n-th record."""
-        return self._take_record_at(pid, self._places(pid, status)[0])
-
-    def _places(self, pid: int, status: int) -> list[int]:
-        """Where among a pid's records that of an EXIT can stand, the likeliest first.
-
-        Threads that have a pid one after the other send their EXITs in that order too, unless one is stopped, on
-        another CPU, just before it does. The wait status is in both.
-        """
-        waiting = [record for record in (self._records.get(pid), *self._later_records.get(pid, ())) if record]
-        return [at for at, record in enumerate(waiting) if record[1] == status] or [0]
-
-    def _take_record_at(self, pid: int, at: int) -> Record | None:
-        record = self._records.pop(pid, None)
-        later = self._later_records.get(pid)
-        if record is None or not later:
-            return record
-        if at:
-            later.appendleft(record)
-            record = later[at]
-            del later[at]
-        self._records[pid] = later.popleft()
-        if not later:
-            del self._later_records[pid]
-        return record
+        self._records.add(records)
 
     # -- the hot path -------------------------------------------------------------------------------------------
 
@@ -238,9 +199,8 @@ class ProcessTable:
         processes = self._processes
         get = processes.get
         pop = processes.pop
-        records = self._records
-        pop_record = records.pop
-        later_records = self._later_records
+        pop_record = self._records.oldest.pop
+        later_records = self._records.later
         leaderless = self._leaderless
         threads = self._threads
         follow = self._follow_threads
@@ -272,14 +232,14 @@ class ProcessTable:
                             if record is None or not record[2] & AGROUP:
                                 continue
                         else:
-                            record = self._take_record(pid, third)
+                            record = self._records.take(pid, third)
                         self._thread_exit(pid, tgid, third, timestamp_ns, record)
                         continue
                     exits += 1
                     if overtaken and pid in overtaken:
                         self._overtaken_exit(pid, third, timestamp_ns, parent_tgid)
                         continue
-                    record = pop_record(pid, None) if not later_records else self._take_record(pid, third)
+                    record = pop_record(pid, None) if not later_records else self._records.take(pid, third)
                     process = pop(pid, None)
                     if process is not None:
                         cell, start_ns, state = process
@@ -367,13 +327,13 @@ class ProcessTable:
                     if pid != tgid:
                         counts.thread_exit += 1
                         journal.thread_exit(timestamp_ns, pid, tgid, third, self._cell_to_tell(tgid))
-                        self._thread_exit(pid, tgid, third, timestamp_ns, self._take_record(pid, third))
+                        self._thread_exit(pid, tgid, third, timestamp_ns, self._records.take(pid, third))
                     else:
                         counts.exit += 1
                         if pid in self._overtaken:
                             self._overtaken_exit(pid, third, timestamp_ns, parent_tgid)
                         else:
-                            self._leader_exit(pid, third, timestamp_ns, self._take_record(pid, third))
+                            self._leader_exit(pid, third, timestamp_ns, self._records.take(pid, third))
                 elif what == PROC_EVENT_EXEC:
                     counts.exec += 1
                     self._exec(tgid, timestamp_ns)
@@ -450,14 +410,14 @@ class ProcessTable:
         """An EXIT of a pid that had another owner, whose EXIT has not come, before the one it has now."""
         told = self._leaderless
         owners = [o for o in (*self._overtaken[tgid], tgid) if o in self._processes and o not in told] or [tgid]
-        places = self._places(tgid, status)
+        places = self._records.places(tgid, status)
         processes = self._processes
         younger = [o for o in owners if o in processes and processes[o][1] <= timestamp_ns]
         if parent_tgid and younger:
             # Whoever is reaped when he tells has no parent.
             owner = younger[-1]
             at = owners.index(owner) if owners.index(owner) in places else places[0]
-        elif len(younger) < 2 or tgid not in self._records:
+        elif len(younger) < 2 or tgid not in self._records.oldest:
             owner, at = owners[0], places[0]
             if len(younger) > 1:
                 # Nothing says whose it is: neither has a name any more, nor a uid unless it is the same.
@@ -467,7 +427,7 @@ class ProcessTable:
         else:
             at = places[0]
             owner = owners[min(at, len(owners) - 1)]
-        self._leader_exit(owner, status, timestamp_ns, self._take_record_at(tgid, at))
+        self._leader_exit(owner, status, timestamp_ns, self._records.take_at(tgid, at))
 
     def _unname(self, tgid: int, uid: int | None) -> None:
         """Nobody can tell any more what a process is called."""
@@ -495,9 +455,8 @@ class ProcessTable:
         for owner in owners:
             if owner in self._leaderless:
                 return owner
-        waiting = (self._records.get(tgid), *self._later_records.get(tgid, ()))
-        for owner, record in zip(owners, waiting, strict=False):
-            if record is not None and not record[2] & AGROUP:
+        for owner, record in zip(owners, self._records.of(tgid), strict=False):
+            if not record[2] & AGROUP:
                 return owner
         return owners[0]
 
@@ -583,9 +542,7 @@ class ProcessTable:
                 del self._unnamed_ends[tgid]
                 self._end(tgid, status, timestamp_ns, self._silent_leader(tgid), record)
         # Of failures alone, nothing tells of processes that end well: their leaders' records would stay for ever.
-        most_records = _LEADERLESS_REMEMBERED if self._failures_only else _MOST_RECORDS
-        while len(self._records) > most_records:
-            self._take_record_at(next(iter(self._records)), 0)
+        self._records.keep(_LEADERLESS_REMEMBERED if self._failures_only else _MOST_RECORDS)
         while len(self._pids) > _MOST_ALIASES:
             self._remove(next(iter(self._pids)))
             self.lost_ends += 1
@@ -664,9 +621,8 @@ class ProcessTable:
         """Return the record of a leader that has exited well, if nothing else tells of that."""
         if not self._failures_only:
             return None
-        waiting = [record for record in (self._records.get(tgid), *self._later_records.get(tgid, ())) if record]
         # Others may have had the pid before, and ended well.
-        return next((record for record in reversed(waiting) if not record[1]), None)
+        return next((record for record in reversed(self._records.of(tgid)) if not record[1]), None)
 
     def _end(self, tgid: int, status: int, timestamp_ns: int, leader: Record | None, last: Record | None) -> None:
         """Count the end of a process and forget it.
@@ -720,8 +676,7 @@ class ProcessTable:
         if tgid in self._pids:
             self._forget_alias(tgid)
         if self._failures_only:
-            while tgid in self._records and not self._records[tgid][1]:
-                self._take_record_at(tgid, 0)
+            self._records.forget_successes(tgid)
 
     def _name_at_end(self, process: Process, timestamp_ns: int, tgid: int) -> Process:
         """Name a process that ends, having exec'd or being a stranger, and left no record."""
@@ -892,7 +847,7 @@ class ProcessTable:
 
     def waiting_records(self) -> dict[int, Record]:
         """The oldest exit record of each thread whose EXIT has not come."""
-        return self._records.copy()
+        return self._records.oldest.copy()
 
     def missing(self, alive: Iterable[int]) -> list[int]:
         """Return the tgids that something is known of and that are not among those that live."""
@@ -919,9 +874,7 @@ class ProcessTable:
 
     def forget_records(self, records: Mapping[int, Record]) -> None:
         """After a loss, throw away records whose EXIT was lost; from waiting_records."""
-        for pid, record in records.items():
-            if self._records.get(pid) is record:
-                self._take_record_at(pid, 0)
+        self._records.forget(records)
 
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec.
@@ -931,7 +884,6 @@ class ProcessTable:
         self._open_names.resolve_all_unknown()
         if self._failures_only:
             self._records.clear()
-            self._later_records.clear()
 
     # -- handing over -------------------------------------------------------------------------------------------
 
@@ -965,8 +917,7 @@ class ProcessTable:
 
     def iter_waiting_records(self) -> Iterator[Record]:
         """All exit records whose EXIT has not come, those of one pid in their order."""
-        yield from self._records.values()
-        yield from chain.from_iterable(self._later_records.values())
+        yield from self._records
 
     # -- canaries -----------------------------------------------------------------------------------------------
 
@@ -985,7 +936,7 @@ class ProcessTable:
     def forget_canary(self, tgid: int) -> None:
         """Nothing tells of a canary any more."""
         self._canaries.pop(tgid, None)
-        self._records.pop(tgid, None)
+        self._records.take_at(tgid, 0)
 
     def canaries(self) -> list[int]:
         """Return those that were not forgotten."""

@@ -30,7 +30,10 @@ LAYERS: dict[str, set[str]] = {
     "expiry": {"tally"},
     "names": {"comm", "tally"},
     "journal": {"comm", "kernel.cn_proc", "kernel.taskstats", "names", "tally"},
-    "table": {"comm", "journal", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names"},
+    "records": {"kernel.taskstats"},
+    "table": {
+        "comm", "journal", "kernel.cn_proc", "kernel.taskstats", "kernel.procfs", "tally", "names", "records",
+    },
     "readings": {"kernel.bpf", "kernel.cn_proc", "kernel.netlink", "table"},
     "pipeline": {"errors", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats", "table"},
     "capture": {"errors", "events", "kernel.netlink", "kernel.procfs", "kernel.taskstats", "table"},
@@ -79,7 +82,8 @@ LAYERS: dict[str, set[str]] = {
 }  # fmt: skip
 
 PURE = (
-    "errors", "comm", "rules", "expiry", "names", "tally", "table", "readings", "pipeline", "moderation",
+    "errors", "comm", "rules", "expiry", "names", "tally", "records", "table", "readings", "pipeline",
+    "moderation",
     "exposition", "crosscheck", "capture", "recorder", "journal", "selection",
     "kernel.netlink", "kernel.cn_proc", "kernel.taskstats", "kernel.bpf", "events",
     "webconfig",
