@@ -74,4 +74,4 @@ class Follower:
             news = map(json.loads, text[read:whole].splitlines())
             read = whole
             lines += [Line(n["event"], n["tgid"], n["comm"]) for n in news if n.get("tgid") in pids]
-        return Told(lines, storm.events - len(lines))
+        return Told(lines, storm.events - len({(line.event, line.pid) for line in lines}))
