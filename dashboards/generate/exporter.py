@@ -1,14 +1,16 @@
 """Exporter: whether the numbers are true, and what they cost."""
 
+from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generate.panels import (
     ANY_IS_BAD,
+    BLUE,
     BYTES,
+    CANARY_STEPS,
     COUNT,
+    EACH_BAR,
     GREEN,
-    NEUTRAL,
-    NODE,
     ORANGE,
     PER_SECOND,
     RATIO,
@@ -17,16 +19,23 @@ from dashboards.generate.panels import (
     YELLOW,
     Column,
     Query,
+    Steps,
     graph,
     heat,
-    in_range,
     number,
-    or_zero,
     page,
-    rate,
-    recent,
     rows,
+)
+from dashboards.generate.queries import (
+    BUILD,
+    NODE,
+    in_range,
+    in_step,
+    or_zero,
+    quantile,
+    rate,
     top,
+    total,
 )
 
 _EVENTS = "proc_connector_events_total"
@@ -34,29 +43,42 @@ _NAMED = f'{NODE}, event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
 _LOST = "proc_connector_lost_messages_total"
 _CANARY = f"proc_connector_canary_age_seconds{{{NODE}}}"
-_FOLDED = recent("proc_connector_folded_total")
-_SERIES_SHARE = f"proc_connector_series{{{NODE}}} / proc_connector_series_limit{{{NODE}}}"
-_SERIES_MOST = f"max_over_time(proc_connector_series{{{NODE}}}[$__range] @ end())"
+_SERIES = f"proc_connector_series{{{NODE}}}"
 _CONFIGURED = f"proc_connector_config_last_reload_successful{{{NODE}}}"
 _TASK_EXITS = "proc_connector_task_exits_total"
 _BY_EVENTS = f'{NODE}, source="events"'
 _BY_KERNEL = f'{NODE}, source="kernel"'
 _DRAIN = "proc_connector_drain_seconds"
-_FILL = f"proc_connector_receive_buffer_used_bytes{{{NODE}}} / proc_connector_receive_buffer_bytes{{{NODE}}}"
-_CPU = rate("process_cpu_seconds_total")
-_BUILD = f"proc_connector_exporter_build_info{{{NODE}}}"
-_ATTRIBUTION = f"proc_connector_attribution_info{{{NODE}}}"
-_ONLY_OURS = f"and on (job, instance) {_BUILD}"
-_CANARY_STEPS = ((None, GREEN), (30, YELLOW), (60, RED))
+_USED = f"proc_connector_receive_buffer_used_bytes{{{NODE}}}"
+_CPU = "process_cpu_seconds_total"
+_MEMORY = f"process_resident_memory_bytes{{{NODE}}}"
+_SAMPLES = f"scrape_samples_scraped{{{NODE}}}"
+_ONLY_OURS = f"and on (job, instance) {BUILD}"
 
 
-def _short(expr: str) -> str:
-    """Return PromQL whose label `metric` is without what all have in common."""
-    return f'label_replace({expr}, "metric", "$1", "metric", "proc_connector_(.*)")'
+# Matched by all labels of the target, not by job and instance alone: two clusters may have the same nodes.
+_UP_FOR = (
+    "max by (instance, mode, filter, version, pythonversion) ("
+    f"proc_connector_attribution_info{{{NODE}}} "
+    f"* ignoring (mode, filter) group_left () (time() - process_start_time_seconds{{{NODE}}}) "
+    f"* ignoring (mode, filter, version, pythonversion) group_left (version, pythonversion) {BUILD})"
+)
 
 
-def _quantile(q: float) -> str:
-    return f"histogram_quantile({q}, sum by (instance, le) ({rate(f'{_DRAIN}_bucket')}))"
+def _each_node(
+    title: str, description: str, unit: str, shown: str, ranking: str, *, steps: Steps = (), log: bool = False
+) -> timeseries.Panel:
+    """Return a line per exporter, of those that are first in the ranking."""
+    query = Query(top(shown, ranking), "{{instance}}")
+    return graph(title, f"{description} The ten highest.", unit, query, steps=steps, log=log)
+
+
+def _highest(gauge: str) -> str:
+    return f"max_over_time({gauge}[$__range] @ end())"
+
+
+def _sum_in_step(metric: str) -> str:
+    return f"sum({in_step(metric)})"
 
 
 def exporter() -> Dashboard:
@@ -74,8 +96,7 @@ def exporter() -> Dashboard:
                     COUNT,
                     f"round(sum({in_range(_LOST)}))",
                     ANY_IS_BAD,
-                    width=4,
-                    decimals=0,
+                    at_end=True,
                 ),
                 number(
                     "Unknown names",
@@ -84,7 +105,6 @@ def exporter() -> Dashboard:
                     RATIO,
                     f"sum({rate(_UNATTRIBUTED)}) / sum({rate(_EVENTS, _NAMED)})",
                     ((None, GREEN), (0.01, YELLOW), (0.05, ORANGE)),
-                    width=4,
                     decimals=2,
                 ),
                 number(
@@ -93,60 +113,62 @@ def exporter() -> Dashboard:
                     "normal.",
                     SECONDS,
                     f"max({_CANARY})",
-                    _CANARY_STEPS,
-                    width=4,
-                    decimals=0,
+                    CANARY_STEPS,
                 ),
                 number(
                     "Events",
                     "Events per second that the kernel delivered.",
                     PER_SECOND,
                     f"sum({rate(_EVENTS)})",
-                    width=4,
-                    decimals=0,
                 ),
                 number(
                     "CPU",
                     "CPU that the exporters use: the highest of the nodes, as a share of one CPU.",
                     RATIO,
-                    f"max({_CPU} {_ONLY_OURS})",
+                    f"max({rate(_CPU)} {_ONLY_OURS})",
                     ((None, GREEN), (0.1, YELLOW), (0.5, ORANGE)),
-                    width=4,
                     decimals=1,
                 ),
                 number(
                     "Memory",
                     "Resident memory of the exporter with the most.",
                     BYTES,
-                    f"max(process_resident_memory_bytes{{{NODE}}} {_ONLY_OURS})",
-                    NEUTRAL,
-                    width=4,
-                    decimals=0,
+                    f"max({_MEMORY} {_ONLY_OURS})",
                 ),
             ],
             "Truth": [
                 graph(
                     "Lost messages",
-                    "Messages that the kernel dropped, counted per interval, by node and socket. What they told "
-                    "is in no metric.",
+                    "Messages that the kernel dropped, by node and socket. What they told is in no metric. "
+                    f"{EACH_BAR}",
                     COUNT,
-                    Query(f"sum by (instance, socket) ({recent(_LOST)})", "{{instance}} {{socket}}"),
+                    Query(
+                        top(
+                            f"sum by (instance, socket) ({in_step(_LOST)})",
+                            f"sum by (instance, socket) ({total(_LOST)})",
+                        ),
+                        "{{instance}} {{socket}}",
+                    ),
                     bars=True,
                 ),
                 graph(
                     "Fill of the receive buffers",
                     "What waited in the socket's buffer when it was last drained, as a share of its size. Near "
-                    "100 % messages are lost next.",
+                    "100 % messages are lost next. The ten fullest.",
                     RATIO,
-                    Query(f"max by (instance, socket) ({_FILL})", "{{instance}} {{socket}}"),
+                    Query(
+                        top(f"{_USED} / proc_connector_receive_buffer_bytes{{{NODE}}}", _highest(_USED)),
+                        "{{instance}} {{socket}}",
+                    ),
                     steps=((None, GREEN), (0.8, RED)),
                 ),
-                graph(
+                _each_node(
                     "Age of the canary",
                     "A saw tooth up to the canary's interval is normal. A line that rises means that the kernel "
                     "has fallen silent or the exporter is far behind.",
                     SECONDS,
-                    Query(f"max by (instance) ({_CANARY})", "{{instance}}"),
+                    _CANARY,
+                    _highest(_CANARY),
                     steps=((None, GREEN), (60, RED)),
                 ),
                 graph(
@@ -155,24 +177,25 @@ def exporter() -> Dashboard:
                     "in the shown time. Nothing is drawn while nothing is unknown.",
                     RATIO,
                     Query(
-                        f"sum by (instance, event) ({rate(_UNATTRIBUTED)} > 0) "
-                        f"/ sum by (instance, event) ({rate(_EVENTS)}) "
-                        f"and topk(10, sum by (instance, event) (increase({_UNATTRIBUTED}{{{NODE}}}[$__range] @ "
-                        f"end())))",
+                        top(
+                            f"sum by (instance, event) ({rate(_UNATTRIBUTED)} > 0) "
+                            f"/ sum by (instance, event) ({rate(_EVENTS)})",
+                            f"sum by (instance, event) ({total(_UNATTRIBUTED)})",
+                        ),
                         "{{instance}} {{event}}",
                     ),
+                    gaps=True,
                 ),
-                graph(
+                _each_node(
                     "Ends that no event told of",
                     "Share of the ends of threads and processes that the kernel's own totals in /proc show and "
                     "no event told of, whatever the reason: an independent check. On a quiet host a handful more "
                     "or less means nothing.",
                     RATIO,
-                    Query(
-                        f"clamp_min(1 - sum by (instance) ({rate(_TASK_EXITS, _BY_EVENTS)}) "
-                        f"/ (sum by (instance) ({rate(_TASK_EXITS, _BY_KERNEL)}) > 1), 0)",
-                        "{{instance}}",
-                    ),
+                    f"clamp_min(1 - sum by (instance) ({rate(_TASK_EXITS, _BY_EVENTS)}) "
+                    f"/ (sum by (instance) ({rate(_TASK_EXITS, _BY_KERNEL)}) > 1), 0)",
+                    f"sum by (instance) ({total(_TASK_EXITS, _BY_KERNEL)}) "
+                    f"- sum by (instance) ({total(_TASK_EXITS, _BY_EVENTS)})",
                     steps=((None, GREEN), (0.05, RED)),
                 ),
                 graph(
@@ -181,84 +204,82 @@ def exporter() -> Dashboard:
                     "programs are counted under <other>.",
                     RATIO,
                     Query(
-                        _short(top("instance, metric", _SERIES_SHARE, _SERIES_MOST, 8)), "{{instance}} {{metric}}"
+                        "label_replace("
+                        + top(f"{_SERIES} / proc_connector_series_limit{{{NODE}}}", _highest(_SERIES), 8)
+                        + ', "metric", "$1", "metric", "proc_connector_(.*)")',
+                        "{{instance}} {{metric}}",
                     ),
                     steps=((None, GREEN), (0.8, RED)),
                 ),
                 graph(
-                    "Folded and excluded",
-                    "What lost its name: counts that went to <other> because of the limit, by metric, and events "
-                    "that the rules of --config.file leave out of the metrics of programs.",
+                    "Folded, excluded, expired",
+                    "What lost its name: counts that went to <other> because of the limit, events that the rules "
+                    "of --config.file leave out of the metrics of programs, and events whose series are gone "
+                    f"because they were idle. {EACH_BAR}",
                     COUNT,
-                    Query(_short(f"sum by (metric) ({_FOLDED})"), "folded: {{metric}}"),
-                    Query(f"sum by (event) ({recent('proc_connector_excluded_total')})", "excluded: {{event}}"),
+                    Query(_sum_in_step("proc_connector_folded_total"), "folded"),
+                    Query(_sum_in_step("proc_connector_excluded_total"), "excluded"),
+                    Query(_sum_in_step("proc_connector_expired_total"), "expired"),
                     bars=True,
+                    stacked=True,
+                    colors={"folded": RED, "excluded": BLUE, "expired": YELLOW},
                 ),
                 graph(
                     "Repairs",
                     "Comparisons with /proc after a loss, renewals of the subscription, ends that were found out "
-                    "only so, lifetimes nobody knew; counted per interval. And exporters whose --config.file is "
-                    "broken. All of it is 0 on a good day.",
+                    "only so, lifetimes nobody knew. And exporters whose --config.file is broken. All of it is 0 "
+                    f"on a good day. {EACH_BAR}",
                     COUNT,
-                    Query(f"sum({recent('proc_connector_resyncs_total')})", "comparisons with /proc"),
-                    Query(f"sum({recent('proc_connector_resubscriptions_total')})", "renewed subscriptions"),
-                    Query(f"sum({recent('proc_connector_lost_ends_total')})", "lost ends"),
-                    Query(f"sum({recent('proc_connector_unknown_lifetimes_total')})", "unknown lifetimes"),
-                    Query(f"sum({recent('proc_connector_malformed_messages_total')})", "malformed messages"),
+                    Query(_sum_in_step("proc_connector_resyncs_total"), "comparisons with /proc"),
+                    Query(_sum_in_step("proc_connector_resubscriptions_total"), "renewed subscriptions"),
+                    Query(_sum_in_step("proc_connector_lost_ends_total"), "lost ends"),
+                    Query(_sum_in_step("proc_connector_unknown_lifetimes_total"), "unknown lifetimes"),
+                    Query(_sum_in_step("proc_connector_malformed_messages_total"), "malformed messages"),
                     Query(or_zero(f"count({_CONFIGURED} == 0)"), "broken configurations"),
                     bars=True,
+                    stacked=True,
+                    colors={"broken configurations": RED, "malformed messages": "purple"},
                 ),
                 rows(
                     "Exporters",
                     "How each exporter works. mode: where names come from (taskstats is exact). filter: who keeps "
                     "unwanted events away (the kernel is cheapest).",
                     {
-                        "instance": Column("Node", width=150),
-                        "mode": Column("Mode", width=90),
-                        "filter": Column("Filter", width=80),
-                        "version": Column("Version", width=80),
-                        "pythonversion": Column("Python", width=80),
+                        "instance": Column("Node", width=200),
+                        "mode": Column("Mode", width=120),
+                        "filter": Column("Filter", width=120),
+                        "version": Column("Version", width=120),
+                        "pythonversion": Column("Python", width=120),
                     },
-                    [
-                        Column(
-                            "Up for",
-                            SECONDS,
-                            "sum by (instance, mode, filter, version, pythonversion) ("
-                            f"(time() - process_start_time_seconds{{{NODE}}}) "
-                            f"* on (job, instance) group_left (mode, filter) {_ATTRIBUTION} "
-                            f"* on (job, instance) group_left (version, pythonversion) {_BUILD})",
-                        )
-                    ],
+                    [Column("Up for", SECONDS, _UP_FOR)],
                     sort="Up for",
                     width=24,
                     height=6,
                 ),
             ],
             "Cost": [
-                graph(
+                _each_node(
                     "CPU",
                     "CPU time that each exporter uses, as a share of one CPU.",
                     RATIO,
-                    Query(f"max by (instance) ({_CPU} {_ONLY_OURS})", "{{instance}}"),
+                    f"{rate(_CPU)} {_ONLY_OURS}",
+                    f"{total(_CPU)} {_ONLY_OURS}",
                 ),
-                graph(
+                _each_node(
                     "CPU per event",
                     "What one event costs: CPU time of the exporter by events delivered, scrapes and canaries "
                     "included; on a quiet host these are most of it.",
                     SECONDS,
-                    Query(
-                        f"sum by (instance) ({_CPU} {_ONLY_OURS}) / (sum by (instance) ({rate(_EVENTS)}) > 0)",
-                        "{{instance}}",
-                    ),
+                    f"sum by (instance) ({rate(_CPU)} {_ONLY_OURS}) / (sum by (instance) ({rate(_EVENTS)}) > 0)",
+                    f"sum by (instance) ({total(_CPU)} {_ONLY_OURS}) / sum by (instance) ({total(_EVENTS)})",
                 ),
-                graph(
+                _each_node(
                     "Memory",
                     "Resident memory of each exporter. It follows the number of programs and living processes, "
                     "and levels out.",
                     BYTES,
-                    Query(
-                        f"max by (instance) (process_resident_memory_bytes{{{NODE}}} {_ONLY_OURS})", "{{instance}}"
-                    ),
+                    f"{_MEMORY} {_ONLY_OURS}",
+                    f"{_highest(_MEMORY)} {_ONLY_OURS}",
                 ),
                 graph(
                     "Events by kind",
@@ -275,11 +296,12 @@ def exporter() -> Dashboard:
                     SECONDS,
                     f"sum by (le) ({rate(f'{_DRAIN}_bucket')})",
                 ),
-                graph(
+                _each_node(
                     "Drain time",
                     "99 % of the drains of each exporter took less than this.",
                     SECONDS,
-                    Query(_quantile(0.99), "{{instance}}"),
+                    quantile(0.99, _DRAIN, by="instance, le"),
+                    f"sum by (instance) ({total(f'{_DRAIN}_sum')})",
                     log=True,
                 ),
                 graph(
@@ -289,12 +311,13 @@ def exporter() -> Dashboard:
                     COUNT,
                     Query(f"sum by (event) (proc_connector_pending_events{{{NODE}}})", "{{event}}"),
                 ),
-                graph(
+                _each_node(
                     "Samples per scrape",
                     "How many samples each exporter hands out: the number of programs times what is known of "
                     "them. It is what Prometheus pays for.",
                     COUNT,
-                    Query(f"max by (instance) (scrape_samples_scraped{{{NODE}}} {_ONLY_OURS})", "{{instance}}"),
+                    f"{_SAMPLES} {_ONLY_OURS}",
+                    f"{_highest(_SAMPLES)} {_ONLY_OURS}",
                 ),
             ],
         },

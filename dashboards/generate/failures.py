@@ -1,16 +1,15 @@
 """Failures: who ends badly, how, since when, and again and again."""
 
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.builders import stat
+from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
 
 from dashboards.generate.panels import (
+    ANY_IS_BAD,
     ANY_IS_ODD,
-    COMM,
     COUNT,
-    GREEN,
-    NODE,
-    ORANGE,
+    EXIT_CODE_COLORS,
+    FAILURE_STEPS,
     PER_SECOND,
-    PROGRAM,
     RATIO,
     RED,
     SECONDS,
@@ -18,21 +17,31 @@ from dashboards.generate.panels import (
     YELLOW,
     Column,
     Query,
-    graph,
-    in_range,
+    Steps,
     number,
-    or_zero,
     page,
-    rate,
-    recent,
+    rare,
     rows,
-    top_rate,
+    top_rates,
+)
+from dashboards.generate.queries import (
+    BUILD,
+    COREDUMPS,
+    EXITS,
+    FAILED,
+    LIFETIME,
+    PROGRAM,
+    STEP,
+    growth,
+    in_range,
+    in_step,
+    or_zero,
+    quantile_in_range,
+    rate,
+    share,
+    share_in_range,
 )
 
-_EXITS = "proc_connector_exits_total"
-_FAILED = "proc_connector_nonzero_exits_total"
-_COREDUMPS = "proc_connector_coredumps_total"
-_LIFETIME = "proc_connector_process_lifetime_seconds"
 _BY_SIGNAL = f'{PROGRAM}, signal!=""'
 _BUGS = f'{PROGRAM}, signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'
 _KILLED = f'{PROGRAM}, signal="SIGKILL"'
@@ -40,17 +49,31 @@ _KIND = "comm, uid, exit_code, signal"
 
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
+_OOM = "out of memory (kernel)"
 _OOM_KILLS = (
-    f"sum(label_replace(increase(node_vmstat_oom_kill[$__rate_interval]), {_HOST}) "
-    f"and on (host) label_replace(proc_connector_exporter_build_info{{{NODE}}}, {_HOST}))"
+    f"sum(label_replace({growth('node_vmstat_oom_kill', STEP)} >= 0, {_HOST})"
+    f" and on (host) label_replace({BUILD}, {_HOST}))"
 )
-_SHARE_FAILED = f"sum by (comm) ({in_range(_FAILED, PROGRAM)}) / sum by (comm) ({in_range(_EXITS, PROGRAM)})"
+_BESIDE_THE_BARS = [
+    DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED}),
+    DynamicConfigValue("custom.drawStyle", "line"),
+    DynamicConfigValue("custom.stacking", {"mode": "none"}),
+    DynamicConfigValue("custom.fillOpacity", 0),
+]
+_FAILURES = f"round(sum by (comm) ({in_range(FAILED, PROGRAM)}))"
+_SHARE_FAILED = share_in_range(FAILED, EXITS, "comm", PROGRAM)
+_AGAIN_AND_AGAIN = f"({_FAILURES} >= 3 and {_SHARE_FAILED} >= 0.5)"
 
 
 def _when(chosen: str) -> str:
     """Return PromQL for when, in milliseconds, each kind of failure was counted: the first or the latest time."""
-    failed = f"sum by ({_KIND}) ({recent(_FAILED, PROGRAM)}) > 0"
-    return f"1000 * {chosen}_over_time(timestamp({failed})[$__range:$__rate_interval])"
+    failed = f"sum by ({_KIND}) ({in_step(FAILED, PROGRAM)}) > 0"
+    return f"1000 * {chosen}_over_time(timestamp({failed})[$__range:{STEP}])"
+
+
+def _in_range(title: str, description: str, metric: str, labels: str, steps: Steps) -> stat.Panel:
+    expr = or_zero(f"round(sum({in_range(metric, labels)}))")
+    return number(title, f"{description} in the shown time.", COUNT, expr, steps, at_end=True)
 
 
 def failures() -> Dashboard:
@@ -64,70 +87,49 @@ def failures() -> Dashboard:
                     "Failures",
                     "Processes per second that ended with another exit code than 0.",
                     PER_SECOND,
-                    f"sum({rate(_FAILED, PROGRAM)})",
-                    width=4,
+                    f"sum({rate(FAILED, PROGRAM)})",
                     decimals=2,
                 ),
                 number(
                     "Share of all ends",
                     "Scripts that ask questions (grep, test) make some of it; watch for changes.",
                     RATIO,
-                    f"sum({rate(_FAILED, PROGRAM)}) / sum({rate(_EXITS, PROGRAM)})",
-                    ((None, GREEN), (0.25, YELLOW), (0.5, ORANGE)),
-                    width=4,
+                    share(FAILED, EXITS, PROGRAM),
+                    FAILURE_STEPS,
                     decimals=1,
                 ),
-                number(
+                _in_range(
                     "Crashed",
-                    "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS in the "
-                    "shown time.",
-                    COUNT,
-                    or_zero(f"round(sum({in_range(_FAILED, _BUGS)}))"),
-                    ((None, GREEN), (0.5, RED)),
-                    width=4,
-                    decimals=0,
+                    "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS",
+                    FAILED,
+                    _BUGS,
+                    ANY_IS_BAD,
                 ),
-                number(
-                    "Killed",
-                    "Processes that died of SIGKILL in the shown time.",
-                    COUNT,
-                    or_zero(f"round(sum({in_range(_FAILED, _KILLED)}))"),
-                    ANY_IS_ODD,
-                    width=4,
-                    decimals=0,
-                ),
-                number(
-                    "Core dumps",
-                    "Processes that died of a signal that dumps core in the shown time.",
-                    COUNT,
-                    or_zero(f"round(sum({in_range(_COREDUMPS, PROGRAM)}))"),
-                    ANY_IS_ODD,
-                    width=4,
-                    decimals=0,
+                _in_range("Killed", "Processes that died of SIGKILL", FAILED, _KILLED, ANY_IS_ODD),
+                _in_range(
+                    "Core dumps", "Processes that died of a signal that dumps core", COREDUMPS, PROGRAM, ANY_IS_ODD
                 ),
                 number(
                     "Failing",
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
-                    or_zero(f"count(sum by (comm) ({in_range(_FAILED, PROGRAM)}) > 0.5)"),
-                    width=4,
-                    decimals=0,
+                    or_zero(f"count({_FAILURES} > 0)"),
+                    at_end=True,
                 ),
-                graph(
+                top_rates(
                     "Failures by program",
                     "Ends per second with another exit code than 0, of the ten programs with the most in the "
-                    "shown time.",
-                    PER_SECOND,
-                    Query(top_rate("comm", _FAILED), "{{comm}}"),
+                    "shown time. A first failure is in the bars and tables, not yet in a rate.",
+                    FAILED,
                 ),
-                graph(
+                rare(
                     "Deaths by signal",
-                    "Processes that died of each signal, counted per interval. SIGSEGV and SIGABRT are bugs; "
-                    "SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are everyday life.",
-                    COUNT,
-                    Query(f"sum by (signal) ({recent(_FAILED, _BY_SIGNAL)}) > 0", "{{signal}}"),
-                    bars=True,
-                    stacked=True,
+                    "Processes that died of each signal. SIGSEGV and SIGABRT are bugs; SIGKILL may be the kernel "
+                    "out of memory; SIGTERM and SIGPIPE are everyday life.",
+                    FAILED,
+                    by="signal",
+                    legend="{{signal}}",
+                    labels=_BY_SIGNAL,
                     colors=SIGNAL_COLORS,
                 ),
             ],
@@ -138,26 +140,18 @@ def failures() -> Dashboard:
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
                     {"comm": Column("Program", width=130)},
                     [
-                        Column(
-                            "Failures",
-                            "none",
-                            width=80,
-                            expr=f"round(sum by (comm) ({in_range(_FAILED, PROGRAM)})) >= 3 "
-                            f"and {_SHARE_FAILED} >= 0.5",
-                        ),
+                        Column("Failures", COUNT, _AGAIN_AND_AGAIN, width=85),
                         Column(
                             "Share of ends",
                             RATIO,
-                            f"({_SHARE_FAILED} >= 0.5) and sum by (comm) ({in_range(_FAILED, PROGRAM)}) >= 2.5",
+                            f"{_SHARE_FAILED} and {_AGAIN_AND_AGAIN}",
                             ((None, YELLOW), (0.9, RED)),
-                            width=110,
+                            width=115,
                         ),
                         Column(
                             "Median lifetime",
                             SECONDS,
-                            f"histogram_quantile(0.5, sum by (comm, le) ({in_range(f'{_LIFETIME}_bucket', COMM)}))"
-                            f" and (sum by (comm) ({in_range(_FAILED, PROGRAM)}) >= 2.5 and "
-                            f"{_SHARE_FAILED} >= 0.5)",
+                            f"{quantile_in_range(0.5, LIFETIME)} and {_AGAIN_AND_AGAIN}",
                         ),
                     ],
                     sort="Failures",
@@ -177,9 +171,9 @@ def failures() -> Dashboard:
                     [
                         Column(
                             "Failures",
-                            "none",
-                            f"round(sum by ({_KIND}) ({in_range(_FAILED, PROGRAM)})) > 0",
-                            width=80,
+                            COUNT,
+                            f"round(sum by ({_KIND}) ({in_range(FAILED, PROGRAM)})) > 0",
+                            width=85,
                         ),
                         Column("First", "dateTimeFromNow", _when("min"), width=125),
                         Column("Latest", "dateTimeFromNow", _when("max")),
@@ -189,40 +183,40 @@ def failures() -> Dashboard:
                 ),
             ],
             "How": [
-                graph(
+                top_rates(
                     "Failures by exit code",
                     "Ends per second by what a shell would show: 1 any failure, 2 wrong usage, 126 not "
                     "executable, 127 not found, 128+n signal n.",
-                    PER_SECOND,
-                    Query(top_rate("exit_code", _FAILED), "{{exit_code}}"),
+                    FAILED,
+                    by="exit_code",
+                    legend="{{exit_code}}",
+                    colors=EXIT_CODE_COLORS,
                 ),
-                graph(
+                top_rates(
                     "Failures by user",
                     "Ends per second with another exit code than 0 by real uid.",
-                    PER_SECOND,
-                    Query(top_rate("uid", _FAILED), "uid {{uid}}"),
+                    FAILED,
+                    by="uid",
+                    legend="uid {{uid}}",
                 ),
-                graph(
+                rare(
                     "SIGKILL and out of memory",
                     "Processes that died of SIGKILL, by program, beside the kernel's out-of-memory kills of the "
                     "same hosts (node_exporter's node_vmstat_oom_kill, if it is scraped). Kills without an OOM "
                     "were sent by somebody: a timeout, a container runtime, an operator.",
-                    COUNT,
-                    Query(f"sum by (comm) ({recent(_FAILED, _KILLED)}) > 0", "{{comm}}"),
-                    Query(_OOM_KILLS, "out of memory (kernel)"),
-                    bars=True,
-                    colors={"out of memory (kernel)": RED},
-                ),
-                graph(
+                    FAILED,
+                    Query(_OOM_KILLS, _OOM),
+                    by="comm",
+                    legend="{{comm}}",
+                    labels=_KILLED,
+                ).override_by_name(_OOM, _BESIDE_THE_BARS),
+                rare(
                     "Core dumps",
                     "Processes that died of a signal that dumps core, by program and user, whether a file was "
                     "written or not.",
-                    COUNT,
-                    Query(
-                        f"sum by (comm, uid) ({recent(_COREDUMPS, PROGRAM)}) > 0",
-                        "{{comm}} of {{uid}}",
-                    ),
-                    bars=True,
+                    COREDUMPS,
+                    by="comm, uid",
+                    legend="{{comm}} of {{uid}}",
                 ),
             ],
         },

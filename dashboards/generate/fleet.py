@@ -6,46 +6,56 @@ from dashboards.generate import rules
 from dashboards.generate.panels import (
     ANY_IS_BAD,
     ANY_IS_ODD,
+    BLUE,
+    CANARY_STEPS,
     COUNT,
+    FAILURE_STEPS,
     GREEN,
-    NODE,
     ORANGE,
     PER_SECOND,
     RATIO,
     RED,
     SECONDS,
+    SEVERITIES,
     SIGNAL_COLORS,
-    YELLOW,
     Column,
     Query,
     graph,
     link_to,
     number,
-    or_zero,
     page,
     rows,
-    top,
 )
+from dashboards.generate.queries import BUILD, FIRING, NODE, or_zero, top
 
-_BUILD = f"proc_connector_exporter_build_info{{{NODE}}}"
-_FAILURE_STEPS = ((None, GREEN), (0.25, YELLOW), (0.5, ORANGE))
-_CANARY_STEPS = ((None, GREEN), (30, YELLOW), (60, RED))
-
-
-def _node(record: str, labels: str = "") -> str:
-    return f"{record}{{{NODE}{labels}}}"
+_CANARY_AGE = "proc_connector_canary_age_seconds"
+_ALERT = "alertname, severity, instance, comm, signal"
+_ESTIMATE = "An estimate between two scrapes, as all of Prometheus' increases are."
 
 
-def _sum(record: str) -> str:
-    return f"sum by (job, instance) ({_node(record)})"
+def _node(record: str) -> str:
+    return f"{record}{{{NODE}}}"
+
+
+def _each(record: str, aggregate: str = "sum") -> str:
+    return f"{aggregate} by (job, instance) ({_node(record)})"
+
+
+def _recent(record: str) -> str:
+    """Return PromQL for what a recording rule counted in the last 15 minutes, all nodes together."""
+    return or_zero(f"round(sum({_node(record)}))")
 
 
 def _top(record: str) -> str:
-    return top("instance", _node(record), f"avg_over_time({_node(record)}[$__range] @ end())")
+    return top(
+        f"sum by (instance) ({_node(record)})",
+        f"sum by (instance) (avg_over_time({_node(record)}[$__range] @ end()))",
+    )
 
 
-_FAILURE_RATIO = f"sum({_node(rules.NONZERO_EXITS)}) / sum({_node(rules.EXITS)})"
 _DOWN = f"up{{{NODE}}} == 0"
+_NO_TARGET = "-1"
+_STATES = {"1": ("up", GREEN), "0": ("down", RED)}
 
 
 def fleet() -> Dashboard:
@@ -56,19 +66,30 @@ def fleet() -> Dashboard:
         "rules of dashboards/rules/recording.yaml.",
         {
             "": [
-                number("Nodes", "Exporters that are scraped and answer.", COUNT, f"count({_BUILD})"),
+                number(
+                    "Nodes",
+                    "Exporters that are scraped and answer.",
+                    COUNT,
+                    f"count({BUILD}) or vector(0)",
+                    ((None, RED), (1, BLUE)),
+                    width=3,
+                ),
                 number(
                     "Down",
-                    "Exporters that are not reached: nothing is known of these nodes.",
+                    "Exporters that are not reached: nothing is known of these nodes. Absent: Prometheus has no "
+                    "exporter to scrape at all.",
                     COUNT,
-                    or_zero(f"count({_DOWN})"),
-                    ANY_IS_BAD,
+                    f"count({_DOWN}) or 0 * count(up{{{NODE}}}) or {_NO_TARGET} * absent(up{{{NODE}}})",
+                    ((None, RED), (0, GREEN), (1, RED)),
+                    width=3,
+                    words={_NO_TARGET: ("absent", RED)},
                 ),
                 number(
                     "Births",
                     "Processes forked per second on all nodes.",
                     PER_SECOND,
                     f"sum({_node(rules.FORKS)})",
+                    width=3,
                     decimals=1,
                 ),
                 number(
@@ -76,42 +97,44 @@ def fleet() -> Dashboard:
                     "Share of the ended processes whose exit code was not 0. Scripts that ask questions "
                     "(grep, test) make some of it; watch for changes.",
                     RATIO,
-                    _FAILURE_RATIO,
-                    _FAILURE_STEPS,
+                    f"sum({_node(rules.NONZERO_EXITS)}) / sum({_node(rules.EXITS)})",
+                    FAILURE_STEPS,
+                    width=3,
                     decimals=1,
                 ),
                 number(
                     "Signals",
-                    "Processes that died of a signal within 15 minutes.",
+                    f"Processes that died of a signal within 15 minutes. {_ESTIMATE}",
                     COUNT,
-                    or_zero(f"sum({_node(rules.SIGNALS)})"),
+                    _recent(rules.SIGNALS),
                     ANY_IS_ODD,
-                    decimals=0,
+                    width=3,
                 ),
                 number(
-                    "Dumps",
-                    "Processes that dumped core within 15 minutes.",
+                    "Core dumps",
+                    f"Processes that dumped core within 15 minutes. {_ESTIMATE}",
                     COUNT,
-                    or_zero(f"sum({_node(rules.COREDUMPS)})"),
+                    _recent(rules.COREDUMPS),
                     ANY_IS_ODD,
-                    decimals=0,
+                    width=3,
                 ),
                 number(
                     "Lost",
-                    "Messages that the kernel dropped within 15 minutes. Above 0 the numbers are too low.",
+                    "Messages that the kernel dropped within 15 minutes. Above 0 the numbers are too low. "
+                    f"{_ESTIMATE}",
                     COUNT,
-                    f"sum({_node(rules.LOST)})",
+                    f"round(sum({_node(rules.LOST)}))",
                     ANY_IS_BAD,
-                    decimals=0,
+                    width=3,
                 ),
                 number(
                     "Canary",
                     "The longest time since a node proved that events still arrive. Every 15 "
                     "seconds is normal; above a minute the node is deaf or far behind.",
                     SECONDS,
-                    f"max(proc_connector_canary_age_seconds{{{NODE}}})",
-                    _CANARY_STEPS,
-                    decimals=0,
+                    f"max({_node(_CANARY_AGE)})",
+                    CANARY_STEPS,
+                    width=3,
                 ),
                 graph(
                     "Births by node",
@@ -128,34 +151,33 @@ def fleet() -> Dashboard:
                 ),
                 graph(
                     "Deaths by signal",
-                    "Processes that died of each signal within the 15 minutes before, on all "
-                    "nodes. SIGSEGV and SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and "
-                    "SIGPIPE are everyday life.",
+                    "Processes that died of each signal within the 15 minutes before, on all nodes. SIGSEGV and "
+                    "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are everyday "
+                    f"life. {_ESTIMATE}",
                     COUNT,
-                    Query(f"sum by (signal) ({_node(rules.SIGNALS)})", "{{signal}}"),
+                    Query(f"round(sum by (signal) ({_node(rules.SIGNALS)}))", "{{signal}}"),
                     stacked=True,
                     colors=SIGNAL_COLORS,
                 ),
                 rows(
                     "Firing alerts",
-                    "Alerts of dashboards/rules/alerts.yaml that fire now. Empty when all is well.",
+                    "Alerts of dashboards/rules/alerts.yaml that fire now, the latest first. Empty when all is "
+                    "well; a click on a node leads to its failures.",
                     {
-                        "alertname": Column("Alert", width=225),
-                        "severity": Column("Severity", width=80),
+                        "alertname": Column("Alert", width=210),
+                        "severity": Column("Severity", width=80, words=SEVERITIES),
                         "instance": Column("Node", width=90, link=link_to("proc-connector-failures", "instance")),
                         "comm": Column("Program", width=100),
                         "signal": Column("Signal", width=80),
                     },
                     [
                         Column(
-                            "Alerts",
-                            COUNT,
-                            "sum by (alertname, severity, instance, comm, signal) "
-                            f'(ALERTS{{alertname=~"Proc.*", alertstate="firing", {NODE}}})',
-                            width=70,
+                            "Since",
+                            "dateTimeFromNow",
+                            f"1000 * max by ({_ALERT}) (ALERTS_FOR_STATE and ignoring (alertstate) {FIRING})",
                         )
                     ],
-                    sort="Severity",
+                    sort="Since",
                     width=12,
                     height=8,
                 ),
@@ -165,28 +187,29 @@ def fleet() -> Dashboard:
                     "Nodes",
                     "One row per node; a click on its name leads to its processes. A coloured number wants "
                     "to be looked at. Signals, core dumps and lost messages are of the last 15 minutes.",
-                    {"instance": Column("Node", width=180, link=link_to("proc-connector-node", "instance"))},
+                    {"instance": Column("Node", width=160, link=link_to("proc-connector-node", "instance"))},
                     [
-                        Column("Births", PER_SECOND, _sum(rules.FORKS), width=115),
-                        Column("Ends", PER_SECOND, _sum(rules.EXITS), width=115),
+                        Column("State", "string", _each("up", "min"), width=70, words=_STATES),
+                        Column("Births", PER_SECOND, _each(rules.FORKS), width=115),
+                        Column("Ends", PER_SECOND, _each(rules.EXITS), width=115),
                         Column(
                             "Failures",
                             RATIO,
-                            f"{_sum(rules.NONZERO_EXITS)} / {_sum(rules.EXITS)}",
-                            _FAILURE_STEPS,
+                            f"{_each(rules.NONZERO_EXITS)} / {_each(rules.EXITS)}",
+                            FAILURE_STEPS,
                             width=115,
                         ),
-                        Column("Signals", "none", f"round({_sum(rules.SIGNALS)})", ANY_IS_ODD, width=115),
-                        Column("Core dumps", "none", f"round({_sum(rules.COREDUMPS)})", ANY_IS_ODD, width=115),
-                        Column("Lost", "none", f"round({_sum(rules.LOST)})", ANY_IS_BAD, width=115),
+                        Column("Signals", COUNT, f"round({_each(rules.SIGNALS)})", ANY_IS_ODD, width=115),
+                        Column("Core dumps", COUNT, f"round({_each(rules.COREDUMPS)})", ANY_IS_ODD, width=115),
+                        Column("Lost", COUNT, f"round({_each(rules.LOST)})", ANY_IS_BAD, width=115),
                         Column(
                             "Unknown names",
                             RATIO,
-                            _sum(rules.UNATTRIBUTED),
+                            _each(rules.UNATTRIBUTED, "max"),
                             ((None, GREEN), (0.05, ORANGE)),
-                            width=125,
+                            width=130,
                         ),
-                        Column("Canary age", SECONDS, _sum("proc_connector_canary_age_seconds"), _CANARY_STEPS),
+                        Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS),
                     ],
                     sort="Births",
                 ),

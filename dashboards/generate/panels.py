@@ -1,31 +1,21 @@
-"""What all dashboards share: how a query, a panel and a dashboard look."""
+"""What all dashboards share: how a panel and a dashboard look."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import common as common_builders
-from grafana_foundation_sdk.builders import (
-    dashboard as builders,
-)
-from grafana_foundation_sdk.builders import (
-    heatmap as heatmap_builders,
-)
-from grafana_foundation_sdk.builders import (
-    prometheus,
-    stat,
-    table,
-    timeseries,
-)
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.builders import heatmap as heatmap_builders
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common, dashboard, heatmap
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
+from dashboards.generate.queries import BUILD_INFO, EXITS, FIRING, NODE, PROGRAM, in_step, top_rate
 
-NODE = 'job=~"$job", instance=~"$instance"'
-COMM = f'{NODE}, comm=~"$comm"'
-PROGRAM = f'{COMM}, uid=~"$uid"'
+DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "text"
 
@@ -33,10 +23,18 @@ PER_SECOND = "suffix:/s"
 RATIO = "percentunit"
 SECONDS = "s"
 BYTES = "bytes"
-COUNT = "short"
+COUNT = "locale"
 CPUS = "suffix: CPUs"
 
 SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": BLUE, "SIGPIPE": YELLOW}
+EXIT_CODE_COLORS = {"139": RED, "134": ORANGE, "137": "purple", "143": BLUE, "141": YELLOW}
+"""What a shell shows of the same signals."""
+QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
+
+EACH_BAR = (
+    "Each bar counts what the scrapes since the bar before have brought; what happened while nobody scraped for "
+    "more than five minutes is in none."
+)
 
 TITLES = {
     "proc-connector-fleet": "Process life / Fleet",
@@ -49,51 +47,6 @@ TITLES = {
 _TAG = "proc-connector"
 
 
-# -- queries ----------------------------------------------------------------------------------------------------
-
-
-def rate(metric: str, labels: str = NODE) -> str:
-    """Return PromQL for the rate of a counter per second."""
-    return f"rate({metric}{{{labels}}}[$__rate_interval])"
-
-
-def recent(metric: str, labels: str = NODE) -> str:
-    """Return PromQL for how often something rare happened lately, the first time of a series included.
-
-    A counter that is born at 1 has no increase; its value says it all, if somebody looked before it was born.
-    """
-    selector = f"{metric}{{{labels}}}"
-    return (
-        f"((({selector} unless {selector} offset $__rate_interval)"
-        f" and on (job, instance) up{{{NODE}}} offset $__rate_interval == 1)"
-        f" or increase({selector}[$__rate_interval]))"
-    )
-
-
-def in_range(metric: str, labels: str = NODE) -> str:
-    """Return PromQL for how often something happened in the shown time, the first time of a series included."""
-    selector = f"{metric}{{{labels}}}"
-    return f"(({selector} unless {selector} offset $__range) or increase({selector}[$__range]))"
-
-
-def top(by: str, shown: str, ranking: str, n: int = 10) -> str:
-    """Return PromQL for those of the shown series that are first in the ranking over the whole shown time.
-
-    A bare topk chooses anew at every point, so that far more than n lines come and go.
-    """
-    return f"sum by ({by}) ({shown}) and topk({n}, sum by ({by}) ({ranking}))"
-
-
-def top_rate(by: str, metric: str, labels: str = PROGRAM, n: int = 10) -> str:
-    """Return PromQL for the n highest rates of a counter."""
-    return top(by, rate(metric, labels), f"increase({metric}{{{labels}}}[$__range] @ end())", n)
-
-
-def or_zero(expr: str) -> str:
-    """Return PromQL that says 0 where there is nothing."""
-    return f"{expr} or vector(0)"
-
-
 class Query(NamedTuple):
     """One query of a panel."""
 
@@ -101,22 +54,18 @@ class Query(NamedTuple):
     legend: str = ""
     heat: bool = False
 
-    def over_time(self, ref: str) -> prometheus.Dataquery:
-        """Return it as a line, or as the rows of a heatmap."""
-        made = prometheus.Dataquery().datasource(DATASOURCE).expr(self.expr).ref_id(ref).range()
-        if self.heat:
-            made.format(PromQueryFormat.HEATMAP)
+    def _made(self, ref: str) -> prometheus.Dataquery:
+        made = prometheus.Dataquery().datasource(DATASOURCE).expr(self.expr).ref_id(ref)
         return made.legend_format(self.legend or "__auto")
 
-    def now(self, ref: str) -> prometheus.Dataquery:
-        """Return it as rows of a table, as of the end of the shown time."""
-        made = prometheus.Dataquery().datasource(DATASOURCE).expr(self.expr).ref_id(ref).instant()
-        return made.format(PromQueryFormat.TABLE).legend_format(self.legend)
+    def over_time(self, ref: str) -> prometheus.Dataquery:
+        """Return it as a line, or as the rows of a heatmap."""
+        made = self._made(ref).range()
+        return made.format(PromQueryFormat.HEATMAP) if self.heat else made
 
-
-def _refs() -> Callable[[], str]:
-    letters = iter("ABCDEFGHIJKLMNOP")
-    return lambda: next(letters)
+    def at_end(self, ref: str, form: PromQueryFormat = PromQueryFormat.TIME_SERIES) -> prometheus.Dataquery:
+        """Return it as what holds at the end of the shown time."""
+        return self._made(ref).instant().format(form)
 
 
 # -- panels -----------------------------------------------------------------------------------------------------
@@ -128,11 +77,26 @@ CALM: Steps = ((None, GREEN),)
 ANY_IS_BAD: Steps = ((None, GREEN), (0.000001, RED))
 ANY_IS_ODD: Steps = ((None, GREEN), (0.000001, ORANGE))
 NEUTRAL: Steps = ((None, BLUE),)
+FAILURE_STEPS: Steps = ((None, GREEN), (0.25, YELLOW), (0.5, ORANGE))
+CANARY_STEPS: Steps = ((None, GREEN), (30, YELLOW), (60, RED))
+Words = Mapping[str, tuple[str, str]]
+"""What stands there for certain values, and its colour."""
+_NO_WORDS: Words = {}
+SEVERITIES: Words = {
+    "critical": ("critical", RED),
+    "warning": ("warning", ORANGE),
+    "info": ("info", BLUE),
+}
 
 
 def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
     made = [dashboard.Threshold(value, color) for value, color in steps]
     return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(made)
+
+
+def _mapping(words: Words) -> list[dashboard.ValueMapping]:
+    shown = {value: dashboard.ValueMappingResult(text, color) for value, (text, color) in words.items()}
+    return [dashboard.ValueMap(shown)] if shown else []
 
 
 def number(
@@ -142,26 +106,42 @@ def number(
     expr: str,
     steps: Steps = NEUTRAL,
     *,
-    width: int = 3,
-    decimals: int | None = None,
+    width: int = 4,
+    decimals: int = 0,
+    at_end: bool = False,
+    words: Words = _NO_WORDS,
 ) -> stat.Panel:
-    """Return a panel with one big number and where it comes from."""
-    made = (
+    """Return a panel with one big number and where it comes from.
+
+    Args:
+        title: What is shown.
+        description: How to read it.
+        unit: Grafana's name of the unit.
+        expr: What is asked.
+        steps: Thresholds that colour the number.
+        width: In 24ths of the page.
+        decimals: How many.
+        at_end: It is a sum over the shown time, which has no past to be drawn.
+        words: What stands there for certain values.
+    """
+    query = Query(expr, title)
+    return (
         stat.Panel()
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
         .unit(unit)
+        .decimals(decimals)
+        .mappings(_mapping(words))
         .thresholds(_thresholds(steps))
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
         .color_mode(common.BigValueColorMode.VALUE)
-        .graph_mode(common.BigValueGraphMode.AREA)
+        .graph_mode(common.BigValueGraphMode.NONE if at_end else common.BigValueGraphMode.AREA)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
-        .with_target(Query(expr, title).over_time("A"))
+        .with_target(query.at_end("A") if at_end else query.over_time("A"))
         .height(4)
         .span(width)
     )
-    return made if decimals is None else made.decimals(decimals)
 
 
 def graph(
@@ -203,7 +183,7 @@ def graph(
         .height(height)
         .span(width)
         .line_width(1)
-        .fill_opacity(80 if bars else 30 if stacked else 8)
+        .fill_opacity(80 if bars else 30 if stacked else 0)
         .show_points(common.VisibilityMode.NEVER)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
         .tooltip(
@@ -217,7 +197,8 @@ def graph(
             .placement(common.LegendPlacement.BOTTOM)
             .show_legend(True)
         )
-        .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
+        # By name: a program keeps its colour, whoever else is shown.
+        .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     )
     if log:
         made.scale_distribution(
@@ -240,10 +221,45 @@ def graph(
     for name, color in (colors or {}).items():
         fixed = {"mode": "fixed", "fixedColor": color}
         made.override_by_name(name, [dashboard.DynamicConfigValue("color", fixed)])
-    ref = _refs()
-    for query in queries:
-        made.with_target(query.over_time(ref()))
+    for ref, query in zip(ascii_uppercase, queries, strict=False):
+        made.with_target(query.over_time(ref))
     return made
+
+
+def top_rates(
+    title: str,
+    description: str,
+    metric: str,
+    *,
+    by: str = "comm",
+    legend: str = "{{comm}}",
+    colors: dict[str, str] | None = None,
+) -> timeseries.Panel:
+    """Return the ten highest rates of a counter."""
+    return graph(title, description, PER_SECOND, Query(top_rate(by, metric), legend), colors=colors)
+
+
+def rare(
+    title: str,
+    description: str,
+    metric: str,
+    *more: Query,
+    by: str,
+    legend: str,
+    labels: str = PROGRAM,
+    colors: dict[str, str] | None = None,
+) -> timeseries.Panel:
+    """Return how often something rare happened, interval by interval, the first time included."""
+    return graph(
+        title,
+        f"{description} {EACH_BAR}",
+        COUNT,
+        Query(f"sum by ({by}) ({in_step(metric, labels)}) > 0", legend),
+        *more,
+        bars=True,
+        stacked=True,
+        colors=colors,
+    )
 
 
 def heat(title: str, description: str, unit: str, expr: str, *, width: int = 12) -> heatmap_builders.Panel:
@@ -281,6 +297,7 @@ class Column(NamedTuple):
         steps: Thresholds that colour the cell.
         width: In pixels.
         link: Where a click on the cell leads to.
+        words: What stands there for certain values.
     """
 
     title: str
@@ -289,6 +306,7 @@ class Column(NamedTuple):
     steps: Steps = ()
     width: int = 0
     link: str = ""
+    words: Words = _NO_WORDS
 
     @property
     def properties(self) -> list[dashboard.DynamicConfigValue]:
@@ -296,10 +314,11 @@ class Column(NamedTuple):
         # A label that looks like a number, as a uid does, is none: without a unit it would be shown as 65.5 K.
         made = [dashboard.DynamicConfigValue("unit", self.unit or "string")]
         if self.steps:
-            made += [
-                dashboard.DynamicConfigValue("thresholds", _thresholds(self.steps).build()),
-                dashboard.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-            ]
+            made.append(dashboard.DynamicConfigValue("thresholds", _thresholds(self.steps).build()))
+        if self.words:
+            made.append(dashboard.DynamicConfigValue("mappings", _mapping(self.words)))
+        if self.steps or self.words:
+            made.append(dashboard.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
         if self.width:
             made.append(dashboard.DynamicConfigValue("custom.width", self.width))
         if self.link:
@@ -332,12 +351,10 @@ def rows(
     made.thresholds(_thresholds(((None, GREY),)))
     made.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
     made.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(True)])
-    ref = _refs()
     names = {label: column.title for label, column in labels.items()}
-    for column in columns:
-        name = ref()
-        made.with_target(Query(column.expr).now(name))
-        names[f"Value #{name}" if len(columns) > 1 else "Value"] = column.title
+    for ref, column in zip(ascii_uppercase, columns, strict=False):
+        made.with_target(Query(column.expr).at_end(ref, PromQueryFormat.TABLE))
+        names[f"Value #{ref}" if len(columns) > 1 else "Value"] = column.title
     if len(columns) > 1:
         made.with_transformation(dashboard.DataTransformerConfig(id_val="merge", options={}))
     made.with_transformation(
@@ -358,7 +375,9 @@ def rows(
 # -- dashboards -------------------------------------------------------------------------------------------------
 
 
-def _query_variable(name: str, label: str, query: str, description: str) -> builders.QueryVariable:
+def _query_variable(
+    name: str, label: str, query: str, description: str, *, include_all: bool = True
+) -> builders.QueryVariable:
     made = (
         builders.QueryVariable(name)
         .label(label)
@@ -368,27 +387,28 @@ def _query_variable(name: str, label: str, query: str, description: str) -> buil
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
-        .include_all(True)
-        .current(dashboard.VariableOption(selected=True, text=["All"], value=["$__all"]))
+        .include_all(include_all)
     )
+    if include_all:
+        made.current(dashboard.VariableOption(selected=True, text=["All"], value=["$__all"]))
     # All programs are too many to be named in a query; all jobs are those of this exporter, and no others.
     return made if name == "job" else made.all_value(".+")
 
 
-_BUILD = "proc_connector_exporter_build_info"
-_BY_NODE: tuple[Builder[dashboard.VariableModel], ...] = (
-    builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-    _query_variable("job", "Job", f"label_values({_BUILD}, job)", "Scrape jobs of the exporter"),
-    _query_variable(
-        "instance", "Node", f'label_values({_BUILD}{{job=~"$job"}}, instance)', "Exporters, one per node"
-    ),
-)
-_BY_PROGRAM: tuple[Builder[dashboard.VariableModel], ...] = (
-    _query_variable(
-        "comm", "Program", f"label_values(proc_connector_exits_total{{{NODE}}}, comm)", "The kernel's comm"
-    ),
-    _query_variable("uid", "uid", f"label_values(proc_connector_exits_total{{{NODE}}}, uid)", "Real uid"),
-)
+def _variables(*, by_program: bool, all_nodes: bool) -> Iterator[Builder[dashboard.VariableModel]]:
+    ended = f"{EXITS}{{{NODE}}}"
+    yield builders.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    yield _query_variable("job", "Job", f"label_values({BUILD_INFO}, job)", "Scrape jobs of the exporter")
+    yield _query_variable(
+        "instance",
+        "Node",
+        f'label_values({BUILD_INFO}{{job=~"$job"}}, instance)',
+        "Exporters, one per node",
+        include_all=all_nodes,
+    )
+    if by_program:
+        yield _query_variable("comm", "Program", f"label_values({ended}, comm)", "The kernel's comm")
+        yield _query_variable("uid", "uid", f"label_values({ended}, uid)", "Real uid")
 
 
 def link_to(uid: str, variable: str, value: str = "${__value.text}") -> str:
@@ -398,9 +418,22 @@ def link_to(uid: str, variable: str, value: str = "${__value.text}") -> str:
 
 
 def page(
-    uid: str, description: str, sections: dict[str, Sequence[Panel]], *, by_program: bool = False
+    uid: str,
+    description: str,
+    sections: dict[str, Sequence[Panel]],
+    *,
+    by_program: bool = False,
+    all_nodes: bool = True,
 ) -> dashboard.Dashboard:
-    """Return a dashboard: the panels row by row, each section under its heading (the first has none)."""
+    """Return a dashboard.
+
+    Args:
+        uid: One of TITLES.
+        description: What it is for.
+        sections: The panels row by row, each section under its heading (the first has none).
+        by_program: Programs and users can be chosen.
+        all_nodes: All nodes at once can be chosen and are, at first; else one is.
+    """
     made = (
         builders.Dashboard(TITLES[uid])
         .uid(uid)
@@ -411,7 +444,7 @@ def page(
         .time("now-1h", "now")
         .refresh("30s")
         .timezone("browser")
-        .variables([*_BY_NODE, *(_BY_PROGRAM if by_program else ())])
+        .variables(list(_variables(by_program=by_program, all_nodes=all_nodes)))
         .annotation(
             builders.AnnotationQuery()
             .name("Alerts")
@@ -419,7 +452,7 @@ def page(
             .enable(True)
             .hide(False)
             .icon_color(RED)
-            .expr(f'ALERTS{{alertname=~"Proc.*", alertstate="firing", {NODE}}}')
+            .expr(FIRING)
         )
         .links(
             [

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,19 +14,22 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, ask, free_port, wait_until
-from monitoring.panels import interpolate, queries
+from monitoring.panels import interpolate, queries, windows
 
 from dashboards.generate import rules
+from dashboards.generate.queries import EXITS, STEP, in_range, in_step
 from deploy.demo import demo
 
 HURRY = 60
+STEP_SECONDS = 2
+CROWD = 100
 PROGRAMS = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
@@ -118,12 +122,18 @@ class Monitored(Prometheus):
         self.began = time.time()
         self.ended = 0.0
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What Grafana puts for its variables if it shows all of this."""
+        return windows(shown_seconds=math.ceil(self.ended - self.began), step_seconds=STEP_SECONDS)
+
     def series(self, expr: str, *, instant: bool = True) -> list[dict[str, Any]]:
         """Return what a query gives that is a number, as of the end."""
         if instant:
             result = self.get("query", query=expr, time=self.ended)["result"]
         else:
-            result = self.get("query_range", query=expr, start=self.began, end=self.ended, step=2)["result"]
+            span = {"start": self.began, "end": self.ended, "step": STEP_SECONDS}
+            result = self.get("query_range", query=expr, **span)["result"]
         values = ((series, series.get("values") or [series["value"]]) for series in result)
         return [series for series, points in values if any(value != "NaN" for _, value in points)]
 
@@ -227,7 +237,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
 
 def _crowd(folder: Path) -> None:
     """Run a hundred programs, each with a name of its own."""
-    for number in range(100):
+    for number in range(CROWD):
         program = folder / f"crowd-{number}"
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
@@ -257,14 +267,26 @@ def _overflow(blind: Exporter) -> None:
 
 
 def test_every_query_of_every_panel_returns_data(monitored: Monitored) -> None:
-    span = f"{monitored.ended - monitored.began:.0f}s"
-    values = {"__rate_interval": "4s", "__range": span}
     empty = [
         str(asked)
         for asked in queries()
-        if not monitored.series(interpolate(asked.expr, values), instant=bool(asked.target.get("instant")))
+        if not monitored.series(
+            interpolate(asked.expr, monitored.variables), instant=bool(asked.target.get("instant"))
+        )
     ]
     assert empty == []
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [in_range, lambda *of: f"sum_over_time(sum by (comm) ({in_step(*of)})[$__range:{STEP}])"],
+    ids=["table", "bars"],
+)
+def test_dashboards_count_what_was_run(monitored: Monitored, counted: Callable[[str, str], str]) -> None:
+    labels = f'job="{demo.JOB}", instance="exact", comm=~"crowd-.*"'
+    expr = interpolate(f"sum by (comm) ({counted(EXITS, labels)})", monitored.variables)
+    told = {series["metric"]["comm"]: float(series["value"][1]) for series in monitored.series(expr)}
+    assert told == {f"crowd-{number}": 1 for number in range(CROWD)}
 
 
 def test_every_recording_rule_returns_data(monitored: Monitored) -> None:

@@ -41,8 +41,18 @@ def queries() -> Iterator[Asked]:
                 yield Asked(name, panel, target)
 
 
+def windows(*, shown_seconds: int, step_seconds: int) -> dict[str, str]:
+    """Return what Grafana puts for its own variables."""
+    return {
+        "__range": f"{shown_seconds}s",
+        "__range_s": f"{shown_seconds}",
+        "__rate_interval": f"{4 * step_seconds}s",
+        "__interval_ms": f"{1000 * step_seconds}",
+    }
+
+
 def interpolate(expr: str, values: Mapping[str, str]) -> str:
     """Put values for Grafana's variables; every other one is All."""
-    for name, value in values.items():
-        expr = expr.replace(f"${name}", value)
+    for name in sorted(values, key=len, reverse=True):  # $__range_s is not $__range
+        expr = expr.replace(f"${{{name}}}", values[name]).replace(f"${name}", values[name])
     return re.sub(r"\$[a-z]\w*", ".+", expr)  # $1 is a group of label_replace

@@ -1,0 +1,115 @@
+"""What the dashboards ask Prometheus: selectors, and the forms of PromQL that they share."""
+
+NODE = 'job=~"$job", instance=~"$instance"'
+COMM = f'{NODE}, comm=~"$comm"'
+PROGRAM = f'{COMM}, uid=~"$uid"'
+
+FORKS = "proc_connector_forks_total"
+EXECS = "proc_connector_execs_total"
+EXITS = "proc_connector_exits_total"
+FAILED = "proc_connector_nonzero_exits_total"
+COREDUMPS = "proc_connector_coredumps_total"
+LIFETIME = "proc_connector_process_lifetime_seconds"
+BUILD_INFO = "proc_connector_exporter_build_info"
+BUILD = f"{BUILD_INFO}{{{NODE}}}"
+
+STEP = "${__interval_ms}ms"
+"""From one point of a graph to the next. $__interval is the same but for a remainder that Grafana cuts off."""
+
+ABSENT = 'ALERTS{alertname="ProcConnectorExporterAbsent", alertstate="firing"}'
+FIRING = f'(ALERTS{{alertname=~"Proc.*", alertstate="firing", {NODE}}} or {ABSENT})'
+"""The firing alerts of the chosen nodes, and the one that has no node: that nobody is there."""
+
+
+def rate(metric: str, labels: str = NODE) -> str:
+    """Return PromQL for the rate of a counter per second."""
+    return f"rate({metric}{{{labels}}}[$__rate_interval])"
+
+
+def share(part: str, whole: str, labels: str) -> str:
+    """Return PromQL for what part one counter is of another one now."""
+    return f"sum({rate(part, labels)}) / sum({rate(whole, labels)})"
+
+
+def share_in_range(part: str, whole: str, by: str, labels: str) -> str:
+    """Return PromQL for what part one counter is of another one in the shown time."""
+    return f"sum by ({by}) ({in_range(part, labels)}) / sum by ({by}) ({in_range(whole, labels)})"
+
+
+# Counts are differences of what was scraped. increase() would make 12 of 10 (it extrapolates to the ends of its
+# window) and 0 of the first 3 of a series that is born at 3. A series without a sample in the five minutes before
+# a window is born in it, if its exporter was scraped in these five minutes or is younger than they are. Else its
+# past is unknown, and only what grew since its first sample counts.
+_BEFORE_SECONDS = 300
+
+
+def _before(selector: str, window: str) -> str:
+    return f"last_over_time({selector}[5m] offset {window})"
+
+
+def growth(selector: str, window: str) -> str:
+    """Return PromQL for how much more a counter shows than it did a window ago; less than 0 if it was reset."""
+    return f"{selector} - {_before(selector, window)}"
+
+
+def _watched(window: str, seconds: str) -> str:
+    return (
+        f"(max_over_time(up{{{NODE}}}[5m] offset {window}) == 1"
+        f" or process_start_time_seconds{{{NODE}}} > time() - {seconds} - {_BEFORE_SECONDS})"
+    )
+
+
+def in_step(metric: str, labels: str = NODE) -> str:
+    """Return PromQL for how often something was counted since the point before: bars that add up to the whole."""
+    selector = f"{metric}{{{labels}}}"
+    return (
+        f"({growth(selector, STEP)} >= 0"
+        f" or {selector} and on (job, instance) {_watched(STEP, '$__interval_ms / 1000')})"
+    )
+
+
+def in_range(metric: str, labels: str = NODE) -> str:
+    """Return PromQL for how often something was counted in the shown time; exact, unless an exporter restarted."""
+    selector = f"{metric}{{{labels}}}"
+    shown = f"{selector}[$__range]"
+    first = f"min_over_time({shown})"
+    before = (
+        f"{_before(selector, '$__range')}"
+        f" or 0 * {first} and on (job, instance) {_watched('$__range', '$__range_s')}"
+        f" or {first}"
+    )
+    grown = f"max_over_time({shown}) - {first} unless resets({shown}) > 0 or increase({shown})"
+    return f"(({grown}) + clamp_min({first} - ({before}), 0))"
+
+
+def top(shown: str, ranking: str, n: int = 10) -> str:
+    """Return PromQL for those of the shown series that are first in a ranking over the whole shown time.
+
+    A bare topk chooses anew at every point, so that far more than n lines come and go.
+    """
+    return f"{shown} and topk({n}, {ranking})"
+
+
+def total(metric: str, labels: str = NODE) -> str:
+    """Return PromQL for the increase of a counter over the whole shown time, at every point: what ranks lines."""
+    return f"increase({metric}{{{labels}}}[$__range] @ end())"
+
+
+def top_rate(by: str, metric: str, labels: str = PROGRAM) -> str:
+    """Return PromQL for the ten highest rates of a counter."""
+    return top(f"sum by ({by}) ({rate(metric, labels)})", f"sum by ({by}) ({total(metric, labels)})")
+
+
+def quantile(q: float, histogram: str, labels: str = NODE, by: str = "le") -> str:
+    """Return PromQL for a quantile, without the moments at which there was nothing (NaN)."""
+    return f"histogram_quantile({q}, sum by ({by}) ({rate(f'{histogram}_bucket', labels)})) >= 0"
+
+
+def quantile_in_range(q: float, histogram: str, labels: str = COMM) -> str:
+    """Return PromQL for a quantile by comm of what was counted in the shown time."""
+    return f"histogram_quantile({q}, sum by (comm, le) ({in_range(f'{histogram}_bucket', labels)}))"
+
+
+def or_zero(expr: str) -> str:
+    """Return PromQL that says 0 where nothing was counted, provided that somebody is there to count."""
+    return f"{expr} or 0 * count({BUILD})"

@@ -1,0 +1,162 @@
+"""What the dashboards' queries say of given scrapes: promtool evaluates them, one sample a minute."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from monitoring.panels import FILES, interpolate, panels, queries, read, windows
+from monitoring.test_dashboards import FOREIGN, RECORDED, SAMPLES
+
+from dashboards.generate.queries import STEP, in_range, in_step
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
+)
+
+NODE = 'job="proc-connector-exporter",instance="a"'
+UP, STARTED = f"up{{{NODE}}}", f"process_start_time_seconds{{{NODE}}}"
+HEALTHY = {UP: "1x200", STARTED: "-100000x200"}
+SCRAPE_FAILED_AT_60 = {UP: "1x59 0 1x200", STARTED: "-100000x59 _ -100000x200"}
+UNSCRAPED_FROM_50_TO_70 = {UP: "1x49 0x19 1x200", STARTED: "-100000x49 _x20 -100000x200"}
+UNSCRAPED_FROM_66_TO_80 = {UP: "1x65 0x13 1x200", STARTED: "-100000x65 _x14 -100000x200"}
+RESTARTED_AT_70 = {UP: "1x69 0 1x200", STARTED: "-100000x69 _ 4200x200"}
+NEW_AT_70 = {UP: "_x70 1x200", STARTED: "_x70 4190x200"}
+OLD_BUT_FIRST_SCRAPED_AT_70 = {UP: "_x70 1x200", STARTED: "_x70 -100000x200"}
+
+
+Expected = Mapping[str, list[tuple[str, float]]]
+"""The labels and values that an expression gives."""
+
+
+def answer(folder: Path, series: Mapping[str, str], expected: Expected, at: str) -> str:
+    """Return what promtool has to say of these expressions, nothing if they give what is expected."""
+    file = folder / "test.yaml"
+    evaluated = [
+        {
+            "expr": expr,
+            "eval_time": at,
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples],
+        }
+        for expr, samples in expected.items()
+    ]
+    story = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": evaluated,
+    }
+    file.write_text(yaml.safe_dump({"tests": [story]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+class Case(NamedTuple):
+    """The values of a counter, minute by minute, and what it counted in the shown time that ends at minute 90."""
+
+    name: str
+    values: str
+    counted: float
+    host: dict[str, str] = HEALTHY
+    in_bars: float | None = None
+    shown_minutes: int = 30
+    at: str = "90m"
+
+
+CASES = (
+    Case("what was there before counts as it grows", "100+2x200", 60),
+    Case("what stood still counts nothing", "7x200", 0),
+    Case("a birth counts what it is born at", "_x70 3x200", 3),
+    Case("a birth and what follows", "_x70 3 5x200", 5),
+    Case("a birth long ago counts nothing", "_x30 3x200", 0),
+    Case("one is not one and a quarter", "7x87 8x200", 1, shown_minutes=5, at="90m30s"),
+    Case("what the first scrape of the shown time brings", "7x85 8x200", 1, shown_minutes=5, at="90m30s"),
+    Case("a scrape that failed at the beginning makes nothing new", "7x59 stale 7x200", 0, SCRAPE_FAILED_AT_60),
+    Case("nor does it hide a birth", "_x62 4x200", 4, SCRAPE_FAILED_AT_60),
+    Case("nobody looked at the beginning", "7x49 stale _x19 9x200", 0, UNSCRAPED_FROM_50_TO_70),
+    Case(
+        "nobody looked in between: when is unknown, but not how often",
+        "7x65 stale _x13 12x200",
+        5,
+        UNSCRAPED_FROM_66_TO_80,
+        in_bars=0,
+    ),
+    Case("a restart goes on from 0", "50x69 stale 2x200", 2, RESTARTED_AT_70),
+    Case("what ended before a restart and not since", "_x65 1x4 stale", 1, RESTARTED_AT_70),
+    Case("a new exporter tells of its own life", "_x70 3x200", 3, NEW_AT_70),
+    Case("a past that nobody scraped is unknown", "_x70 500 501x200", 1, OLD_BUT_FIRST_SCRAPED_AT_70),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_count_of_the_shown_time_is_exact(case: Case, tmp_path: Path) -> None:
+    shown = 60 * case.shown_minutes
+    values = windows(shown_seconds=shown, step_seconds=60)
+    whole = interpolate(in_range("c_total"), values)
+    # A second less: before Prometheus 3 both ends belong to a range.
+    bars = interpolate(f"sum_over_time(sum({in_step('c_total')})[{shown - 1}s:{STEP}])", values)
+    labels = f'{{{NODE},comm="x"}}'
+    drawn = case.counted if case.in_bars is None else case.in_bars
+    expected = {whole: [(labels, case.counted)], bars: [("{}", drawn)]}
+    assert answer(tmp_path, {f"c_total{labels}": case.values} | case.host, expected, case.at) == ""
+
+
+def expr_of(dashboard: str, title: str) -> str:
+    panel = next(panel for panel in panels(dashboard) if panel["title"] == title)
+    return interpolate(panel["targets"][0]["expr"], windows(shown_seconds=1800, step_seconds=60))
+
+
+@pytest.mark.parametrize(
+    ("up", "shown"),
+    [({}, -1), ({UP: "1x200"}, 0), ({UP: "0x200"}, 1), ({UP: "1x49 stale"}, -1)],
+    ids=["never scraped", "up", "down", "gone from the service discovery"],
+)
+def test_no_exporter_at_all_is_not_a_fleet_that_is_well(up: dict[str, str], shown: int, tmp_path: Path) -> None:
+    assert answer(tmp_path, up, {expr_of("fleet", "Down"): [("{}", shown)]}, "90m") == ""
+    (panel,) = (panel for panel in panels("fleet") if panel["title"] == "Down")
+    (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+    assert mapping["options"]["-1"]["text"] == "absent"
+    assert mapping["options"]["-1"]["color"] == "red"
+
+
+def test_nothing_is_0_where_nobody_counts(tmp_path: Path) -> None:
+    zeros = [asked.expr for asked in queries() if asked.panel["type"] == "stat" and asked.panel["title"] != "Down"]
+    values = windows(shown_seconds=1800, step_seconds=60)
+    nothing: dict[str, list[tuple[str, float]]] = {interpolate(expr, values): [] for expr in zeros}
+    nothing[expr_of("fleet", "Nodes")] = [("{}", 0)]
+    assert answer(tmp_path, {}, nothing, "90m") == ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_alert_that_nobody_is_there_is_drawn(name: str, tmp_path: Path) -> None:
+    alert = 'alertname="ProcConnectorExporterAbsent",severity="warning"'
+    firing = f'ALERTS{{alertstate="firing",{alert}}}'
+    (annotation,) = read(name)["annotations"]["list"]
+    expected: Expected = {
+        interpolate(annotation["expr"], {}): [(firing, 1)],
+        expr_of("fleet", "Firing alerts"): [(f"{{{alert}}}", 3_000_000)],
+    }
+    series = {firing: "1x200", f"ALERTS_FOR_STATE{{{alert}}}": "3000x200"}
+    assert answer(tmp_path, series, expected, "90m") == ""
+
+
+def test_no_query_fails_where_two_clusters_have_the_same_nodes(tmp_path: Path) -> None:
+    known: dict[str, Any] = SAMPLES | FOREIGN | {record: {"signal", "comm"} for record in RECORDED}
+    series = {}
+    for cluster in ("east", "west"):
+        for name, names in known.items():
+            labels = {label: f"{label} of {cluster}" for label in names - {"event", "source", "le"}}
+            for le in ("1.0", "+Inf") if "le" in names else ("",):
+                for event in ("fork", "exit") if "event" in names else ("",):
+                    for source in ("events", "kernel") if "source" in names else ("",):
+                        every = labels | {"cluster": cluster, "le": le, "event": event, "source": source}
+                        text = ",".join(f'{label}="{value}"' for label, value in every.items() if value)
+                        series[f"{name}{{{NODE},{text}}}"] = "0+1x200"
+    values = windows(shown_seconds=1800, step_seconds=60)
+    exprs: Expected = {interpolate(asked.expr, values): [] for asked in queries()}
+    said = answer(tmp_path, series, exprs, "90m")
+    assert said, "all of them give something, which nobody expects here"
+    assert re.findall(r"err: (.*)", said) == []
