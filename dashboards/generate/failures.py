@@ -39,7 +39,6 @@ from dashboards.generate.queries import (
     quantile_in_range,
     rate,
     share,
-    share_in_range,
 )
 
 _BY_SIGNAL = f'{PROGRAM}, signal!=""'
@@ -61,8 +60,8 @@ _BESIDE_THE_BARS = [
     DynamicConfigValue("custom.fillOpacity", 0),
 ]
 _FAILURES = f"round(sum by (comm) ({in_range(FAILED, PROGRAM)}))"
-_SHARE_FAILED = share_in_range(FAILED, EXITS, "comm", PROGRAM)
-_AGAIN_AND_AGAIN = f"({_FAILURES} >= 3 and {_SHARE_FAILED} >= 0.5)"
+_ENDS = f"sum by (comm) ({in_range(EXITS, PROGRAM)})"
+_AGAIN_AND_AGAIN = f"(({_FAILURES} >= 3) >= 0.5 * {_ENDS})"
 
 
 def _when(chosen: str) -> str:
@@ -144,7 +143,7 @@ def failures() -> Dashboard:
                         Column(
                             "Share of ends",
                             RATIO,
-                            f"{_SHARE_FAILED} and {_AGAIN_AND_AGAIN}",
+                            f"({_FAILURES} >= 3) / {_ENDS} >= 0.5",
                             ((None, YELLOW), (0.9, RED)),
                             width=115,
                         ),

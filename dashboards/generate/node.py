@@ -36,7 +36,6 @@ from dashboards.generate.queries import (
     quantile_in_range,
     rate,
     share,
-    share_in_range,
     top,
     top_rate,
     total,
@@ -53,6 +52,10 @@ def _by_comm(q: float, histogram: str) -> Query:
     """Return a quantile of the ten programs that ended most often."""
     ends = f"sum by (comm) ({total(f'{histogram}_count', COMM)})"
     return Query(top(f"({quantile(q, histogram, COMM, 'comm, le')})", ends), "{{comm}}")
+
+
+def _counted(metric: str) -> str:
+    return f"sum by (comm) ({in_range(metric, PROGRAM)})"
 
 
 def _per_second(title: str, description: str, metric: str) -> stat.Panel:
@@ -121,8 +124,8 @@ def node() -> Dashboard:
                     "leads to its failures.",
                     {"comm": Column("Program", width=180, link=link_to("proc-connector-failures", "comm"))},
                     [
-                        Column("Ends", COUNT, f"round(sum by (comm) ({in_range(EXITS, PROGRAM)})) > 0"),
-                        Column("Failed", RATIO, share_in_range(FAILED, EXITS, "comm", PROGRAM), FAILURE_STEPS),
+                        Column("Ends", COUNT, f"round({_counted(EXITS)}) > 0"),
+                        Column("Failed", RATIO, f"{_counted(FAILED)} / {_counted(EXITS)}", FAILURE_STEPS),
                         Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME)),
                         Column("99 % lived below", SECONDS, quantile_in_range(0.99, LIFETIME)),
                         Column("CPU time", SECONDS, f"sum by (comm) ({in_range(f'{_CPU}_sum', COMM)})"),

@@ -31,11 +31,6 @@ def share(part: str, whole: str, labels: str) -> str:
     return f"sum({rate(part, labels)}) / sum({rate(whole, labels)})"
 
 
-def share_in_range(part: str, whole: str, by: str, labels: str) -> str:
-    """Return PromQL for what part one counter is of another one in the shown time."""
-    return f"sum by ({by}) ({in_range(part, labels)}) / sum by ({by}) ({in_range(whole, labels)})"
-
-
 # Counts are differences of what was scraped. increase() would make 12 of 10 (it extrapolates to the ends of its
 # window) and 0 of the first 3 of a series that is born at 3. A series without a sample in the five minutes before
 # a window is born in it, if its exporter was scraped in these five minutes or is younger than they are. Else its
