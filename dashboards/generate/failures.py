@@ -137,9 +137,9 @@ def failures() -> Dashboard:
                     "Again and again",
                     "Programs that failed at least three times in the shown time and in at least half of their "
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
-                    {"comm": Column("Program", width=130)},
+                    {"comm": Column("Program", width=120)},
                     [
-                        Column("Failures", COUNT, _AGAIN_AND_AGAIN, width=85),
+                        Column("Failures", COUNT, _AGAIN_AND_AGAIN, width=95),
                         Column(
                             "Share of ends",
                             RATIO,
@@ -172,7 +172,7 @@ def failures() -> Dashboard:
                             "Failures",
                             COUNT,
                             f"round(sum by ({_KIND}) ({in_range(FAILED, PROGRAM)})) > 0",
-                            width=85,
+                            width=95,
                         ),
                         Column("First", "dateTimeFromNow", _when("min"), width=125),
                         Column("Latest", "dateTimeFromNow", _when("max")),

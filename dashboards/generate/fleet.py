@@ -111,7 +111,7 @@ def fleet() -> Dashboard:
                     width=3,
                 ),
                 number(
-                    "Core dumps",
+                    "Dumps",
                     f"Processes that dumped core within 15 minutes. {_ESTIMATE}",
                     COUNT,
                     _recent(rules.COREDUMPS),
@@ -158,6 +158,7 @@ def fleet() -> Dashboard:
                     Query(f"round(sum by (signal) ({_node(rules.SIGNALS)}))", "{{signal}}"),
                     stacked=True,
                     colors=SIGNAL_COLORS,
+                    width=10,
                 ),
                 rows(
                     "Firing alerts",
@@ -165,9 +166,9 @@ def fleet() -> Dashboard:
                     "well; a click on a node leads to its failures.",
                     {
                         "alertname": Column("Alert", width=210),
-                        "severity": Column("Severity", width=80, words=SEVERITIES),
-                        "instance": Column("Node", width=90, link=link_to("proc-connector-failures", "instance")),
-                        "comm": Column("Program", width=100),
+                        "severity": Column("Severity", width=75, words=SEVERITIES),
+                        "instance": Column("Node", width=80, link=link_to("proc-connector-failures", "instance")),
+                        "comm": Column("Program", width=95),
                         "signal": Column("Signal", width=80),
                     },
                     [
@@ -178,7 +179,7 @@ def fleet() -> Dashboard:
                         )
                     ],
                     sort="Since",
-                    width=12,
+                    width=14,
                     height=8,
                 ),
             ],
@@ -207,7 +208,7 @@ def fleet() -> Dashboard:
                             RATIO,
                             _each(rules.UNATTRIBUTED, "max"),
                             ((None, GREEN), (0.05, ORANGE)),
-                            width=130,
+                            width=140,
                         ),
                         Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS),
                     ],

@@ -32,14 +32,26 @@ def share(part: str, whole: str, labels: str) -> str:
 
 
 # Counts are differences of what was scraped. increase() would make 12 of 10 (it extrapolates to the ends of its
-# window) and 0 of the first 3 of a series that is born at 3. A series without a sample in the five minutes before
-# a window is born in it, if its exporter was scraped in these five minutes or is younger than they are. Else its
-# past is unknown, and only what grew since its first sample counts.
-_BEFORE_SECONDS = 300
+# window), 0 of the first 3 of a series that is born at 3, and 0 of what a restart took from 1 to 1. A series
+# without a sample in the five minutes before a window is born in it, if its exporter was scraped in these five
+# minutes or is younger than they are. Else its past is unknown, and only what grew since its first sample counts.
+_BEFORE, _BEFORE_SECONDS = "5m", 300
+_STARTED = f"process_start_time_seconds{{{NODE}}}"
 
 
 def _before(selector: str, window: str) -> str:
-    return f"last_over_time({selector}[5m] offset {window})"
+    return f"last_over_time({selector}[{_BEFORE}] offset {window})"
+
+
+def _of(exporters: str) -> str:
+    return f"on (job, instance) ({exporters})"
+
+
+def _watched(window: str, seconds: str) -> str:
+    return _of(
+        f"max_over_time(up{{{NODE}}}[{_BEFORE}] offset {window}) == 1"
+        f" or {_STARTED} > time() - {seconds} - {_BEFORE_SECONDS}"
+    )
 
 
 def growth(selector: str, window: str) -> str:
@@ -47,34 +59,32 @@ def growth(selector: str, window: str) -> str:
     return f"{selector} - {_before(selector, window)}"
 
 
-def _watched(window: str, seconds: str) -> str:
-    return (
-        f"(max_over_time(up{{{NODE}}}[5m] offset {window}) == 1"
-        f" or process_start_time_seconds{{{NODE}}} > time() - {seconds} - {_BEFORE_SECONDS})"
-    )
-
-
 def in_step(metric: str, labels: str = NODE) -> str:
     """Return PromQL for how often something was counted since the point before: bars that add up to the whole."""
     selector = f"{metric}{{{labels}}}"
+    restarted = _of(f"{growth(_STARTED, STEP)} > 0")
     return (
-        f"({growth(selector, STEP)} >= 0"
-        f" or {selector} and on (job, instance) {_watched(STEP, '$__interval_ms / 1000')})"
+        f"({selector} and {restarted}"
+        f" or {growth(selector, STEP)} >= 0"
+        f" or {selector} and {_watched(STEP, '$__interval_ms / 1000')})"
     )
 
 
 def in_range(metric: str, labels: str = NODE) -> str:
-    """Return PromQL for how often something was counted in the shown time; exact, unless an exporter restarted."""
+    """Return PromQL for how often something was counted in the shown time.
+
+    It is exact. Where an exporter restarted it is an estimate, but never less than what the new one has counted.
+    """
     selector = f"{metric}{{{labels}}}"
     shown = f"{selector}[$__range]"
+    young = _of(f"{_STARTED} > time() - $__range_s")
     first = f"min_over_time({shown})"
-    before = (
-        f"{_before(selector, '$__range')}"
-        f" or 0 * {first} and on (job, instance) {_watched('$__range', '$__range_s')}"
-        f" or {first}"
+    before = f"{_before(selector, '$__range')} or 0 * {first} and {_watched('$__range', '$__range_s')} or {first}"
+    return (
+        f"({selector} and {young} unless increase({shown}) > {selector}"
+        f" or (max_over_time({shown}) - {first} unless resets({shown}) > 0 or increase({shown}))"
+        f" + clamp_min({first} - ({before}), 0))"
     )
-    grown = f"max_over_time({shown}) - {first} unless resets({shown}) > 0 or increase({shown})"
-    return f"(({grown}) + clamp_min({first} - ({before}), 0))"
 
 
 def top(shown: str, ranking: str, n: int = 10) -> str:
