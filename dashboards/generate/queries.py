@@ -1,5 +1,7 @@
 """What the dashboards ask Prometheus: selectors, and the forms of PromQL that they share."""
 
+from exporter.exposition import METRICS
+
 NODE = 'job=~"$job", instance=~"$instance"'
 COMM = f'{NODE}, comm=~"$comm"'
 PROGRAM = f'{COMM}, uid=~"$uid"'
@@ -37,6 +39,7 @@ def share(part: str, whole: str, labels: str) -> str:
 # minutes or is younger than they are. Else its past is unknown, and only what grew since its first sample counts.
 _BEFORE, _BEFORE_SECONDS = "5m", 300
 _STARTED = f"process_start_time_seconds{{{NODE}}}"
+_OWN_LABELS = ", ".join(sorted({"le"}.union(*(spec.labels for spec in METRICS))))
 
 
 def _before(selector: str, window: str) -> str:
@@ -44,14 +47,12 @@ def _before(selector: str, window: str) -> str:
 
 
 def _of(exporters: str) -> str:
-    return f"on (job, instance) ({exporters})"
+    """Match series with their exporters by all labels of the target: two clusters may have the same nodes."""
+    return f"ignoring ({_OWN_LABELS}) ({exporters})"
 
 
 def _watched(window: str, seconds: str) -> str:
-    return _of(
-        f"max_over_time(up{{{NODE}}}[{_BEFORE}] offset {window}) == 1"
-        f" or {_STARTED} > time() - {seconds} - {_BEFORE_SECONDS}"
-    )
+    return _of(f"{_before(BUILD, window)} or {_STARTED} > time() - {seconds} - {_BEFORE_SECONDS}")
 
 
 def growth(selector: str, window: str) -> str:

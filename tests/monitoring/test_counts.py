@@ -19,14 +19,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 NODE = 'job="proc-connector-exporter",instance="a"'
-UP, STARTED = f"up{{{NODE}}}", f"process_start_time_seconds{{{NODE}}}"
-HEALTHY = {UP: "1x200", STARTED: "-100000x200"}
-SCRAPE_FAILED_AT_60 = {UP: "1x59 0 1x200", STARTED: "-100000x59 _ -100000x200"}
-UNSCRAPED_FROM_50_TO_70 = {UP: "1x49 0x19 1x200", STARTED: "-100000x49 _x20 -100000x200"}
-UNSCRAPED_FROM_66_TO_80 = {UP: "1x65 0x13 1x200", STARTED: "-100000x65 _x14 -100000x200"}
-RESTARTED_AT_70 = {UP: "1x69 0 1x200", STARTED: "-100000x69 _ 4200x200"}
-NEW_AT_70 = {UP: "_x70 1x200", STARTED: "_x70 4190x200"}
-OLD_BUT_FIRST_SCRAPED_AT_70 = {UP: "_x70 1x200", STARTED: "_x70 -100000x200"}
+UP = f"up{{{NODE}}}"
+
+
+def host(build: str, started: str, node: str = NODE) -> dict[str, str]:
+    return {
+        f'proc_connector_exporter_build_info{{{node},version="1",pythonversion="3"}}': build,
+        f"process_start_time_seconds{{{node}}}": started,
+    }
+
+
+HEALTHY = host("1x200", "-100000x200")
+SCRAPE_FAILED_AT_60 = host("1x59 stale 1x200", "-100000x59 stale -100000x200")
+UNSCRAPED_FROM_50_TO_70 = host("1x49 stale _x19 1x200", "-100000x49 stale _x19 -100000x200")
+UNSCRAPED_FROM_66_TO_80 = host("1x65 stale _x13 1x200", "-100000x65 stale _x13 -100000x200")
+RESTARTED_AT_70 = host("1x69 stale 1x200", "-100000x69 stale 4200x200")
+NEW_AT_70 = host("_x70 1x200", "_x70 4190x200")
+OLD_BUT_FIRST_SCRAPED_AT_70 = host("_x70 1x200", "_x70 -100000x200")
 
 
 Expected = Mapping[str, list[tuple[str, float]]]
@@ -60,7 +69,7 @@ class Case(NamedTuple):
     name: str
     values: str
     counted: float
-    host: dict[str, str] = HEALTHY
+    world: dict[str, str] = HEALTHY
     in_bars: float | None = None
     shown_minutes: int = 30
     at: str = "90m"
@@ -87,8 +96,15 @@ CASES = (
     Case("a restart goes on from 0", "50x69 stale 2x200", 2, RESTARTED_AT_70),
     Case("even if it goes on from where it was", "_x30 1x39 stale 1x200", 1, RESTARTED_AT_70),
     Case("or from more", "5x69 stale 8x200", 8, RESTARTED_AT_70),
+    Case("what was before and what came after a restart", "50x64 60x4 stale 2x200", 12, RESTARTED_AT_70),
     Case("what ended before a restart and not since", "_x65 1x4 stale", 1, RESTARTED_AT_70),
     Case("a new exporter tells of its own life", "_x70 3x200", 3, NEW_AT_70),
+    Case(
+        "a restart in another cluster is not ours",
+        "50x200",
+        0,
+        HEALTHY | host("1x69 stale 1x200", "-100000x69 stale 4200x200", f'{NODE},cluster="west"'),
+    ),
     Case("a past that nobody scraped is unknown", "_x70 500 501x200", 1, OLD_BUT_FIRST_SCRAPED_AT_70),
 )
 
@@ -102,7 +118,7 @@ def test_a_count_of_the_shown_time_is_exact(case: Case, tmp_path: Path) -> None:
     bars = interpolate(f"sum_over_time(sum({in_step('c_total')})[{shown - 1}s:{STEP}])", values)
     drawn = case.counted if case.in_bars is None else case.in_bars
     expected = {whole: [("{}", case.counted)], bars: [("{}", drawn)]}
-    series = {f'c_total{{{NODE},comm="x"}}': case.values} | case.host
+    series = {f'c_total{{{NODE},comm="x"}}': case.values} | case.world
     assert answer(tmp_path, series, expected, case.at) == ""
 
 
