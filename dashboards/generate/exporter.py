@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generate.panels import (
+from dashboards.generate.looks import (
     ANY_IS_BAD,
     BLUE,
     BYTES,
@@ -17,15 +17,11 @@ from dashboards.generate.panels import (
     RED,
     SECONDS,
     YELLOW,
-    Column,
     Query,
     Steps,
-    graph,
-    heat,
-    number,
-    page,
-    rows,
 )
+from dashboards.generate.pages import page
+from dashboards.generate.panels import graph, heat, number
 from dashboards.generate.queries import (
     BUILD,
     NODE,
@@ -37,6 +33,7 @@ from dashboards.generate.queries import (
     top,
     total,
 )
+from dashboards.generate.tables import Column, rows
 
 _EVENTS = "proc_connector_events_total"
 _NAMED = f'{NODE}, event=~"fork|exec|exit"'

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
 
-from dashboards.generate.panels import (
+from dashboards.generate.looks import (
     ANY_IS_BAD,
     ANY_IS_ODD,
     COUNT,
@@ -15,15 +15,11 @@ from dashboards.generate.panels import (
     SECONDS,
     SIGNAL_COLORS,
     YELLOW,
-    Column,
     Query,
     Steps,
-    number,
-    page,
-    rare,
-    rows,
-    top_rates,
 )
+from dashboards.generate.pages import page
+from dashboards.generate.panels import number, rare, top_rates
 from dashboards.generate.queries import (
     BUILD,
     COREDUMPS,
@@ -40,6 +36,7 @@ from dashboards.generate.queries import (
     rate,
     share,
 )
+from dashboards.generate.tables import Column, rows
 
 _BY_SIGNAL = f'{PROGRAM}, signal!=""'
 _BUGS = f'{PROGRAM}, signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generate import rules
-from dashboards.generate.panels import (
+from dashboards.generate.looks import (
     ANY_IS_BAD,
     ANY_IS_ODD,
     BLUE,
@@ -18,15 +18,12 @@ from dashboards.generate.panels import (
     SECONDS,
     SEVERITIES,
     SIGNAL_COLORS,
-    Column,
     Query,
-    graph,
-    link_to,
-    number,
-    page,
-    rows,
 )
+from dashboards.generate.pages import link_to, page
+from dashboards.generate.panels import graph, number
 from dashboards.generate.queries import BUILD, FIRING, NODE, or_zero, top
+from dashboards.generate.tables import Column, rows
 
 _CANARY_AGE = "proc_connector_canary_age_seconds"
 _ALERT = "alertname, severity, instance, comm, signal"
@@ -187,7 +184,8 @@ def fleet() -> Dashboard:
                 rows(
                     "Nodes",
                     "One row per node; a click on its name leads to its processes. A coloured number wants "
-                    "to be looked at. Signals, core dumps and lost messages are of the last 15 minutes.",
+                    "to be looked at. Signals, core dumps and lost messages are estimates of the last 15 "
+                    "minutes.",
                     {"instance": Column("Node", width=160, link=link_to("proc-connector-node", "instance"))},
                     [
                         Column("State", "string", _each("up", "min"), width=70, words=_STATES),

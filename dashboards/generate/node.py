@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generate.panels import (
+from dashboards.generate.looks import (
     BYTES,
     COUNT,
     CPUS,
@@ -12,17 +12,10 @@ from dashboards.generate.panels import (
     QUANTILE_COLORS,
     RATIO,
     SECONDS,
-    Column,
     Query,
-    graph,
-    heat,
-    link_to,
-    number,
-    page,
-    rare,
-    rows,
-    top_rates,
 )
+from dashboards.generate.pages import link_to, page
+from dashboards.generate.panels import graph, heat, number, rare, top_rates
 from dashboards.generate.queries import (
     COMM,
     EXECS,
@@ -40,6 +33,7 @@ from dashboards.generate.queries import (
     top_rate,
     total,
 )
+from dashboards.generate.tables import Column, rows
 
 _CPU = "proc_connector_process_cpu_seconds"
 _RSS = "proc_connector_process_max_rss_bytes"

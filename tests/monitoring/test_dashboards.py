@@ -138,6 +138,14 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> 
         assert panel["type"] == "heatmap" or panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
 
 
+@each_query
+def test_a_count_that_prometheus_extrapolates_is_round_and_called_an_estimate(asked: Asked) -> None:
+    """Those of recording rules; what else is counted is exact."""
+    if ":increase" in asked.expr:
+        assert "round(" in asked.expr
+        assert "estimate" in asked.panel["description"].lower()
+
+
 def test_no_line_is_hidden_and_each_keeps_its_colour() -> None:
     for name in FILES:
         for panel in panels(name):

@@ -1,0 +1,80 @@
+"""What all panels look like: units, colours, thresholds; and how one of them asks."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.builders import prometheus
+from grafana_foundation_sdk.models import dashboard
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "text"
+
+PER_SECOND = "suffix:/s"
+RATIO = "percentunit"
+SECONDS = "s"
+BYTES = "bytes"
+COUNT = "locale"
+CPUS = "suffix: CPUs"
+
+SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": BLUE, "SIGPIPE": YELLOW}
+EXIT_CODE_COLORS = {"139": RED, "134": ORANGE, "137": "purple", "143": BLUE, "141": YELLOW}
+"""What a shell shows of the same signals."""
+QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
+
+EACH_BAR = (
+    "Each bar counts what the scrapes since the bar before have brought; what happened while nobody scraped for "
+    "more than five minutes is in none."
+)
+
+Steps = Sequence[tuple[float | None, str]]
+CALM: Steps = ((None, GREEN),)
+ANY_IS_BAD: Steps = ((None, GREEN), (0.000001, RED))
+ANY_IS_ODD: Steps = ((None, GREEN), (0.000001, ORANGE))
+NEUTRAL: Steps = ((None, BLUE),)
+FAILURE_STEPS: Steps = ((None, GREEN), (0.25, YELLOW), (0.5, ORANGE))
+CANARY_STEPS: Steps = ((None, GREEN), (30, YELLOW), (60, RED))
+
+Words = Mapping[str, tuple[str, str]]
+"""What stands there for certain values, and its colour."""
+NO_WORDS: Words = {}
+SEVERITIES: Words = {
+    "critical": ("critical", RED),
+    "warning": ("warning", ORANGE),
+    "info": ("info", BLUE),
+}
+
+
+def thresholds(steps: Steps) -> builders.ThresholdsConfig:
+    """Return the values from which on something has another colour."""
+    made = [dashboard.Threshold(value, color) for value, color in steps]
+    return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(made)
+
+
+def mapping(words: Words) -> list[dashboard.ValueMapping]:
+    """Return it as Grafana wants it."""
+    shown = {value: dashboard.ValueMappingResult(text, color) for value, (text, color) in words.items()}
+    return [dashboard.ValueMap(shown)] if shown else []
+
+
+class Query(NamedTuple):
+    """One query of a panel."""
+
+    expr: str
+    legend: str = ""
+    heat: bool = False
+
+    def _made(self, ref: str) -> prometheus.Dataquery:
+        made = prometheus.Dataquery().datasource(DATASOURCE).expr(self.expr).ref_id(ref)
+        return made.legend_format(self.legend or "__auto")
+
+    def over_time(self, ref: str) -> prometheus.Dataquery:
+        """Return it as a line, or as the rows of a heatmap."""
+        made = self._made(ref).range()
+        return made.format(PromQueryFormat.HEATMAP) if self.heat else made
+
+    def at_end(self, ref: str, form: PromQueryFormat = PromQueryFormat.TIME_SERIES) -> prometheus.Dataquery:
+        """Return it as what holds at the end of the shown time."""
+        return self._made(ref).instant().format(form)

@@ -1,0 +1,98 @@
+"""Tables."""
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import common as common_builders
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.builders import table
+from grafana_foundation_sdk.models import dashboard
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from dashboards.generate.looks import DATASOURCE, GREY, NO_WORDS, Query, Steps, Words, mapping, thresholds
+
+
+class Column(NamedTuple):
+    """A column of a table: its heading, and how it looks.
+
+    Attributes:
+        title: The heading.
+        unit: Grafana's name of the unit; none for text.
+        expr: The query that fills it; none for a label.
+        steps: Thresholds that colour the cell.
+        width: In pixels.
+        link: Where a click on the cell leads to.
+        words: What stands there for certain values.
+    """
+
+    title: str
+    unit: str = ""
+    expr: str = ""
+    steps: Steps = ()
+    width: int = 0
+    link: str = ""
+    words: Words = NO_WORDS
+
+    @property
+    def properties(self) -> list[dashboard.DynamicConfigValue]:
+        """Return the overrides of the fields of this name."""
+        # A label that looks like a number, as a uid does, is none: without a unit it would be shown as 65.5 K.
+        made = [dashboard.DynamicConfigValue("unit", self.unit or "string")]
+        if self.steps:
+            made.append(dashboard.DynamicConfigValue("thresholds", thresholds(self.steps).build()))
+        if self.words:
+            made.append(dashboard.DynamicConfigValue("mappings", mapping(self.words)))
+        if self.steps or self.words:
+            made.append(dashboard.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
+        if self.width:
+            made.append(dashboard.DynamicConfigValue("custom.width", self.width))
+        if self.link:
+            made.append(dashboard.DynamicConfigValue("links", [{"title": "Show", "url": self.link}]))
+        return made
+
+
+def rows(
+    title: str,
+    description: str,
+    labels: dict[str, Column],
+    columns: Sequence[Column],
+    *,
+    sort: str,
+    width: int = 24,
+    height: int = 9,
+) -> table.Panel:
+    """Return a table: one row per combination of labels, one column per label and per query.
+
+    Args:
+        title: What is shown.
+        description: How to read it.
+        labels: The columns of labels, in order.
+        columns: The columns with numbers, in order.
+        sort: The heading of the column with the highest first.
+        width: In 24ths of the page.
+        height: In rows of Grafana's grid.
+    """
+    made = table.Panel().title(title).description(description).datasource(DATASOURCE).height(height).span(width)
+    made.thresholds(thresholds(((None, GREY),)))
+    made.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
+    made.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(True)])
+    names = {label: column.title for label, column in labels.items()}
+    for ref, column in zip(ascii_uppercase, columns, strict=False):
+        made.with_target(Query(column.expr).at_end(ref, PromQueryFormat.TABLE))
+        names[f"Value #{ref}" if len(columns) > 1 else "Value"] = column.title
+    if len(columns) > 1:
+        made.with_transformation(dashboard.DataTransformerConfig(id_val="merge", options={}))
+    made.with_transformation(
+        dashboard.DataTransformerConfig(
+            id_val="organize",
+            options={
+                "excludeByName": {"Time": True, "job": True},
+                "indexByName": {name: index for index, name in enumerate(names)},
+                "renameByName": names,
+            },
+        )
+    )
+    for column in (*labels.values(), *columns):
+        made.override_by_name(column.title, column.properties)
+    return made
