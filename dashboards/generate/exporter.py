@@ -171,17 +171,16 @@ def exporter() -> Dashboard:
                 graph(
                     "Unknown names",
                     "Share of the events of each kind that count under <unknown>, of the ten with the most "
-                    "in the shown time. Nothing is drawn while nothing is unknown.",
+                    "in the shown time.",
                     RATIO,
                     Query(
                         top(
-                            f"sum by (instance, event) ({rate(_UNATTRIBUTED)} > 0) "
-                            f"/ sum by (instance, event) ({rate(_EVENTS)})",
+                            f"sum by (instance, event) ({rate(_UNATTRIBUTED)}) "
+                            f"/ (sum by (instance, event) ({rate(_EVENTS)}) > 0)",
                             f"sum by (instance, event) ({total(_UNATTRIBUTED)})",
                         ),
                         "{{instance}} {{event}}",
                     ),
-                    gaps=True,
                 ),
                 _each_node(
                     "Ends that no event told of",

@@ -134,7 +134,7 @@ def failures() -> Dashboard:
                     "Again and again",
                     "Programs that failed at least three times in the shown time and in at least half of their "
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
-                    {"comm": Column("Program", width=120)},
+                    {"comm": Column("Program")},
                     [
                         Column("Failures", COUNT, _AGAIN_AND_AGAIN, width=95),
                         Column(
@@ -148,6 +148,7 @@ def failures() -> Dashboard:
                             "Median lifetime",
                             SECONDS,
                             f"{quantile_in_range(0.5, LIFETIME)} and {_AGAIN_AND_AGAIN}",
+                            width=130,
                         ),
                     ],
                     sort="Failures",
@@ -159,7 +160,7 @@ def failures() -> Dashboard:
                     "first that is recent is news. exit_code is what a shell shows; a signal is only named where "
                     "a signal killed.",
                     {
-                        "comm": Column("Program", width=110),
+                        "comm": Column("Program"),
                         "uid": Column("uid", width=60),
                         "exit_code": Column("Code", width=60),
                         "signal": Column("Signal", width=85),
@@ -172,7 +173,7 @@ def failures() -> Dashboard:
                             width=95,
                         ),
                         Column("First", "dateTimeFromNow", _when("min"), width=125),
-                        Column("Latest", "dateTimeFromNow", _when("max")),
+                        Column("Latest", "dateTimeFromNow", _when("max"), width=125),
                     ],
                     sort="Failures",
                     width=14,

@@ -162,17 +162,18 @@ def fleet() -> Dashboard:
                     "Alerts of dashboards/rules/alerts.yaml that fire now, the latest first. Empty when all is "
                     "well; a click on a node leads to its failures.",
                     {
-                        "alertname": Column("Alert", width=210),
-                        "severity": Column("Severity", width=75, words=SEVERITIES),
-                        "instance": Column("Node", width=80, link=link_to("proc-connector-failures", "instance")),
-                        "comm": Column("Program", width=95),
-                        "signal": Column("Signal", width=80),
+                        "alertname": Column("Alert"),
+                        "severity": Column("Severity", width=80, words=SEVERITIES),
+                        "instance": Column("Node", width=90, link=link_to("proc-connector-failures", "instance")),
+                        "comm": Column("Program", width=100),
+                        "signal": Column("Signal", width=85),
                     },
                     [
                         Column(
                             "Since",
                             "dateTimeFromNow",
                             f"1000 * max by ({_ALERT}) (ALERTS_FOR_STATE and ignoring (alertstate) {FIRING})",
+                            width=120,
                         )
                     ],
                     sort="Since",
@@ -186,7 +187,7 @@ def fleet() -> Dashboard:
                     "One row per node; a click on its name leads to its processes. A coloured number wants "
                     "to be looked at. Signals, core dumps and lost messages are estimates of the last 15 "
                     "minutes.",
-                    {"instance": Column("Node", width=160, link=link_to("proc-connector-node", "instance"))},
+                    {"instance": Column("Node", link=link_to("proc-connector-node", "instance"))},
                     [
                         Column("State", "string", _each("up", "min"), width=70, words=_STATES),
                         Column("Births", PER_SECOND, _each(rules.FORKS), width=115),
@@ -208,7 +209,7 @@ def fleet() -> Dashboard:
                             ((None, GREEN), (0.05, ORANGE)),
                             width=140,
                         ),
-                        Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS),
+                        Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS, width=110),
                     ],
                     sort="Births",
                 ),

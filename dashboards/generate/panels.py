@@ -22,7 +22,7 @@ from dashboards.generate.looks import (
     mapping,
     thresholds,
 )
-from dashboards.generate.queries import PROGRAM, in_step, top_rate
+from dashboards.generate.queries import PROGRAM, STEP, in_step, top, top_rate
 
 
 def number(
@@ -94,7 +94,7 @@ def graph(
         steps: Thresholds that are drawn as lines.
         bars: For counts of what is rare.
         stacked: The sum means something.
-        gaps: There is a value only where something ended; lines go on from one to the next.
+        gaps: There is a value only where something ended.
         log: From microseconds to days.
         colors: By the name of the series.
         width: In 24ths of the page.
@@ -110,7 +110,8 @@ def graph(
         .span(width)
         .line_width(1)
         .fill_opacity(80 if bars else 30 if stacked else 0)
-        .show_points(common.VisibilityMode.NEVER)
+        .show_points(common.VisibilityMode.ALWAYS if gaps else common.VisibilityMode.NEVER)
+        .point_size(4)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
         .tooltip(
             common_builders.VizTooltipOptions()
@@ -134,8 +135,6 @@ def graph(
         made.min(0)
     if bars:
         made.axis_soft_max(1)
-    if gaps:
-        made.span_nulls(True)
     if stacked:
         made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if steps:
@@ -176,11 +175,13 @@ def rare(
     colors: dict[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return how often something rare happened, interval by interval, the first time included."""
+    counted = f"sum by ({by}) ({in_step(metric, labels)})"
+    most = f"sum_over_time({counted}[$__range:{STEP}] @ end()) > 0"
     return graph(
         title,
         f"{description} {EACH_BAR}",
         COUNT,
-        Query(f"sum by ({by}) ({in_step(metric, labels)}) > 0", legend),
+        Query(top(counted, most), legend),
         *more,
         bars=True,
         stacked=True,

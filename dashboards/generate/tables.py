@@ -45,8 +45,9 @@ class Column(NamedTuple):
             made.append(dashboard.DynamicConfigValue("mappings", mapping(self.words)))
         if self.steps or self.words:
             made.append(dashboard.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
-        if self.width:
-            made.append(dashboard.DynamicConfigValue("custom.width", self.width))
+        # What has no width takes what is left; Grafana would give it 150 pixels at least, and cut others off.
+        width = ("custom.width", self.width) if self.width else ("custom.minWidth", 100)
+        made.append(dashboard.DynamicConfigValue(*width))
         if self.link:
             made.append(dashboard.DynamicConfigValue("links", [{"title": "Show", "url": self.link}]))
         return made
