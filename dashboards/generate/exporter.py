@@ -171,13 +171,13 @@ def exporter() -> Dashboard:
                 graph(
                     "Unknown names",
                     "Share of the events of each kind that count under <unknown>, of the ten with the most "
-                    "in the shown time.",
+                    "in the shown time. Nothing is drawn while nothing is unknown.",
                     RATIO,
                     Query(
                         top(
                             f"sum by (instance, event) ({rate(_UNATTRIBUTED)}) "
                             f"/ (sum by (instance, event) ({rate(_EVENTS)}) > 0)",
-                            f"sum by (instance, event) ({total(_UNATTRIBUTED)})",
+                            f"sum by (instance, event) ({total(_UNATTRIBUTED)}) > 0",
                         ),
                         "{{instance}} {{event}}",
                     ),

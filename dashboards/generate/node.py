@@ -52,6 +52,10 @@ def _counted(metric: str) -> str:
     return f"sum by (comm) ({in_range(metric, PROGRAM)})"
 
 
+_ENDED = _counted(EXITS)
+_FAILED = f"({_counted(FAILED)} or 0 * {_ENDED}) / {_ENDED}"
+
+
 def _per_second(title: str, description: str, metric: str) -> stat.Panel:
     return number(title, description, PER_SECOND, f"sum({rate(metric, PROGRAM)})", decimals=1)
 
@@ -118,8 +122,8 @@ def node() -> Dashboard:
                     "leads to its failures.",
                     {"comm": Column("Program", width=180, link=link_to("proc-connector-failures", "comm"))},
                     [
-                        Column("Ends", COUNT, f"round({_counted(EXITS)}) > 0"),
-                        Column("Failed", RATIO, f"{_counted(FAILED)} / {_counted(EXITS)}", FAILURE_STEPS),
+                        Column("Ends", COUNT, f"round({_ENDED}) > 0"),
+                        Column("Failed", RATIO, _FAILED, FAILURE_STEPS),
                         Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME)),
                         Column("Lifetime, 99 %", SECONDS, quantile_in_range(0.99, LIFETIME)),
                         Column("CPU time", SECONDS, f"sum by (comm) ({in_range(f'{_CPU}_sum', COMM)})"),
