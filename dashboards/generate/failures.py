@@ -173,7 +173,7 @@ def failures() -> Dashboard:
                             width=95,
                         ),
                         Column("First", "dateTimeFromNow", _when("min"), width=125),
-                        Column("Latest", "dateTimeFromNow", _when("max"), width=125),
+                        Column("Latest", "dateTimeFromNow", _when("max"), width=140),
                     ],
                     sort="Failures",
                     width=14,
