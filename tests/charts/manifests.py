@@ -5,7 +5,7 @@ One file for each mode, in which everything is that the chart makes by default, 
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,18 @@ def manifests(mode: str, namespace: str, values: Mapping[str, Any]) -> list[Obje
     return [own, *objects]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write them."""
     parser = argparse.ArgumentParser(prog="make manifests", description=__doc__)
     parser.add_argument("--namespace", default="proc-connector-exporter")
     parser.add_argument("--values", type=Path, help="a values file of the chart's")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "manifests")
-    arguments = parser.parse_args()
-    values = yaml.safe_load(arguments.values.read_text(encoding="utf-8")) if arguments.values else {}
+    arguments = parser.parse_args(argv)
+    values = yaml.safe_load(arguments.values.read_text(encoding="utf-8")) if arguments.values else None
     arguments.output.mkdir(parents=True, exist_ok=True)
     for mode in MODES:
         path = arguments.output / f"{mode}.yaml"
-        objects = manifests(mode, arguments.namespace, values)
+        objects = manifests(mode, arguments.namespace, values or {})
         path.write_text(yaml.safe_dump_all(objects, sort_keys=False), encoding="utf-8")
         sys.stdout.write(f"{path}\n")
 

@@ -46,6 +46,15 @@ class Rendered(NamedTuple):
         return container
 
 
+def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> Object:
+    """Return values with others put over them, as Helm does with several files."""
+    both = dict(values)
+    for name, value in more.items():
+        old = both.get(name)
+        both[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
 def scenario(name: str) -> Object:
     """Return the values of one of the chart's scenarios."""
     return yaml.safe_load(SCENARIOS[name].read_text(encoding="utf-8")) or {}

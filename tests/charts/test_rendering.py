@@ -5,39 +5,22 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
 import pytest
 import yaml
-from charts.manifests import MODES, manifests
-from charts.rendering import NAMESPACE, ROOT, SCENARIOS, Object, lint, render, scenario
-from cloudcoil.models.prometheus_operator import v1 as operator
+from charts.checking import KUBERNETES, OPERATOR, check
+from charts.manifests import MODES, main, manifests
+from charts.rendering import NAMESPACE, ROOT, SCENARIOS, lint, render, scenario
 from helm_python import HelmRenderError, HelmValuesError
-from pydantic import BaseModel
 
 from exporter import __version__
 from exporter.config import DEFAULT_PORT, FLAGS, parse_args
 
-KUBERNETES = ("1.25", "1.30", "1.37")
-OPERATOR: dict[str, type[BaseModel]] = {
-    "ServiceMonitor": operator.ServiceMonitor,
-    "PodMonitor": operator.PodMonitor,
-    "PrometheusRule": operator.PrometheusRule,
-}
 OPTIONAL_KINDS = {"ConfigMap", "GrafanaDashboard", "NetworkPolicy", *OPERATOR}
 DEFAULT = render()
-
-
-def check_against_kubernetes(found: Object, version: str) -> None:
-    kubernetes_validate.validate(found, version, strict=True)
-
-
-def check_against_operator(found: Object) -> None:
-    """Assert that the model takes it, and knows every key of it."""
-    model = OPERATOR[found["kind"]].model_validate(found)
-    known = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    assert known == found
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -46,21 +29,18 @@ def test_every_scenario_is_linted_strictly_and_valid(name: str, version: str) ->
     values = scenario(name)
     assert lint(values, f"v{version}.0") == []
     for found in render(values).objects:
-        if found["apiVersion"].startswith("monitoring.coreos.com/"):
-            check_against_operator(found)
-        elif found["kind"] != "GrafanaDashboard":
-            check_against_kubernetes(found, version)
+        check(found, version)
 
 
 def test_a_wrong_field_would_be_seen() -> None:
     pod = DEFAULT.one("Pod")
     pod["spec"]["hostPid"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
-        check_against_kubernetes(pod, KUBERNETES[-1])
+        check(pod)
     monitor = render(scenario("prometheus-operator")).one("ServiceMonitor")
     monitor["spec"]["endpoints"][0]["intervall"] = "30s"
     with pytest.raises(AssertionError):
-        check_against_operator(monitor)
+        check(monitor)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -93,12 +73,21 @@ def test_plain_manifests_stand_without_helm(mode: str) -> None:
     objects = manifests(mode, "processes", {"image": {"tag": "edge"}})
     assert [found["kind"] for found in objects] == ["Namespace", "DaemonSet", "Service", "ServiceAccount"]
     for found in objects:
-        check_against_kubernetes(found, KUBERNETES[-1])
+        check(found)
     namespace, *rest = objects
     assert {found["metadata"]["namespace"] for found in rest} == {namespace["metadata"]["name"]} == {"processes"}
     text = yaml.safe_dump_all(objects)
     assert "elm" not in text
     assert "proc-connector-exporter:edge" in text
+
+
+@pytest.mark.parametrize("text", ["", "# Nothing is set.\n", "image: {tag: edge}\n"])
+def test_make_manifests_takes_a_values_file_that_says_nothing(text: str, tmp_path: Path) -> None:
+    values, output = tmp_path / "values.yaml", tmp_path / "manifests"
+    values.write_text(text)
+    main(["--values", str(values), "--output", str(output)])
+    assert {path.stem for path in output.iterdir()} == set(MODES)
+    assert ("proc-connector-exporter:edge" in (output / "exact.yaml").read_text()) is ("edge" in text)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +106,13 @@ def test_plain_manifests_stand_without_helm(mode: str) -> None:
         ({"extraArgs": ["fork"]}, "at '/extraArgs/0': 'fork' does not match pattern"),
         ({"podLabels": {"a": 1}}, "at '/podLabels/a': got number, want string"),
         ({"prometheusRule": {"alerts": {"X": {"fro": "5m"}}}}, "additional properties 'fro' not allowed"),
+        ({"prometheusRule": {"alerts": {"X": {"for": "1m2h"}}}}, "/for': '1m2h' does not match pattern"),
+        ({"prometheusRule": {"alertLabels": {"a-b": "c"}}}, "'a-b' does not match pattern"),
+        ({"prometheusRule": {"thresholds": {"kills": True}}}, "/kills': got boolean, want number or string"),
+        ({"config": {"key": ".."}}, "at '/config/key': '..' does not match pattern"),
+        ({"fullnameOverride": "1st.name"}, "at '/fullnameOverride': '1st.name' does not match pattern"),
+        ({"namespaceOverride": "a.b"}, "at '/namespaceOverride': 'a.b' does not match pattern"),
+        ({"podLabels": {"a": "b c"}}, "at '/podLabels/a': 'b c' does not match pattern"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place(values: Mapping[str, Any], words: str) -> None:
@@ -135,6 +131,8 @@ def test_a_wrong_value_is_refused_with_its_place(values: Mapping[str, Any], word
         ({"prometheusRule": {"enabled": True, "alerts": {"NoSuch": {}}}}, "there is no alert NoSuch"),
         ({"prometheusRule": {"enabled": True, "thresholds": {"no_such": 1}}}, "no rule has a threshold no_such"),
         ({"prometheusRule": {"enabled": True, "disabledGroups": ["no-such"]}}, "there is no group no-such"),
+        ({"extraArgs": ["--web.listen-address=:80"]}, "monitors would ask elsewhere"),
+        ({"extraArgs": ["--web.telemetry-path=/m"]}, "monitors would ask elsewhere"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: Mapping[str, Any], words: str) -> None:

@@ -1,13 +1,14 @@
 """Dashboards and rules come out of the chart as they went in, but for what the user changes by name."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from charts.rendering import CHART, ROOT, Object, render
+from charts.rendering import CHART, ROOT, Object, Rendered, render
 from helm_python import HelmRenderError
 
 DASHBOARD = {
@@ -35,6 +36,7 @@ groups:
     labels: {severity: warning}
     annotations:
       summary: '{{ $labels.instance }} is late by {{ $value | humanizeDuration }}'
+      runbook_url: docs/runbooks/Late.md
   - alert: Lost
     expr: 'lost > 0 # messages_lost'
     labels: {severity: critical}
@@ -135,6 +137,60 @@ def test_a_threshold_is_changed_by_its_name(chart: Path, name: str, value: objec
     assert {key: rule for key, rule in after.items() if key != alert} == {
         key: rule for key, rule in before.items() if key != alert
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("failures", "3", "thresholds.failures must be a number, as in: 2.5e[+]1 # failures"),
+        ("ignored", 3, "thresholds.ignored must be a regular expression, as in: "),
+        ("ignored", "a(", "missing closing"),
+    ],
+)
+def test_a_threshold_of_another_kind_is_refused(chart: Path, name: str, value: object, words: str) -> None:
+    with pytest.raises(HelmRenderError, match=words):
+        groups(chart, thresholds={name: value})
+
+
+@pytest.mark.parametrize("name", [".*", "failures|ignored", "fail.res", "failures("])
+def test_a_threshold_is_found_by_its_name_and_by_no_expression(chart: Path, name: str) -> None:
+    with pytest.raises(HelmRenderError, match="no rule has a threshold"):
+        groups(chart, thresholds={name: 1})
+
+
+def job_matchers(rendered: Rendered) -> list[str]:
+    rules = [rule for group in rendered.one("PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    matchers = re.findall(r'"(.*)" # exporter_jobs$', "\n".join(rule["expr"] for rule in rules), re.MULTILINE)
+    assert matchers
+    return matchers
+
+
+@pytest.mark.parametrize("name", ["", "processes", "e1"])
+@pytest.mark.parametrize("monitor", ["serviceMonitor", "podMonitor"])
+def test_alerts_know_the_job_whatever_it_is_called(name: str, monitor: str) -> None:
+    rendered = render({"nameOverride": name, monitor: {"enabled": True}, "prometheusRule": {"enabled": True}})
+    [found] = rendered.of_kind("ServiceMonitor") + rendered.of_kind("PodMonitor")
+    target = rendered.one("Service") if monitor == "serviceMonitor" else rendered.pod
+    job = target["metadata"]["labels"][found["spec"]["jobLabel"]]
+    assert all(re.fullmatch(matcher, job) for matcher in job_matchers(rendered))
+
+
+def test_a_matcher_of_jobs_that_is_given_stays() -> None:
+    rules = {"enabled": True, "thresholds": {"exporter_jobs": "nodes-.*"}}
+    rendered = render({"nameOverride": "processes", "prometheusRule": rules})
+    assert set(job_matchers(rendered)) == {"nodes-.*"}
+
+
+@pytest.mark.parametrize("base", ["https://example.com/a", "https://example.com/a/"])
+def test_runbooks_can_be_where_the_user_says(chart: Path, base: str) -> None:
+    late = alerts(chart, runbookUrlBase=base)["Late"]["annotations"]
+    assert late["runbook_url"] == "https://example.com/a/Late.md"
+    assert "annotations" not in alerts(chart, runbookUrlBase=base)["Lost"]
+    mine = {"Late": {"annotations": {"runbook_url": "https://example.org"}}}
+    assert (
+        alerts(chart, runbookUrlBase=base, alerts=mine)["Late"]["annotations"]["runbook_url"]
+        == "https://example.org"
+    )
 
 
 def _lines(rule: Object) -> list[str]:

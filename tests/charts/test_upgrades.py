@@ -52,8 +52,8 @@ def test_pods_are_not_rolled_by_what_they_do_not_use(after: Mapping[str, Any]) -
 
 
 def test_the_order_of_rules_written_otherwise_rolls_nothing() -> None:
-    one = {"config": {"inline": {"comm": [], "exclude": {"uid": [1], "comm": []}}}}
-    other = {"config": {"inline": {"exclude": {"comm": [], "uid": [1]}, "comm": []}}}
+    one = {"config": {"inline": {"comm": [], "exclude": {"uid": [1], "comm": ["a"]}}}}
+    other = {"config": {"inline": {"exclude": {"comm": ["a"], "uid": [1]}, "comm": []}}}
     assert template_of(one) == template_of(other)
 
 

@@ -1,11 +1,11 @@
 {{- define "exporter.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride }}
 {{- end }}
 
 {{- define "exporter.fullname" -}}
 {{- $name := include "exporter.name" . }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- .Values.fullnameOverride }}
 {{- else if contains $name .Release.Name }}
 {{- .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- else }}
@@ -26,18 +26,20 @@
 {{- end }}
 
 {{- define "exporter.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "exporter.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "exporter.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* Labels of every object but the pods: the chart's version changes with every upgrade, and would roll them. */}}
+{{/* Labels of every object but the pods: the chart's version changes with every upgrade, and would roll them.
+     (list $ LABELS) adds those of the user for this object. */}}
 {{- define "exporter.labels" -}}
-{{- $own := include "exporter.selectorLabels" . | fromYaml }}
-{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $root := first . }}
+{{- $own := include "exporter.selectorLabels" $root | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" $root.Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/component" "metrics" }}
-{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
-{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) }}
-{{- merge $own .Values.commonLabels | toYaml }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63) }}
+{{- merge $own (default dict (rest . | first)) (default dict $root.Values.commonLabels) | toYaml }}
 {{- end }}
 
 {{- define "exporter.image" -}}
@@ -54,6 +56,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What the schema cannot say: values that do not go together. */}}
 {{- define "exporter.check" -}}
+{{- $name := include "exporter.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "a service cannot be called %s: it takes a letter, then letters, digits and -: set fullnameOverride" $name) }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- if regexMatch "^--web.(listen-address|telemetry-path)(=|$)" . }}
+{{- fail (printf "extraArgs: %s: probes and monitors would ask elsewhere; service.port and service.listenOnAllInterfaces say where it listens" .) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.config.inline .Values.config.existingConfigMap }}
 {{- fail "config.inline and config.existingConfigMap: take one of them" }}
 {{- end }}
@@ -88,7 +99,7 @@ tcpSocket:
   port: metrics
 {{- else }}
 httpGet:
-  path: {{ $probe.path }}
+  path: {{ quote $probe.path }}
   port: metrics
   scheme: {{ include "exporter.scheme" $root | upper }}
   {{- with $root.Values.probes.httpHeaders }}
