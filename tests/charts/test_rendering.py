@@ -1,10 +1,6 @@
 """Every scenario of the chart is what Kubernetes and the Prometheus operator take."""
 
-import subprocess
-import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -226,28 +222,3 @@ def test_notes_name_the_real_port_and_the_next_step() -> None:
     operated = render(scenario("prometheus-operator")).files["NOTES.txt"]
     assert "open the dashboards" in operated
     assert "Linux 6.6" in render({"mode": "unprivileged"}).files["NOTES.txt"]
-
-
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (401, 0)])
-def test_the_test_pod_tells_an_exporter_that_can_be_trusted(status: int, code: int) -> None:
-    class Exporter(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.path == "/-/ready"
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *words: object) -> None:
-            """Keep the test's output clean."""
-
-    *python, url = DEFAULT.one("Pod")["spec"]["containers"][0]["command"]
-    assert url == f"http://test-proc-connector-exporter.{NAMESPACE}.svc:10061"
-    assert python[:2] == ["python", "-c"]
-    with HTTPServer(("127.0.0.1", 0), Exporter) as server, ThreadPoolExecutor(1) as thread:
-        answered = thread.submit(server.handle_request)
-        here = f"http://127.0.0.1:{server.server_port}"
-        asked = subprocess.run(
-            [sys.executable, "-c", python[2], here], capture_output=True, text=True, check=False
-        )
-        answered.result()
-    assert asked.returncode == code, asked.stderr
-    assert asked.stdout.startswith(str(status))
