@@ -221,4 +221,35 @@ def test_notes_name_the_real_port_and_the_next_step() -> None:
     assert "serviceMonitor.enabled=true" in notes
     operated = render(scenario("prometheus-operator")).files["NOTES.txt"]
     assert "open the dashboards" in operated
-    assert "Linux 6.6" in render({"mode": "unprivileged"}).files["NOTES.txt"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "cannot start its pod"),
+        ({"image": {"registry": "r.example.com"}}, None),
+        ({"image": {"repository": "r.example.com/exporter"}}, None),
+    ],
+)
+def test_notes_say_that_an_image_must_come_from_somewhere(values: Mapping[str, Any], words: str | None) -> None:
+    notes = render(values).files["NOTES.txt"]
+    assert ("image.registry is empty" in notes) is (words is not None)
+    assert words is None or words in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"mode": "unprivileged"}, "needs Linux 6.6 or later on every node"),
+        ({}, "uid 65534 after it opened its sockets"),
+        ({"exact": {"user": 4_000_000_000}}, "uid 4000000000 after it opened its sockets"),
+        ({"livenessProbe": None}, "uid 65534 after it opened its sockets"),
+        ({"exact": {"user": 0}}, None),
+        (scenario("old-kernels"), None),
+        ({**scenario("old-kernels"), "probes": {"type": "tcp"}}, "uid 65534 after it opened its sockets"),
+    ],
+)
+def test_notes_say_what_does_not_heal_on_old_kernels(values: Mapping[str, Any], words: str | None) -> None:
+    notes = render(values).files["NOTES.txt"]
+    assert ("Linux 6.6" in notes) is (words is not None)
+    assert words is None or words in notes
