@@ -1,4 +1,4 @@
-# The exporter on any architecture: nothing is compiled, all packages are wheels.
+# The exporter for linux/amd64 and linux/arm64, for which all packages have wheels: nothing is compiled.
 ARG PYTHON_VERSION=3.13
 
 FROM python:${PYTHON_VERSION}-slim AS build

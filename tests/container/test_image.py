@@ -1,10 +1,12 @@
 """The image that the Dockerfile makes."""
 
 import re
-from pathlib import PurePosixPath
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
-from container.engine import ROOT, Engine
+from container.engine import PYTHON_VERSION, ROOT, Engine
 
 from exporter.config import DEFAULT_PORT
 
@@ -44,3 +46,14 @@ def test_nothing_is_compiled_at_a_start(engine: Engine) -> None:
     loaded = re.findall(r"^# code object from '?(.*?)'?$", told, re.MULTILINE)
     assert len(loaded) > 100
     assert [path for path in loaded if not path.endswith(".pyc")] == []
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_all_packages_have_wheels_for_the_architectures_that_are_promised(
+    architecture: str, tmp_path: Path
+) -> None:
+    platforms = [f"--platform={name}_{architecture}" for name in ("manylinux2014", "manylinux_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", f"--python-version={PYTHON_VERSION}", f"--target={tmp_path}", *platforms]
+    told = subprocess.run([*command, "--requirement", ROOT / "requirements.txt"], check=False, capture_output=True)
+    assert told.returncode == 0, told.stderr.decode()
