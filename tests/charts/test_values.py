@@ -63,7 +63,7 @@ def test_what_the_schema_lists_is_what_the_exporter_takes() -> None:
 
 def test_a_value_that_is_not_set_leaves_the_default_to_the_exporter() -> None:
     unset = {name for name, value in VALUES["exporter"].items() if value in (None, [], False)}
-    assert unset | {"logLevel", "logFormat"} == set(VALUES["exporter"])
+    assert unset | {"logLevel", "logFormat", "maxRequests"} == set(VALUES["exporter"])
 
 
 def schema_takes(values: Mapping[str, Any]) -> bool:
