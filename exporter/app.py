@@ -176,9 +176,7 @@ class Exporter:
             self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries_ended)
 
     def _canary_age(self) -> float | None:
-        if self._canary is None or self._canary.came_back_at is None:
-            return None
-        return time.monotonic() - self._canary.came_back_at
+        return None if self._canary is None else self._canary.age_seconds(time.monotonic())
 
     def _snapshot(self) -> TallySnapshot:
         live = self._table.live()

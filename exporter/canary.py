@@ -79,6 +79,7 @@ class Canary:
         self._spawn = spawn_child
         # Until they are reaped their pids cannot be other processes'. True: had ended at an earlier look.
         self._unreaped: dict[int, bool] = {}
+        self._began_at = time.monotonic()
         self.came_back_at: float | None = None
         self.problem: str | None = "the first canary has not come back yet"
 
@@ -93,6 +94,14 @@ class Canary:
             if late_seconds > 2 * self._interval + _PATIENCE_SECONDS:
                 return f"no canary has come back for {late_seconds:.0f} s"
         return self.problem
+
+    def age_seconds(self, now_seconds: float) -> float:
+        """Return the time since the last one came back; while none has, since this began.
+
+        Args:
+            now_seconds: time.monotonic().
+        """
+        return now_seconds - (self._began_at if self.came_back_at is None else self.came_back_at)
 
     async def run(self) -> None:
         """Send one after the other, for ever."""

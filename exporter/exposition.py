@@ -214,7 +214,8 @@ STREAM_DROPPED = MetricSpec(
 CANARY_AGE = MetricSpec(
     "proc_connector_canary_age_seconds",
     "gauge",
-    "Time since a child with a known end last came back as an event, which proves the subscription.",
+    "Time since a child with a known end last came back as an event, which proves the subscription; while none "
+    "has, since the first was due.",
 )
 DRAIN = MetricSpec("proc_connector_drain_seconds", "histogram", "Time to read and count what had arrived.")
 ATTRIBUTION = MetricSpec(

@@ -315,6 +315,28 @@ def test_a_canary_that_cannot_be_forked_is_a_reason_not_to_be_ready_and_costs_no
         wait_until(lambda: readiness(exporter)[0], lambda status: status == 200, "ready again")
 
 
+def test_a_canary_that_never_came_back_grows_old_all_the_same(programs: Programs, tmp_path: Path) -> None:
+    """So that an alert on its age sees an exporter which has not heard anything since its start."""
+    port = free_port()
+    words = ("--web.listen-address", f"127.0.0.1:{port}", "--canary.interval", "1", "--user")
+    # With itself it has its share.
+    command = ["prlimit", "--nproc=1:1", sys.executable, "-m", "exporter", *words, str(programs.new_uid())]
+    log = tmp_path / "log"
+    with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr, cwd="/") as process:
+        try:
+
+            def age() -> float:
+                assert process.poll() is None, log.read_text()
+                with contextlib.suppress(ConnectionRefusedError):
+                    return Scrape(ask(port, "/metrics").body.decode()).get(AGE)
+                return 0.0
+
+            wait_until(age, lambda seconds: seconds > 2.0, "a canary older than its interval")
+            assert b"no canary could be forked" in ask(port, "/-/ready").body
+        finally:
+            process.kill()
+
+
 def test_a_signal_while_it_subscribes_again_stops_it(programs: Programs, tmp_path: Path) -> None:
     exporter = Exporter("taskstats", tmp_path / "log", "--canary.interval", "1", "--log.level", "debug")
     try:
