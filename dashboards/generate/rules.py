@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 import yaml
 
 WINDOW = "15m"
-"""How far back alerts look for what is rare: long enough for a restart that backs off to five minutes."""
+"""How far back alerts look for what is rare."""
+LOOP_WINDOW = "45m"
+"""Kubernetes waits for up to five minutes before it starts anew what ran for less than ten: three times that."""
+KEEP = "5m"
+"""How long an alert that fires at once outlives its reason, so that a scrape that fails does not send it twice."""
 
-_END_LABELS = "uid, exit_code"
+_END_LABELS = ("uid", "exit_code", "signal")
 _NONZERO_EXITS = "proc_connector_nonzero_exits_total"
 _EXITS = "proc_connector_exits_total"
 
@@ -27,8 +31,9 @@ EXITS = "instance:proc_connector_exits:rate5m"
 NONZERO_EXITS = "instance:proc_connector_nonzero_exits:rate5m"
 MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
 UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
-USUAL_FORKS = "instance:proc_connector_forks:rate5m_p95_1d"
+USUAL_FORKS = "instance:proc_connector_forks:rate5m_usual"
 FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+LOOP_FAILURES = f"instance_comm:proc_connector_nonzero_exits:increase{LOOP_WINDOW}"
 ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
 SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
 FOLDED = f"instance_metric:proc_connector_folded:increase{WINDOW}"
@@ -36,26 +41,40 @@ COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
 LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
 PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
 PAST_FAILURE_RATIO = f"instance_comm:proc_connector_nonzero_exits:ratio_offset{WINDOW}"
+FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW}"
 
 
-def happened(metric: str, *, without: str = "") -> str:
-    """Return PromQL for how often something happened within WINDOW, the first time of a series included.
+def without(*labels: str) -> str:
+    """Return the clause that sums these labels away, and `pod`: with it a rollout would end every history."""
+    return f"without ({', '.join(['pod', *labels])})"
 
-    A counter that is born at 1 has no increase. A series that was not there a window ago says it all in its
-    value, provided that somebody looked a window ago or the exporter is younger than that: else the series may be
-    old, and only the scrapes were missing.
+
+def happened(metric: str, *labels: str, window: str = WINDOW) -> str:
+    """Return PromQL for how often something happened within the window, the first time of a series included.
+
+    A counter that is born at 1 has no increase, nor has one that a restart took from 1 to 1. So where the exporter
+    is younger than the window the value says it all; and so it does where the series was not there a window ago,
+    provided that somebody looked then: else the series may be old, and only the scrapes were missing. An increase
+    that is more than the value has in it what was before the restart.
+
+    Args:
+        metric: A counter.
+        labels: Those to sum away.
+        window: In minutes.
     """
-    window_seconds = int(WINDOW.removesuffix("m")) * 60
-    born = (
-        f"({metric} unless {metric} offset {WINDOW})\n"
-        f"and on (job, instance)\n"
-        f"(up offset {WINDOW} == 1 or process_start_time_seconds > time() - {window_seconds})"
+    seconds = int(window.removesuffix("m")) * 60
+    return (
+        f"sum {without(*labels)} (\n"
+        f"  (\n"
+        f"    {metric} and on (job, instance) process_start_time_seconds > time() - {seconds}\n"
+        f"    or\n"
+        f"    ({metric} unless {metric} offset {window}) and on (job, instance) up offset {window} == 1\n"
+        f"  )\n"
+        f"  unless increase({metric}[{window}]) > {metric}\n"
+        f"  or\n"
+        f"  increase({metric}[{window}])\n"
+        f")"
     )
-    return f"sum without ({without}) (\n{_indent(f'{born}{chr(10)}or{chr(10)}increase({metric}[{WINDOW}])')}\n)"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 class Recording(NamedTuple):
@@ -70,39 +89,55 @@ class Recording(NamedTuple):
 
 
 RATES = (
-    Recording(FORKS, 'sum without (event) (rate(proc_connector_events_total{event="fork"}[5m]))'),
-    Recording(EXECS, 'sum without (event) (rate(proc_connector_events_total{event="exec"}[5m]))'),
-    Recording(EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_EXITS}[5m]))"),
-    Recording(NONZERO_EXITS, f"sum without (comm, {_END_LABELS}, signal) (rate({_NONZERO_EXITS}[5m]))"),
+    Recording(FORKS, f'sum {without("event")} (rate(proc_connector_events_total{{event="fork"}}[5m]))'),
+    Recording(EXECS, f'sum {without("event")} (rate(proc_connector_events_total{{event="exec"}}[5m]))'),
+    Recording(EXITS, f"sum {without('comm', *_END_LABELS)} (rate({_EXITS}[5m]))"),
+    Recording(NONZERO_EXITS, f"sum {without('comm', *_END_LABELS)} (rate({_NONZERO_EXITS}[5m]))"),
     Recording(
         MISSED,
-        "1 -\n"
-        'sum without (source) (rate(proc_connector_task_exits_total{source="events"}[5m]))\n'
-        "/\n"
-        'sum without (source) (rate(proc_connector_task_exits_total{source="kernel"}[5m]) > 1)',
+        f"1 -\n"
+        f'sum {without("source")} (rate(proc_connector_task_exits_total{{source="events"}}[5m]))\n'
+        f"/\n"
+        f'(sum {without("source")} (rate(proc_connector_task_exits_total{{source="kernel"}}[5m])) > 1)',
     ),
     Recording(
         UNATTRIBUTED,
-        "sum without (event) (rate(proc_connector_unattributed_total[5m]))\n"
-        "/\n"
-        'sum without (event) (rate(proc_connector_events_total{event=~"fork|exec|exit"}[5m]) > 0)',
+        f"sum {without('event')} (rate(proc_connector_unattributed_total[5m]))\n"
+        f"/\n"
+        f'(sum {without("event")} (rate(proc_connector_events_total{{event=~"fork|exec|exit"}}[5m])) > 0)',
     ),
 )
 RARE = (
-    Recording(FAILURES, happened(_NONZERO_EXITS, without=_END_LABELS)),
-    Recording(ENDS, happened(_EXITS, without=f"{_END_LABELS}, signal")),
+    Recording(FAILURES, happened(_NONZERO_EXITS, "uid", "exit_code")),
+    Recording(LOOP_FAILURES, happened(_NONZERO_EXITS, *_END_LABELS, window=LOOP_WINDOW)),
+    Recording(ENDS, happened(_EXITS, *_END_LABELS)),
     Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
-    Recording(COREDUMPS, happened("proc_connector_coredumps_total", without="comm, uid")),
+    Recording(COREDUMPS, happened("proc_connector_coredumps_total", "comm", "uid")),
     Recording(FOLDED, happened("proc_connector_folded_total")),
     Recording(LOST, happened("proc_connector_lost_messages_total")),
 )
 PAST = (
-    Recording(USUAL_FORKS, f"quantile_over_time(0.95, {FORKS}[1d] offset {WINDOW})"),
-    Recording(PAST_ENDS, f"sum without ({_END_LABELS}, signal) ({_EXITS} offset {WINDOW})"),
+    # The median, because a storm of hours must not become the usual; and the most of these hours yesterday,
+    # because what comes every night is no storm.
+    Recording(
+        USUAL_FORKS,
+        f"max_over_time({FORKS}[2h] offset 23h) > quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})\n"
+        f"or\n"
+        f"quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})",
+    ),
+    # Remembers for a day, whatever becomes of the series, and over an hour in which no rule was evaluated: its own
+    # last value costs next to nothing where a day of all failures would be too much for a fleet.
+    Recording(
+        FAILED_AT,
+        f"max {without(*_END_LABELS)} (timestamp({_NONZERO_EXITS} offset {WINDOW}))\n"
+        f"or\n"
+        f"last_over_time({FAILED_AT}[1h]) > time() - 86400",
+    ),
+    Recording(PAST_ENDS, f"sum {without(*_END_LABELS)} ({_EXITS} offset {WINDOW})"),
     Recording(
         PAST_FAILURE_RATIO,
         f"(\n"
-        f"  sum without ({_END_LABELS}, signal) ({_NONZERO_EXITS} offset {WINDOW})\n"
+        f"  sum {without(*_END_LABELS)} ({_NONZERO_EXITS} offset {WINDOW})\n"
         f"  or\n"
         f"  0 * {PAST_ENDS}\n"
         f")\n"
@@ -135,6 +170,9 @@ THRESHOLDS: Mapping[str, Threshold] = {
         60,
         "four times the default --canary.interval: one or two missed are a busy host; raise it with the interval",
     ),
+    "exporter_restarts": Threshold(
+        3, "within an hour: an upgrade, its end in tears and the next one are three; a crash loop is many more"
+    ),
     "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message is a number that is wrong"),
     "folded": Threshold(0, "what is folded has lost its name; the limit is there for hosts that are attacked"),
     "ends_missed_ratio": Threshold(
@@ -153,10 +191,12 @@ THRESHOLDS: Mapping[str, Threshold] = {
         "is 2 % of one CPU, whatever the factor",
     ),
     "fork_storm_factor": Threshold(
-        5, "times the 95th percentile of the last day: cron's peaks and a doubled load stay far below it"
+        5, "times what is usual there: a doubled load and the jobs of every night stay far below it"
     ),
     "crash_loop_failures": Threshold(
-        3, "a restart that backs off to five minutes, as Kubernetes does, still fails three times in 15 minutes"
+        3,
+        "within 45 minutes: what runs for nine minutes and is started again after five, Kubernetes' longest "
+        "back-off, still fails three times",
     ),
     "crash_loop_ratio": Threshold(
         0.9, "of its ends: what is restarted because it crashes hardly ever ends well; a flaky job does"
@@ -190,6 +230,7 @@ class Alert:
     expr: str
     summary: str
     description: str
+    keep: str | None = None
 
     @property
     def thresholds(self) -> list[str]:
@@ -207,6 +248,7 @@ class Alert:
             "alert": self.name,
             "expr": re.sub(r"\$(\w+)", number, self.expr),
             "for": self.hold,
+            **({} if self.keep is None else {"keep_firing_for": self.keep}),
             "labels": {"severity": self.severity},
             "annotations": {
                 "summary": self.summary,
@@ -239,6 +281,16 @@ TRUST = (
         "Service discovery finds no target of this exporter, so none of the other alerts can fire.",
     ),
     Alert(
+        "ProcConnectorExporterRestarting",
+        "warning",
+        "0m",
+        "changes(max without (pod) (process_start_time_seconds{\n  job=~\n    $exporter_jobs\n})[1h:])\n"
+        "  > $exporter_restarts",
+        f"The exporter on {_WHERE} starts again and again",
+        'It was started {{ printf "%.0f" $value }} times within an hour, and counted nothing in between.',
+        keep=KEEP,
+    ),
+    Alert(
         "ProcConnectorCanaryLate",
         "warning",
         "1m",
@@ -253,8 +305,9 @@ TRUST = (
         "0m",
         f"{LOST}\n  > $messages_lost",
         f"Process events of {_WHERE} were lost",
-        "The kernel dropped {{ $value | humanize }} messages of the {{ $labels.socket }} socket within 15 "
+        'The kernel dropped {{ printf "%.0f" $value }} messages of the {{ $labels.socket }} socket within 15 '
         "minutes, because the exporter did not read in time. What they told is in no metric.",
+        keep=KEEP,
     ),
     Alert(
         "ProcConnectorSeriesLimitReached",
@@ -262,8 +315,9 @@ TRUST = (
         "0m",
         f"{FOLDED}\n  > $folded",
         f"Too many programs on {_WHERE} for their own series",
-        "{{ $value | humanize }} counts of {{ $labels.metric }} went to <other> within 15 minutes, because it "
+        '{{ printf "%.0f" $value }} counts of {{ $labels.metric }} went to <other> within 15 minutes, because it '
         "has as many series as --limit.series allows.",
+        keep=KEEP,
     ),
     Alert(
         "ProcConnectorConfigReloadFailed",
@@ -298,23 +352,27 @@ PROGRAMS = (
         "5m",
         f"{FORKS}\n  > $fork_storm_floor\nand\n{FORKS}\n  > $fork_storm_factor\n  * {USUAL_FORKS}",
         f"Fork storm on {_WHERE}",
-        "{{ $value | humanize }} processes are born per second, far more than on 95 % of the last day.",
+        "{{ $value | humanize }} processes are born per second, far more than in the median of the last day and "
+        "than yesterday at this time.",
     ),
     Alert(
         "ProcessCrashLooping",
         "warning",
         "15m",
-        f"sum without (signal) ({FAILURES}{{\n"
+        f"{LOOP_FAILURES}{{\n"
         f"  comm!~\n"
         f"    $crash_loop_ignored\n"
-        f"}})\n"
+        f"}}\n"
         f"  >= $crash_loop_failures\n"
+        f"and\n"
+        f"{_PER_COMM}\n"
+        f"  > 0\n"
         f"and\n"
         f"{_PER_COMM}\n"
         f"  >= $crash_loop_ratio\n"
         f"  * {ENDS}",
         f"{_WHO} fails again and again",
-        "It ended {{ $value | humanize }} times within 15 minutes, hardly ever well, and this for 15 minutes.",
+        'It failed {{ printf "%.0f" $value }} times within 45 minutes, and for 15 minutes hardly ever ended well.',
     ),
     Alert(
         "ProcessFailureRatioJumped",
@@ -336,21 +394,18 @@ PROGRAMS = (
         "ProcessFirstFailure",
         "info",
         "0m",
-        f"(\n"
-        f"  sum without (uid, exit_code, signal) ({_NONZERO_EXITS}{{\n"
-        f"    comm!~\n"
-        f"      $first_failure_ignored\n"
-        f"  }})\n"
-        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset {WINDOW})\n"
-        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset 1h)\n"
-        f"  unless sum without (uid, exit_code, signal) ({_NONZERO_EXITS} offset 1d)\n"
-        f")\n"
-        f"and on (job, instance) up offset {WINDOW} == 1\n"
+        f"sum {without(*_END_LABELS)} ({_NONZERO_EXITS}{{\n"
+        f"  comm!~\n"
+        f"    $first_failure_ignored\n"
+        f"}})\n"
+        f"unless {FAILED_AT}\n"
         f"and\n"
-        f'sum without (uid, exit_code, signal) ({_EXITS}{{exit_code="0"}} offset 1h)\n'
+        f'sum {without(*_END_LABELS)} ({_EXITS}{{exit_code="0"}} offset 1h)\n'
         f"  >= $first_failure_successes",
-        f"{_WHO} failed for the first time",
-        "It had always ended well before, and now {{ $value | humanize }} times not.",
+        f"{_WHO} failed for the first time in a day or more",
+        "It is known to end well, no failure of it was known for a day, and now it failed "
+        '{{ printf "%.0f" $value }} times.',
+        keep=KEEP,
     ),
     Alert(
         "ProcessCrashed",
@@ -358,8 +413,9 @@ PROGRAMS = (
         "0m",
         f'{FAILURES}{{signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"}}\n  > $crashes',
         f"{_WHO} died of {{{{ $labels.signal }}}}",
-        "{{ $value | humanize }} of its processes ended so within 15 minutes: a bug, broken memory or a forbidden "
-        "system call, never a normal end.",
+        '{{ printf "%.0f" $value }} of its processes ended so within 15 minutes: a bug, broken memory or a '
+        "forbidden system call, never a normal end.",
+        keep=KEEP,
     ),
     Alert(
         "ProcessKilled",
@@ -367,8 +423,9 @@ PROGRAMS = (
         "0m",
         f'{FAILURES}{{signal="SIGKILL"}}\n  > $kills',
         f"{_WHO} was killed",
-        "{{ $value | humanize }} of its processes ended by SIGKILL within 15 minutes: by the kernel out of "
+        '{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes: by the kernel out of '
         "memory, or by somebody who had no patience.",
+        keep=KEEP,
     ),
     Alert(
         "ProcessCoreDumps",
@@ -376,8 +433,9 @@ PROGRAMS = (
         "0m",
         f"{COREDUMPS}\n  >= $coredumps",
         f"Core dumps on {_WHERE}",
-        "{{ $value | humanize }} processes dumped core within 15 minutes; where core files are kept they fill a "
-        "disk.",
+        '{{ printf "%.0f" $value }} processes dumped core within 15 minutes; where core files are kept they fill '
+        "a disk.",
+        keep=KEEP,
     ),
 )
 ALERTS = {"proc-connector-trust": TRUST, "proc-connector-programs": PROGRAMS}

@@ -45,10 +45,10 @@ def test_every_threshold_is_used_and_has_its_reason() -> None:
 
 
 def test_every_number_that_an_alert_compares_with_is_a_threshold() -> None:
-    """`== 0` and `== 1` are yes and no of `up`."""
+    """`== 0` is that nobody is there, and `> 0` that it happened at all."""
     for alert in rules.all_alerts():
         compared = re.findall(r"(?:[<>]=?|[=!]=|=~|!~)\s*(\S+)", alert.expr)
-        plain = [word for word in compared if not word.startswith(("$", '"')) and word not in {"0", "1"}]
+        plain = [word for word in compared if not word.startswith(("$", '"')) and word != "0"]
         assert plain == [], alert.name
 
 
@@ -91,6 +91,19 @@ def test_each_alert_has_a_runbook_that_answers_four_questions(alert: rules.Alert
     assert len(re.findall(r"^\d\. ", commands, re.MULTILINE)) == 3, "the first three commands"
     for name in alert.thresholds:
         assert f"`{name}`" in text, f"says nothing of {name}"
+
+
+def test_commands_of_runbooks_look_where_the_pods_are() -> None:
+    commands = [
+        command for path in RUNBOOKS.glob("*.md") for command in re.findall("`(kubectl .*?)`", path.read_text())
+    ]
+    assert len(commands) > 3
+    assert [command for command in commands if not re.search(r" -(A|n NAMESPACE)\b", command)] == []
+
+
+@each_alert
+def test_an_alert_that_fires_at_once_outlives_a_scrape_that_fails(alert: rules.Alert) -> None:
+    assert (alert.keep is not None) == (alert.hold == "0m")
 
 
 def test_there_is_no_runbook_of_no_alert() -> None:

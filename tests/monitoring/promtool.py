@@ -1,0 +1,141 @@
+"""Plays stories to promtool: many at a time in one world, each on a node of its own."""
+
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+import yaml
+from monitoring.stories import NOBODY_LEFT, STORIES, Fired, Story
+
+RULES = Path(__file__).parents[2] / "dashboards" / "rules"
+SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
+FILES = (RULES / "recording.yaml", RULES / "alerts.yaml")
+
+World = Mapping[str, Story]
+"""Stories by the node that they happen on."""
+SHORT_MINUTES = 400
+
+Test = dict[str, object]
+"""What a list of a test file has."""
+
+
+def worlds() -> Iterator[World]:
+    """Share the stories out. A world is limited by the 10,000 samples that a query of promtool's may look at."""
+    nodes = {str(number): story for number, story in enumerate(STORIES)}
+    short = {node: story for node, story in nodes.items() if max(story.firing) < SHORT_MINUTES}
+    for crowd, size in ((short, 24), (nodes.keys() - short.keys(), 5)):
+        left = iter(crowd)
+        while world := {node: nodes[node] for node in islice(left, size)}:
+            yield world
+    yield {"nobody": NOBODY_LEFT}
+
+
+def _on(node: str, labels: Fired) -> dict[str, str]:
+    return {label: f"{value}-{node}" if label == "instance" else value for label, value in labels}
+
+
+def _series(node: str, story: Story) -> list[dict[str, str]]:
+    return [
+        {"series": re.sub(r'(instance="\w)', rf"\1-{node}", name), "values": values}
+        for name, values in {**story.host, **story.series}.items()
+    ]
+
+
+def _questions(node: str, story: Story) -> list[dict[str, object]]:
+    return [
+        {
+            "expr": f"ALERTS{{alertstate='firing',instance=~'|.-{node}'}}",
+            "eval_time": f"{minute}m",
+            "exp_samples": [
+                {
+                    "labels": "ALERTS{alertstate='firing',"
+                    f"{','.join(f'{label}={value!r}' for label, value in _on(node, alert).items())}}}",
+                    "value": 1,
+                }
+                for alert in alerts
+            ],
+        }
+        for minute, alerts in story.firing.items()
+    ]
+
+
+def _written(tests: Sequence[Test], files: Sequence[Path]) -> Test:
+    groups = chain.from_iterable(yaml.safe_load(path.read_text())["groups"] for path in files)
+    return {
+        "rule_files": [str(path) for path in files],
+        "evaluation_interval": "1m",
+        # Else it is any: an alert may then be told of its recording a minute late.
+        "group_eval_order": [group["name"] for group in groups],
+        "tests": list(tests),
+    }
+
+
+def _run(tests: Sequence[Test], folder: Path, files: Sequence[Path]) -> str:
+    file = folder / "test.yaml"
+    file.write_text(yaml.safe_dump(_written(tests, files)))
+    result = subprocess.run(
+        ["promtool", "test", "rules", file],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return "" if result.returncode == 0 else result.stdout
+
+
+def play(world: World, folder: Path, files: Sequence[Path] = FILES) -> dict[str, str]:
+    """Let promtool play a world.
+
+    Args:
+        world: What happens.
+        folder: Where the test can be written.
+        files: Recording rules and alerts.
+
+    Returns:
+        What was not as told, by the node that it happened on.
+    """
+    test: Test = {
+        "interval": "1m",
+        "input_series": [row for node, story in world.items() for row in _series(node, story)],
+        "promql_expr_test": [row for node, story in world.items() for row in _questions(node, story)],
+    }
+    output = _run([test], folder, files)
+    wrong = defaultdict[str, str](str)
+    for complaint in re.split(r"\n(?= +expr:)", output)[1:]:
+        [node] = re.findall(r"instance=~'\|\.-(\w+)'", complaint)
+        wrong[node] += complaint
+    # A broken rule is everybody's.
+    return wrong or (dict.fromkeys(world, output) if output else {})
+
+
+def said(folder: Path, files: Sequence[Path] = FILES) -> str:
+    """Let promtool play the stories of said.yaml; returns what alerts say otherwise than told there."""
+    stories = {story.name: story for story in (*STORIES, NOBODY_LEFT)}
+    tests: list[Test] = []
+    for name, words in SAID.items():
+        [alert] = stories[name].firing[words["minute"]]
+        labels = _on("1", alert)
+        alertname = labels.pop("alertname")
+        annotations = {
+            "summary": words["summary"],
+            "description": words["description"],
+            "runbook_url": f"docs/runbooks/{alertname}.md",
+        }
+        tests.append(
+            {
+                "name": name,
+                "interval": "1m",
+                "input_series": _series("1", stories[name]),
+                "alert_rule_test": [
+                    {
+                        "eval_time": f"{words['minute']}m",
+                        "alertname": alertname,
+                        "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}],
+                    }
+                ],
+            }
+        )
+    return _run(tests, folder, files)
