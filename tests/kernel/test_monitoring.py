@@ -43,6 +43,7 @@ Fired = tuple[str, str, str, str]
 
 DID_IT: set[Fired] = {
     ("ProcConnectorExporterDown", "gone", "", ""),
+    ("ProcConnectorExporterRestarting", "restless", "", ""),
     ("ProcConnectorCanaryLate", "blind", "", ""),
     ("ProcConnectorMessagesLost", "blind", "", ""),
     ("ProcConnectorSeriesLimitReached", "blind", "", ""),
@@ -150,7 +151,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     if missing:
         pytest.skip(f"not here (Debian: apt-get install {' '.join(PROGRAMS[program] for program in missing)})")
     folder = tmp_path_factory.mktemp("monitored")
-    prometheus, alertmanager, node_exporter = (free_port() for _ in range(3))
+    prometheus, alertmanager, node_exporter, restless = (free_port() for _ in range(4))
     with contextlib.ExitStack() as running:
         webhook = running.enter_context(Webhook())
         threading.Thread(target=webhook.serve_forever, daemon=True).start()
@@ -184,6 +185,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
             "exact": f"127.0.0.1:{exact.port}",
             "blind": f"127.0.0.1:{blind.port}",
             "gone": f"127.0.0.1:{free_port()}",
+            "restless": f"127.0.0.1:{restless}",
             "node/exact": f"127.0.0.1:{node_exporter}",
         }
         (folder / "prometheus.yml").write_text(
@@ -223,6 +225,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         running.enter_context(demo.started([sys.executable, WORKLOAD], folder / "workload.log"))
         _crowd(folder)
         _overflow(blind)
+        _restart_again_and_again(world, restless, folder / "restless.log")
         config.write_text("exclude: [")
         blind.process.send_signal(signal.SIGHUP)
         wait_until(
@@ -264,6 +267,20 @@ def _overflow(blind: Exporter) -> None:
             subprocess.run(["true"], check=True)
     finally:
         os.kill(blind.process.pid, signal.SIGCONT)
+
+
+def _restart_again_and_again(world: Monitored, port: int, log: Path) -> None:
+    """Let Prometheus see an exporter that does not live long."""
+    seen: set[str] = set()
+
+    def new_starts() -> set[str]:
+        found = world.get("query", query='process_start_time_seconds{instance="restless"}')["result"]
+        return {series["value"][1] for series in found} - seen
+
+    for _ in range(5):
+        with Exporter("procfs", log, "--attribution", "procfs", port=port).closing() as exporter:
+            seen |= wait_until(new_starts, bool, "a new start of the exporter is scraped")
+            exporter.stop()
 
 
 def test_every_query_of_every_panel_returns_data(monitored: Monitored) -> None:

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import yaml
-from monitoring.stories import NOBODY_LEFT, STORIES, Fired, Story
+from monitoring.stories import MEASURED, MEASURED_AT, NOBODY_LEFT, RECORDED, STORIES, Fired, Story
 
 RULES = Path(__file__).parents[2] / "dashboards" / "rules"
 SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
@@ -109,6 +109,22 @@ def play(world: World, folder: Path, files: Sequence[Path] = FILES) -> dict[str,
         wrong[node] += complaint
     # A broken rule is everybody's.
     return wrong or (dict.fromkeys(world, output) if output else {})
+
+
+def recorded(folder: Path, files: Sequence[Path] = FILES) -> str:
+    """Let promtool compare what is recorded; returns what is otherwise than in RECORDED."""
+    expected: dict[str, list[Test]] = {}
+    for series, value in RECORDED.items():
+        expected.setdefault(series.partition("{")[0], []).append({"labels": series, "value": value})
+    test: Test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in MEASURED.items()],
+        "promql_expr_test": [
+            {"expr": name, "eval_time": f"{MEASURED_AT}m", "exp_samples": samples}
+            for name, samples in expected.items()
+        ],
+    }
+    return _run([test], folder, files)
 
 
 def said(folder: Path, files: Sequence[Path] = FILES) -> str:

@@ -779,3 +779,26 @@ SIGNALS = (
 STORIES = (*WHOLE_HOST, *EXPORTER, *BIRTHS, *FAILURES, *SIGNALS)
 NOBODY_LEFT = Story("no exporter at all is an alert of its own", {}, {22: QUIET, 30: ABSENT}, host("1x9 stale"))
 """The one that nobody else may live beside."""
+
+_ONCE = "0x26 300x10"
+_TWICE = "0x26 600x10"
+MEASURED = (
+    events("fork", _ONCE)
+    | events("exec", _ONCE)
+    | events("exec", _TWICE, pod="q")
+    | ended("sh", _ONCE)
+    | ended("sh", _ONCE, code="1", uid="7", pod="q")
+    | ended("app", _ONCE, code="143", signal="SIGTERM")
+    | ended("web", _TWICE, code="143", signal="SIGTERM", uid="7")
+)
+"""Series that rose shortly before the minute MEASURED_AT, of two pods."""
+MEASURED_AT = 30
+_NODE = f"job='{JOB}',instance='a'"
+RECORDED = {
+    f"instance:proc_connector_forks:rate5m{{{_NODE}}}": 1,
+    f"instance:proc_connector_execs:rate5m{{{_NODE}}}": 3,
+    f"instance:proc_connector_exits:rate5m{{{_NODE}}}": 5,
+    f"instance:proc_connector_nonzero_exits:rate5m{{{_NODE}}}": 4,
+    f"instance_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},signal='SIGTERM'}}": 900,
+}
+"""What is recorded of them for the dashboards, and nothing else under these names."""

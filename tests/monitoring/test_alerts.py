@@ -37,6 +37,11 @@ def test_alerts_say_what_is_the_matter(tmp_path: Path) -> None:
     assert promtool.said(tmp_path) == ""
 
 
+@needs_promtool
+def test_what_dashboards_read_is_a_few_series_for_each_node(tmp_path: Path) -> None:
+    assert promtool.recorded(tmp_path) == ""
+
+
 @pytest.mark.parametrize("alert", rules.all_alerts(), ids=lambda alert: alert.name)
 def test_each_alert_is_seen_to_fire_and_to_be_quiet_in_one_story(alert: rules.Alert) -> None:
     def fires(story: Story) -> set[bool]:
