@@ -25,10 +25,9 @@ Test = dict[str, object]
 def worlds() -> Iterator[World]:
     """Share the stories out. A world is limited by the 10,000 samples that a query of promtool's may look at."""
     nodes = {str(number): story for number, story in enumerate(STORIES)}
-    short = {node: story for node, story in nodes.items() if max(story.firing) < SHORT_MINUTES}
-    for crowd, size in ((short, 24), (nodes.keys() - short.keys(), 5)):
-        left = iter(crowd)
-        while world := {node: nodes[node] for node in islice(left, size)}:
+    for size, is_long in ((24, False), (5, True)):
+        left = ((node, story) for node, story in nodes.items() if is_long == (max(story.firing) > SHORT_MINUTES))
+        while world := dict(islice(left, size)):
             yield world
     yield {"nobody": NOBODY_LEFT}
 

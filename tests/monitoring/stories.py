@@ -325,7 +325,7 @@ EXPORTER = (
     ),
     Story(
         "a twelfth of the events without a name is too much after a quarter of an hour",
-        events("exec", "0+120x60") | events("thread_exit", "0+1000x60") | unattributed("0x10 0+10x50"),
+        events("exec", "0+36x60") | events("thread_exit", "0+1000x60") | unattributed("0x10 0+3x50"),
         {12: QUIET, 20: QUIET, 40: UNATTRIBUTED},
     ),
     Story(
@@ -548,7 +548,7 @@ FAILURES = (
     Story(
         "a program that always failed half the time, after a restart of the exporter",
         ended("job", "0+2x38 stale 0+2x120") | ended("job", "0+2x38 stale 0+2x120", code="1"),
-        {45: QUIET, 60: QUIET, 80: QUIET},
+        {45: QUIET, 50: QUIET, 60: QUIET, 80: QUIET},
         RESTARTED_AT_40,
     ),
     Story(
@@ -784,8 +784,13 @@ _ONCE = "0x26 300x10"
 _TWICE = "0x26 600x10"
 MEASURED = (
     events("fork", _ONCE)
+    | events("fork", _ONCE, pod="q")
     | events("exec", _ONCE)
     | events("exec", _TWICE, pod="q")
+    | unattributed(_ONCE)
+    | unattributed(_ONCE, pod="q")
+    | task_exits(_ONCE, _TWICE)
+    | task_exits(_TWICE, _TWICE, pod="q")
     | ended("sh", _ONCE)
     | ended("sh", _ONCE, code="1", uid="7", pod="q")
     | ended("app", _ONCE, code="143", signal="SIGTERM")
@@ -795,10 +800,12 @@ MEASURED = (
 MEASURED_AT = 30
 _NODE = f"job='{JOB}',instance='a'"
 RECORDED = {
-    f"instance:proc_connector_forks:rate5m{{{_NODE}}}": 1,
+    f"instance:proc_connector_forks:rate5m{{{_NODE}}}": 2,
     f"instance:proc_connector_execs:rate5m{{{_NODE}}}": 3,
     f"instance:proc_connector_exits:rate5m{{{_NODE}}}": 5,
     f"instance:proc_connector_nonzero_exits:rate5m{{{_NODE}}}": 4,
+    f"instance:proc_connector_task_exits_missed:ratio_rate5m{{{_NODE}}}": 0.25,
+    f"instance:proc_connector_unattributed:ratio_rate5m{{{_NODE}}}": 0.4,
     f"instance_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},signal='SIGTERM'}}": 900,
 }
 """What is recorded of them for the dashboards, and nothing else under these names."""
