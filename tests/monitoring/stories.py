@@ -399,7 +399,7 @@ BIRTHS = (
     Story(
         "a fork storm is one in the light of its past",
         events("fork", "0+600x60 36000+4200x30 162000+600x60"),
-        {62: QUIET, 75: STORM, 110: QUIET},
+        {62: QUIET, 69: QUIET, 71: STORM, 75: STORM, 110: QUIET},
     ),
     Story("four times the usual is no storm", events("fork", "0+600x60 36000+2400x60"), {75: QUIET, 110: QUIET}),
     Story("25 a second on an idle host is a storm", events("fork", "0+60x60 3600+1500x30"), {75: STORM}),
@@ -494,9 +494,16 @@ FAILURES = (
         {25: QUIET, 34: QUIET, 36: QUIET, 50: QUIET},
     ),
     Story(
-        "two failures are no loop",
-        ended("daemon", counter([1800, 2640], 100), code="1"),
-        dict.fromkeys(range(30, 90, 5), QUIET),
+        "two failures are no loop, whatever was an hour ago",
+        ended("daemon", counter([8 * 60, 10 * 60, 70 * 60, 84 * 60], 150), code="1")
+        | ended("daemon", "_x40 0+10x10 100x100"),
+        dict.fromkeys(range(70, 130, 5), QUIET),
+    ),
+    Story(
+        "two failures after the restart of the exporter are no loop, whatever ended well",
+        ended("daemon", "0+10x38 stale 0+10x5 50x100") | ended("daemon", "1x38 stale _x22 1x13 2x60", code="1"),
+        dict.fromkeys(range(62, 110, 5), QUIET),
+        RESTARTED_AT_40,
     ),
     Story(
         "what comes up after some failures does not loop",
@@ -510,7 +517,7 @@ FAILURES = (
     ),
     Story(
         "nine failures of ten are a loop",
-        ended("daemon", "0+15x90", code="1") | ended("daemon", "0+1x90"),
+        ended("daemon", "0+15x90", code="143", signal="SIGTERM") | ended("daemon", "0+1x90"),
         {14: QUIET, 40: LOOP},
     ),
     Story("grep does not fail by finding nothing", ended("grep", "0+10x90", code="1"), {60: QUIET}),
@@ -537,7 +544,7 @@ FAILURES = (
         "a program that begins to fail, in many ways",
         ended("job", "0+5x60 300+5x60")
         | ended("job", "_x60 1+2x60", code="1")
-        | ended("job", "_x60 1+3x60", code="2", uid="7"),
+        | ended("job", "_x60 1+3x60", code="143", signal="SIGTERM", uid="7"),
         {84: RATIO},
     ),
     Story(
@@ -783,7 +790,8 @@ NOBODY_LEFT = Story("no exporter at all is an alert of its own", {}, {22: QUIET,
 _ONCE = "0x26 300x10"
 _TWICE = "0x26 600x10"
 MEASURED = (
-    events("fork", _ONCE)
+    HEALTHY
+    | events("fork", _ONCE)
     | events("fork", _ONCE, pod="q")
     | events("exec", _ONCE)
     | events("exec", _TWICE, pod="q")
@@ -794,12 +802,13 @@ MEASURED = (
     | unattributed(_ONCE, pod="q")
     | task_exits(_ONCE, _TWICE)
     | task_exits(_TWICE, _TWICE, pod="q")
+    | ended("new", "_x20 7x20")
     | ended("sh", _ONCE)
     | ended("sh", _ONCE, code="1", uid="7", pod="q")
     | ended("app", _ONCE, code="143", signal="SIGTERM")
     | ended("web", _TWICE, code="143", signal="SIGTERM", uid="7")
 )
-"""Series that rose shortly before the minute MEASURED_AT, of two pods."""
+"""Series that rose or were born shortly before the minute MEASURED_AT, of two pods."""
 MEASURED_AT = 30
 _NODE = f"job='{JOB}',instance='a'"
 RECORDED = {
@@ -809,6 +818,13 @@ RECORDED = {
     f"instance:proc_connector_nonzero_exits:rate5m{{{_NODE}}}": 4,
     f"instance:proc_connector_task_exits_missed:ratio_rate5m{{{_NODE}}}": 0.25,
     f"instance:proc_connector_unattributed:ratio_rate5m{{{_NODE}}}": 0.25,
+    **{
+        f"instance_comm:proc_connector_exits:increase15m{{{_NODE},comm='{comm}'}}": ends
+        for comm, ends in {"new": 7, "sh": 600, "app": 300, "web": 600}.items()
+    },
+    f"instance_comm_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},comm='sh',signal=''}}": 300,
+    f"instance_comm_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},comm='app',signal='SIGTERM'}}": 300,
+    f"instance_comm_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},comm='web',signal='SIGTERM'}}": 600,
     f"instance_signal:proc_connector_nonzero_exits:increase15m{{{_NODE},signal='SIGTERM'}}": 900,
 }
 """What is recorded of them for the dashboards, and nothing else under these names."""
