@@ -495,9 +495,15 @@ FAILURES = (
     ),
     Story(
         "two failures are no loop, whatever was an hour ago",
-        ended("daemon", counter([8 * 60, 10 * 60, 70 * 60, 84 * 60], 150), code="1")
-        | ended("daemon", "_x40 0+10x10 100x100"),
-        dict.fromkeys(range(70, 130, 5), QUIET),
+        ended("daemon", counter([*every(60, 2, 10), 60 * 60, 74 * 60], 150), code="1")
+        | ended("daemon", "_x30 0+10x10 100x100"),
+        dict.fromkeys(range(60, 120, 5), QUIET),
+    ),
+    Story(
+        "two failures after half an hour that nobody scraped are no loop",
+        ended("daemon", "50x9 stale _x29 50x20 51x13 52x60", code="1"),
+        dict.fromkeys(range(61, 110, 5), QUIET),
+        UNSCRAPED_FROM_10_TO_40,
     ),
     Story(
         "two failures after the restart of the exporter are no loop, whatever ended well",
@@ -531,7 +537,7 @@ FAILURES = (
     Story(
         "a program that begins to fail four times of ten",
         ended("job", "0+5x60 300+3x60") | ended("job", "0x60 0+2x60", code="1"),
-        {62: QUIET, 80: RATIO},
+        {62: QUIET, 75: QUIET, 80: RATIO},
     ),
     Story(
         "a program that fails a fifth more often, in many ways",
@@ -554,8 +560,8 @@ FAILURES = (
     ),
     Story(
         "a program that always failed half the time, after a restart of the exporter",
-        ended("job", "0+2x38 stale 0+2x120") | ended("job", "0+2x38 stale 0+2x120", code="1"),
-        {45: QUIET, 50: QUIET, 60: QUIET, 80: QUIET},
+        ended("job", "0+2x38 stale 0+6x120") | ended("job", "0+2x38 stale 0+6x120", code="1"),
+        {45: QUIET, 52: QUIET, 60: QUIET, 80: QUIET},
         RESTARTED_AT_40,
     ),
     Story(
