@@ -500,6 +500,13 @@ FAILURES = (
         dict.fromkeys(range(60, 120, 5), QUIET),
     ),
     Story(
+        "two failures an hour after the restart of the exporter are no loop, whatever it has seen before",
+        ended("daemon", "0+10x38 stale 0+10x5 50x100")
+        | ended("daemon", "1x38 stale _ 1 2 3x51 4x13 5x60", code="1"),
+        dict.fromkeys(range(95, 140, 5), QUIET),
+        RESTARTED_AT_40,
+    ),
+    Story(
         "two failures after half an hour that nobody scraped are no loop",
         ended("daemon", "50x9 stale _x29 50x20 51x13 52x60", code="1"),
         dict.fromkeys(range(61, 110, 5), QUIET),
@@ -602,7 +609,7 @@ FAILURES = (
         ended("backup", "5x100")
         | ended("other", "5x100")
         | ended("other", "1x100", code="2")
-        | ended("backup", "_x70 1x60", code="2"),
+        | ended("backup", "_x70 1x60", code="143", signal="SIGTERM"),
         {72: FIRST},
     ),
     Story(
