@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import ipaddress
 import logging
 import os
 import ssl
@@ -129,7 +130,16 @@ class Gate:
         if self._config.tls is None or not self._config.tls.client_allowed_sans:
             return True
         names = (request.get_extra_info("peercert") or {}).get("subjectAltName", ())
-        return any(kind in _SAN_KINDS and name in self._config.tls.client_allowed_sans for kind, name in names)
+        allowed = self._config.tls.client_allowed_sans
+        return any(kind in _SAN_KINDS and _as_go_writes_it(name) in allowed for kind, name in names)
+
+
+def _as_go_writes_it(name: str) -> str:
+    """Return a name of a certificate as the file has it: Python writes all of an IPv6 address, in capitals."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 def _stamp(path: Path) -> object:

@@ -328,6 +328,8 @@ async def test_client_certificates_are_verified(
         ("me@example.org", 200),
         ("prometheus.example.org", 403),
         ("10.1.2.4", 403),
+        ("2001:db8::1", 200),
+        ("2001:db8::2", 403),
     ],
 )
 async def test_a_client_needs_one_of_the_allowed_names(
@@ -336,7 +338,7 @@ async def test_a_client_needs_one_of_the_allowed_names(
     authority.issue("server", "localhost")
     context = authority.client(authority.issue("client", identity))
     mutual = MUTUAL.format(policy="RequireAndVerifyClientCert")
-    sans = "  client_allowed_sans: [prometheus.example, 10.1.2.3, me@example.org]\n"
+    sans = "  client_allowed_sans: [prometheus.example, 10.1.2.3, me@example.org, '2001:db8::1']\n"
     async with serving(gate(file, mutual + sans)) as served:
         assert (await served.ask(tls=context)).status == status
 
