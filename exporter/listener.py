@@ -277,8 +277,10 @@ class Listener:
         """Ask how full the sockets are and what they lost."""
         self._buffers = {name: socket.meminfo() for name, socket in self._sockets.items()}
         for name, buffer in self._buffers.items():
-            if buffer.drops > self._pipeline.lost[name]:
-                self._pipeline.lose(name, buffer.drops - self._pipeline.lost[name], time.monotonic_ns())
+            # The kernel's count has 32 bits, ours goes on.
+            lost = (buffer.drops - self._pipeline.lost[name]) & 0xFFFFFFFF
+            if lost:
+                self._pipeline.lose(name, lost, time.monotonic_ns())
 
     def look_at_buffers(self) -> float:
         """Count losses; a new one begins a comparison with /proc.

@@ -23,7 +23,8 @@ class Notifier:
         # An abstract socket is written with @, and begins with a zero byte.
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         watchdog_usec = environment.get("WATCHDOG_USEC", "")
-        self.interval_seconds = int(watchdog_usec) / 2e6 if watchdog_usec.isdecimal() else _INTERVAL_SECONDS
+        usec = int(watchdog_usec) if watchdog_usec.isdecimal() else 0
+        self.interval_seconds = usec / 2e6 if usec else _INTERVAL_SECONDS
 
     @property
     def is_wanted(self) -> bool:

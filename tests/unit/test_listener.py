@@ -87,6 +87,7 @@ class Rig:
         plan = make_plan(DEFAULT_EVENTS, exact=True, records_end_processes=True)
         sources = Sources(plan, cast("Connector", self.connector), cast("Taskstats", self.taskstats), None)
         pipeline = Pipeline(table, RecordDecoder(builders.FAMILY_ID), lambda _, error: pytest.fail(str(error)))
+        self.pipeline = pipeline
         self.listener = Listener(sources, None, pipeline, procfs)
 
     def lives_and_dies(self, tgid: int, comm: bytes) -> None:
@@ -194,6 +195,13 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
         rig.connector.datagrams.append(builders.exit_(tgid=tgid, exit_code=9))
     await rig.listener.drain_all()
     assert rig.exits() == {"other": 1, "record": 1}
+
+
+async def test_losses_are_counted_on_when_the_kernels_count_of_32_bits_begins_anew(rig: Rig) -> None:
+    for drops in (0xFFFFFFF0, 0xFFFFFFF0, 5, 5):
+        rig.connector.drops = drops
+        rig.listener.count_losses()
+    assert rig.pipeline.lost["connector"] == (1 << 32) + 5
 
 
 async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: Rig, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_the_watchdog_is_told_twice_in_its_time(usec: str, seconds: float) -> No
     assert Notifier({"WATCHDOG_USEC": usec}).interval_seconds == seconds
 
 
-@pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "soon"}])
+@pytest.mark.parametrize(
+    "environment", [{}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}]
+)
 def test_without_a_watchdog_the_status_is_told_now_and_then(environment: dict[str, str]) -> None:
     assert Notifier(environment).interval_seconds > 1
