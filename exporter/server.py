@@ -156,6 +156,8 @@ class Server:
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
             lingering_time=0,
+            # Else the work for clients that come and go would pile up, which no limit of connections bounds.
+            handler_cancellation=True,
         )
         self._sockets: list[socket.socket] = []
         self._connections: dict[_Protocol, _Connection] = {}

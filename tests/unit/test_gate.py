@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import bcrypt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from serving import Authority, Served, basic, hash_password, serving
+from serving import PATIENCE_SECONDS, Authority, Served, basic, hash_password, serving
 
 from exporter.errors import ConfigError
 from exporter.gate import Gate, TokenBucket
@@ -136,6 +137,36 @@ async def test_others_are_served_while_a_password_is_hashed(file: Path, monkeypa
     async with serving(gate(file, USERS)) as served:
         assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
     assert turned.is_set()
+
+
+async def test_who_leaves_before_his_password_is_hashed_leaves_nothing_behind(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever comes and goes piles up work that no limit of connections bounds."""
+    hashes: list[bytes] = []
+    proceed = threading.Event()
+
+    def slow(password: bytes, _: bytes) -> bool:
+        hashes.append(password)
+        proceed.wait(PATIENCE_SECONDS)
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    async with serving(gate(file, USERS)) as served:
+        before = asyncio.all_tasks()
+        for n in range(20):
+            client = await served.connect()
+            client.writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n\r\n" % basic("alice", f"{n}").encode()
+            )
+            client.writer.write_eof()
+            assert await client.is_cut()
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            while asyncio.all_tasks() != before:  # noqa: ASYNC110 - nothing tells when a task has ended
+                await asyncio.sleep(0)
+        proceed.set()
+        assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
+    assert len(hashes) <= 2
 
 
 async def test_a_user_who_is_taken_out_is_out(file: Path) -> None:
