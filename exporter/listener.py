@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
+from typing import TypeVar
 
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo, Procfs
@@ -20,6 +21,8 @@ from exporter.pipeline import Pipeline
 from exporter.readings import EarlyReader
 from exporter.sources import Sources
 from exporter.tally import DRAIN_NS, new_histogram, observe
+
+_T = TypeVar("_T")
 
 _LOG = logging.getLogger(__name__)
 
@@ -315,14 +318,19 @@ class Listener:
             waiting = self._table.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()
-            # An EXIT that is still to come is that of a thread which is there, and exiting.
-            lost = [pid async for pid in self._in_slices(waiting) if not self._procfs.is_exiting(pid)]
+            newest = {record[0]: record for record in waiting}
+            # An EXIT that is still to come is that of a thread which is there, and exiting: the last with its pid.
+            lost = [
+                record
+                async for record in self._in_slices(waiting)
+                if newest[record[0]] is not record or not self._procfs.is_exiting(record[0])
+            ]
             await self.drain_all()
-            self._table.forget_records({pid: waiting[pid] for pid in lost})
+            self._table.forget_records(lost)
             async for tgid in self._in_slices(self._table.missing(alive)):
                 self._table.forget([tgid], listed_ns)
 
-    async def _in_slices(self, items: Iterable[int]) -> AsyncIterator[int]:
+    async def _in_slices(self, items: Iterable[_T]) -> AsyncIterator[_T]:
         """Hand items out one by one; drain, and let others have their turn, from time to time."""
         slice_ends_ns = time.monotonic_ns() + _SLICE_NS
         for item in items:

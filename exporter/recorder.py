@@ -4,7 +4,7 @@
 when nothing is recorded, and do the same. What is recorded of a call is its arguments, never what it made of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from exporter import capture
@@ -12,7 +12,7 @@ from exporter.capture import Adopted, CommRead, Frame, encode_entry
 from exporter.errors import MalformedMessage
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import Record, RecordDecoder
+from exporter.kernel.taskstats import RecordDecoder
 from exporter.pipeline import Pipeline
 from exporter.readings import EarlyReader
 from exporter.table import ProcessTable, Readings
@@ -86,7 +86,7 @@ class Recorder:
         for known in table.known():
             self.note(capture.KNOWN, capture.encode_known(known))
         canaries = table.canaries()
-        for record in table.iter_waiting_records():
+        for record in table.waiting_records():
             # A canary's is in no count; the file that ends here has it among its records.
             if record[0] not in canaries:
                 self.note(capture.WAITING, capture.encode_record(record))
@@ -135,12 +135,10 @@ class RecordingTable(ProcessTable):
         self._recorder.note(capture.FORGOT, capture.encode_forgotten(tgids, listed_ns))
         super().forget(tgids, listed_ns)
 
-    def forget_records(self, records: Mapping[int, Record]) -> None:
+    def forget_oldest_record(self, pid: int) -> None:
         """Record and forget."""
-        waiting = self.waiting_records()
-        gone = [pid for pid, record in records.items() if waiting.get(pid) is record]
-        self._recorder.note(capture.FORGOT_RECORDS, capture.encode_pids(gone))
-        super().forget_records(records)
+        self._recorder.note(capture.FORGOT_RECORDS, capture.encode_pids([pid]))
+        super().forget_oldest_record(pid)
 
     def expect_canary(self, tgid: int) -> None:
         """Record and expect."""

@@ -1,7 +1,7 @@
 """Exit records whose EXIT event has not come yet: it can take seconds, as the memory is freed in between."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from exporter.kernel.taskstats import Record
@@ -71,12 +71,6 @@ class WaitingRecords:
         """Throw away a pid's oldest records as long as they are of threads that ended well."""
         while pid in self.oldest and not self.oldest[pid][1]:
             self.take_at(pid, 0)
-
-    def forget(self, records: Mapping[int, Record]) -> None:
-        """Throw records away that are still the oldest of their pids."""
-        for pid, record in records.items():
-            if self.oldest.get(pid) is record:
-                self.take_at(pid, 0)
 
     def keep(self, most: int) -> None:
         """Throw away the oldest records of the pids that have waited longest, beyond so many pids."""

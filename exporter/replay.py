@@ -103,8 +103,8 @@ class Player:
         elif kind == capture.FORGOT:
             table.forget(*capture.decode_forgotten(body))
         elif kind == capture.FORGOT_RECORDS:
-            waiting = table.waiting_records()
-            table.forget_records({pid: waiting[pid] for pid in capture.decode_pids(body) if pid in waiting})
+            for pid in capture.decode_pids(body):
+                table.forget_oldest_record(pid)
         elif kind == capture.LOST:
             self._lose(*capture.decode_lost(body))
         elif kind == capture.CANARY_EXPECTED:

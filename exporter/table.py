@@ -8,7 +8,7 @@ Nothing here raises on an event that does not fit: netlink loses messages, and t
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -845,9 +845,9 @@ class ProcessTable:
         if isinstance(cell, OpenCell):
             self._read_later(self._open_names.drop(cell.open_name, tgid))
 
-    def waiting_records(self) -> dict[int, Record]:
-        """The oldest exit record of each thread whose EXIT has not come."""
-        return self._records.oldest.copy()
+    def waiting_records(self) -> list[Record]:
+        """All exit records whose EXIT has not come, those of one pid in their order."""
+        return list(self._records)
 
     def missing(self, alive: Iterable[int]) -> list[int]:
         """Return the tgids that something is known of and that are not among those that live."""
@@ -872,9 +872,15 @@ class ProcessTable:
                     self._remove(owner)
                     self.lost_ends += 1
 
-    def forget_records(self, records: Mapping[int, Record]) -> None:
-        """After a loss, throw away records whose EXIT was lost; from waiting_records."""
-        self._records.forget(records)
+    def forget_records(self, records: Iterable[Record]) -> None:
+        """After a loss, throw away records whose EXIT was lost; some of waiting_records, in their order."""
+        for record in records:
+            if self._records.oldest.get(record[0]) is record:
+                self.forget_oldest_record(record[0])
+
+    def forget_oldest_record(self, pid: int) -> None:
+        """Throw away the record of a pid that has waited longest."""
+        self._records.take_at(pid, 0)
 
     def lose_track(self) -> None:
         """Messages were lost: what was read of names that are still open may be of another exec.
@@ -914,10 +920,6 @@ class ProcessTable:
             self._threads[known.tgid] = set(known.threads)
         if known.leaderless:
             self._leaderless[known.tgid] = None
-
-    def iter_waiting_records(self) -> Iterator[Record]:
-        """All exit records whose EXIT has not come, those of one pid in their order."""
-        yield from self._records
 
     # -- canaries -----------------------------------------------------------------------------------------------
 

@@ -50,14 +50,6 @@ def test_successes_are_forgotten_up_to_the_first_failure() -> None:
     assert records.of(1) == [record(1, 0x100), record(1)]
 
 
-def test_only_those_that_are_still_the_oldest_are_forgotten() -> None:
-    records = waiting(record(1, cpu_ns=1), record(1, cpu_ns=2), record(2))
-    listed = records.oldest.copy()
-    records.take(1, 0)
-    records.forget(listed)
-    assert list(records) == [record(1, cpu_ns=2)]
-
-
 def test_beyond_a_number_of_pids_the_oldest_are_thrown_away() -> None:
     records = waiting(*(record(pid) for pid in range(1, 6)))
     records.keep(2)

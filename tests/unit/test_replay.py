@@ -73,7 +73,7 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     replayed = Replayed(Mode.EXACT, tape.files[0])
     assert replayed.pipeline.lost == {"connector": 0, "taskstats": 3}
     assert replayed.table.lost_ends == 1
-    assert replayed.table.waiting_records() == {}
+    assert replayed.table.waiting_records() == []
     assert replayed.table.canaries_ended == 1
     assert replayed.table.canary_returned(500) is None
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)

@@ -685,7 +685,7 @@ def test_records_of_one_pid_go_to_its_exits_in_their_order(exact: Host) -> None:
         exact.end(400, b"program-%d" % i, 1000, i << 8)
     exact.drain()
     assert exact.exits == {(f"program-{i}", "1000", i << 8): 1 for i in range(4)}
-    assert exact.table.waiting_records() == {}
+    assert exact.table.waiting_records() == []
 
 
 def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> None:
@@ -696,11 +696,11 @@ def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> Non
     for _ in range(100):
         exact.rest(100)
         exact.drain()
-    assert list(exact.table.waiting_records()) == [400]
+    assert [record[0] for record in exact.table.waiting_records()] == [400]
     exact.exit(400, 0x100)
     exact.drain()
     assert exact.exits == {("database", "1000", 0x100): 1}
-    assert exact.table.waiting_records() == {}
+    assert exact.table.waiting_records() == []
 
 
 def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) -> None:
@@ -718,7 +718,7 @@ def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) 
 def test_a_record_whose_exit_was_lost_is_thrown_away_when_its_pid_is_free(exact: Host, gone: bool) -> None:
     exact.record(_thread(400, b"lost"), status=0x100)
     exact.drain()
-    exact.table.forget_records(exact.table.waiting_records() if gone else {})
+    exact.table.forget_records(exact.table.waiting_records() if gone else [])
     exact.fork(100, 400)
     exact.end(400, b"sh", 1000, 0x100)
     exact.drain()
@@ -887,7 +887,7 @@ def test_a_canary_that_was_missed_leaves_nothing_to_the_next_with_its_pid(exact:
     exact.end(400, b"make", 1000, 42 << 8)
     exact.drain()
     assert exact.exits == {("make", "1000", 42 << 8): 1}
-    assert exact.table.waiting_records() == {}
+    assert exact.table.waiting_records() == []
 
 
 def test_bits_of_a_status_that_mean_nothing_make_no_series_of_their_own(host: Host) -> None:
@@ -920,7 +920,7 @@ def test_a_leader_that_ended_well_names_the_process_that_a_thread_makes_fail(fai
     failures.drain()
     failures.drain()
     assert failures.exits == {("server", "1000", 0x2100): 1}
-    assert failures.table.waiting_records() == {}
+    assert failures.table.waiting_records() == []
 
 
 def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: Host) -> None:
@@ -933,7 +933,7 @@ def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: H
     failures.end(400, b"worker", 1000, 0x200, thread=401)
     failures.drain()
     assert failures.exits == {("second", "1000", 0x100): 1, ("fourth", "1000", 0x200): 1}
-    assert failures.table.waiting_records() == {}
+    assert failures.table.waiting_records() == []
 
 
 def test_after_a_loss_a_leader_that_ended_well_names_nobody(failures: Host) -> None:
@@ -1237,13 +1237,37 @@ def test_a_table_waits_only_while_a_name_is_open(host: Host) -> None:
     assert not host.table.waits
 
 
+def test_after_a_loss_no_record_is_left_for_whoever_has_the_pid_next(exact: Host) -> None:
+    for name in (b"first", b"second", b"third"):
+        # The FORKs and EXITs were lost.
+        exact.record(_thread(400, name))
+    exact.drain()
+    exact.table.forget_records(exact.table.waiting_records())
+    exact.fork(100, 400)
+    exact.rename(400, b"next")
+    exact.end(400, b"next", 1000)
+    exact.drain()
+    assert exact.exits == {("next", "1000", 0): 1}
+
+
+def test_a_record_whose_exit_came_after_all_does_not_take_the_next_one_with_it(exact: Host) -> None:
+    exact.record(_thread(400, b"late"))
+    exact.drain()
+    waiting = exact.table.waiting_records()
+    exact.exit(400)
+    exact.record(_thread(400, b"next"), status=9)
+    exact.drain()
+    exact.table.forget_records(waiting)
+    assert [record[1] for record in exact.table.waiting_records()] == [9]
+
+
 def test_records_whose_exit_never_comes_do_not_fill_the_memory(exact: Host) -> None:
     for pid in range(1000, 72000):
         exact.record(_thread(pid, b"lost"))
     exact.drain()
     waiting = exact.table.waiting_records()
     assert len(waiting) == 1 << 16
-    assert 71999 in waiting
+    assert 71999 in {record[0] for record in waiting}
 
 
 def test_processes_whose_pid_is_used_again_and_again_do_not_fill_the_memory(host: Host) -> None:
