@@ -122,8 +122,8 @@ class _Connection:
         if self.transport is None:
             if self.handshake is not None:
                 self.handshake.cancel()
-        elif not (self.tls and self.transport.is_closing()):
-            # A TLS transport that is closing has a timeout of its own, and cannot be aborted in Python 3.11.
+        elif not (self.is_closed or (self.tls and self.transport.is_closing())):
+            # Python 3.11 cannot abort one that is closed, nor TLS that is closing, which has a timeout of its own.
             self.transport.abort()
 
 

@@ -83,15 +83,15 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
         assert [(await client.ask()).status for _ in range(5)] == [200] * 5
 
 
-def _one_big_page() -> web.Application:
+def _one_big_page(size: int = 30_000_000) -> web.Application:
     async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
-        return "text/plain", iter([b"x" * 30_000_000])
+        return "text/plain", iter([b"x" * size])
 
     return make_app("/metrics", pieces, lambda: None, max_requests=1)
 
 
 @contextlib.asynccontextmanager
-async def glutton(served: Served) -> AsyncIterator[socket.socket]:
+async def glutton(served: Served, headers: bytes = b"") -> AsyncIterator[socket.socket]:
     """Ask for a big page and read its first bytes only."""
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
@@ -99,7 +99,7 @@ async def glutton(served: Served) -> AsyncIterator[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         await loop.sock_connect(sock, ("127.0.0.1", served.port))
-        await loop.sock_sendall(sock, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.sock_sendall(sock, b"GET /metrics HTTP/1.1\r\nHost: x\r\n%s\r\n" % headers)
         assert await loop.sock_recv(sock, 10) == b"HTTP/1.1 2"
         yield sock
 
@@ -122,6 +122,27 @@ async def test_an_answer_takes_a_place_until_it_is_read() -> None:
 async def test_who_does_not_read_the_answer_is_cut_and_frees_the_place() -> None:
     async with serving(limits=limits(answer=SOON), make_app=_one_big_page) as served, glutton(served):
         await wait_for_a_place(await served.connect())
+
+
+async def test_who_reads_the_end_of_an_answer_after_the_server_has_closed_is_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(limits=limits(connections=1), make_app=lambda: _one_big_page(200_000)) as served:
+        # So that the kernel does not take the end over.
+        served.server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        async with glutton(served, b"Connection: close\r\n") as sock:
+            loop = asyncio.get_running_loop()
+            [connection] = served.server._connections.values()
+            assert connection.transport is not None
+            read = 0
+            while not connection.transport.is_closing():
+                read += len(await loop.sock_recv(sock, 1000))
+            assert read < 200_000
+            while await loop.sock_recv(sock, 1000):
+                pass
+        for _ in range(3):
+            assert (await served.ask("/-/healthy")).status == 200
+    assert caplog.records == []
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------
