@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
-from aiohttp import web
+from aiohttp import web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
 
 from exporter.config import ListenAddress
@@ -27,18 +27,22 @@ _TLS_CLOSE_SECONDS = 5.0
 # The first descriptor that systemd passes: sd_listen_fds(3).
 _FIRST_PASSED = 3
 _ACCEPT_AGAIN_SECONDS = 1.0
-# What one line of a request, or one header, may take, and how many headers there may be.
-_LINE_BYTES = 8190
-_HEADERS = 64
+# What one line of a request, or one header, may take, and how many headers there may be. Times the number of
+# connections it is what clients can make us keep.
+_LINE_BYTES = 4096
+_HEADERS = 32
 
 
 _Protocol = web.RequestHandler
+# How many requests aiohttp takes in ahead of the one that it answers; it has no setting for that. No scraper sends
+# one before it has the answer, and 32 of them for each connection would be gigabytes.
+web_protocol.MAX_MSG_QUEUE_SIZE = 1
 
 
 class Limits(NamedTuple):
     """How many connections, and how long each may take for its next step."""
 
-    connections: int = 512
+    connections: int = 256
     request_seconds: float = 10.0
     answer_seconds: float = 30.0
     idle_seconds: float = 120.0

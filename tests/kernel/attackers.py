@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 PATIENCE_SECONDS = 60.0
+_WHILE_SECONDS = 3.0
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n%sConnection: close\r\n\r\n"
 
 
@@ -52,16 +54,28 @@ class Attackers:
             writer.write(sent)
             self._held.append(writer)
 
+    async def run_ahead(self, requests: bytes) -> None:
+        """Send request after request for a while, and read no answer."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError, TimeoutError), socket.socket() as sock:
+            # The kernel must not read the answers for us.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            async with asyncio.timeout(_WHILE_SECONDS):
+                await loop.sock_connect(sock, ("127.0.0.1", self.port))
+                await loop.sock_sendall(sock, requests)
+
     async def drip(self) -> None:
-        """Send one header after the other for as long as the server listens."""
-        with contextlib.suppress(OSError):
+        """Send one header after the other for a while."""
+        with contextlib.suppress(OSError, TimeoutError):
             _, writer = await self._connect(self.tls)
             self._held.append(writer)
             writer.write(b"GET /metrics HTTP/1.1\r\n")
-            while not writer.is_closing():
-                writer.write(b"X: y\r\n")
-                await writer.drain()
-                await asyncio.sleep(0.1)
+            async with asyncio.timeout(_WHILE_SECONDS):
+                while True:
+                    writer.write(b"X: y\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
 
     def let_go(self) -> None:
         for writer in self._held:
