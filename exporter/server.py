@@ -71,7 +71,10 @@ def _open(address: ListenAddress) -> list[socket.socket]:
             socket.create_server(name, family=family) for family, name in {(row[0], row[4]): None for row in found}
         ]
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
+        # create_server adds the address as Python writes it.
+        reason = (
+            f"{error.strerror}".partition(" (while ")[0] if isinstance(error, OSError) else "not a name of a host"
+        )
         raise SetupError(f"cannot listen on {address}: {reason}; choose another --web.listen-address") from error
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, Scrape, World, free_port, running
+from kernel.harness import Exporter, Programs, Scrape, World, running
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+SAMPLE = Path(__file__).parents[2] / "examples/busy-minute.capture"
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 LOGFMT = re.compile(r'[a-z_]+=(?:[^\s="]+|"(?:[^"\\]|\\.)*")(?: [a-z_]+=(?:[^\s="]*|"(?:[^"\\]|\\.)*"))*')
 
@@ -101,8 +102,7 @@ def test_the_answer_is_packed_for_those_who_ask(service: Exporter) -> None:
 
 
 def run_to_its_end(*words: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    address = f"127.0.0.1:{free_port()}"
-    command = [*prefix, sys.executable, "-m", "exporter", "--web.listen-address", address, *words]
+    command = [*prefix, sys.executable, "-m", "exporter", *words]
     return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -125,6 +125,15 @@ def test_a_port_that_is_taken_fails_with_one_line_that_names_it(service: Exporte
     assert result.returncode == 1
     assert str(service.port) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_it_may_not_have_fails_with_one_line_that_names_it(unprivileged: tuple[str, ...]) -> None:
+    # In a network namespace of its own the low ports are root's, whatever this host has been told.
+    prefix = ("unshare", "--net", *unprivileged)
+    result = run_to_its_end("--replay", str(SAMPLE), "--web.listen-address", ":80", prefix=prefix)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert "cannot listen on :80: Permission denied; choose another --web.listen-address" in line
 
 
 def test_without_privilege_it_counts_all_the_same(

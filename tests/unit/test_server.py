@@ -342,7 +342,7 @@ def test_several_addresses_are_opened_in_their_order(opened: list[socket.socket]
 def test_a_port_in_use_is_named(opened: list[socket.socket]) -> None:
     opened += open_web_sockets([ListenAddress("127.0.0.1", 0)])
     port = opened[0].getsockname()[1]
-    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; choose"):
         open_web_sockets([ListenAddress("127.0.0.1", port)])
 
 
