@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kernel.harness import UNKNOWN, Exporter, Programs, World, exit_labels, running, wait_until
+from kernel.harness import UNKNOWN, Exporter, Programs, Scrape, World, exit_labels, running, wait_until
 
 OTHER = "<other>"
 CROWD = 30_000
@@ -172,6 +172,54 @@ def test_rules_rename_and_leave_out_and_change_without_a_restart(programs: Progr
     finally:
         exporter.stop()
     assert "Traceback" not in exporter.log.read_text()
+
+
+# Starts the program that follows with a clock in which an hour passes every second, for series to be idle by: no
+# setting makes them idle sooner, and a time namespace lets clocks begin elsewhere, not run faster.
+HURRIED = """
+import sys, time
+from types import SimpleNamespace
+from exporter import __main__, upkeep
+upkeep.time = SimpleNamespace(monotonic=lambda: 3600 * time.monotonic(), time=time.time)
+upkeep._LOOK_SECONDS = 0.2
+sys.argv[1:] = sys.argv[4:]
+sys.exit(__main__.main())
+"""
+
+
+def test_idle_series_go_when_nobody_runs_under_them_and_all_sums_stay_exact(
+    programs: Programs, tmp_path: Path
+) -> None:
+    def sums_are_exact(scrape: Scrape) -> bool:
+        return all(
+            sum(scrape.rows(counter).values())
+            + sum(
+                scrape.get(f"proc_connector_{elsewhere}", event=event)
+                for elsewhere in ("pending_events", "expired_total")
+            )
+            == scrape.get("proc_connector_events_total", event=event)
+            for counter, event in (("forks", "fork"), ("execs", "exec"))
+        )
+
+    prefix = (sys.executable, "-c", HURRIED)
+    idle, lives = programs.link("idle"), programs.link("lives")
+    row = (idle.name, "0", "7", "")
+    with Exporter("taskstats", tmp_path / "log", "--limit.idle", "3600", prefix=prefix).closing() as exporter:
+        with subprocess.Popen([lives, "when_told", "exit", "0"], stdin=subprocess.PIPE) as process:
+            for comes_back in (1, 2):
+                for _ in range(5):
+                    subprocess.run([idle, "exit", "7"], check=False)
+                seen = exporter.wait_for(lambda s: s.rows("exits")[row] == 5, "its ends")
+                assert sums_are_exact(seen)
+                gone = exporter.wait_for(lambda s: not s.rows("exits")[row], "that it is gone")
+                assert sums_are_exact(gone)
+                assert gone.get("proc_connector_expired_total", event="exit") >= 5 * comes_back
+                assert not gone.get("proc_connector_process_lifetime_seconds_count", comm=idle.name)
+                # Who lives keeps what was counted, however long ago.
+                assert gone.rows("execs")[lives.name, "0"] == 1
+            process.communicate()
+        exporter.wait_for(lambda s: lives.name not in {comm for comm, *_ in s.rows("execs")}, "that both are gone")
+        exporter.stop()
 
 
 def test_a_broken_file_of_rules_is_a_wrong_setting(tmp_path: Path) -> None:
