@@ -88,7 +88,7 @@ class Exporter:
             self._render,
             self._not_ready,
             config.max_requests,
-            self.reload if config.enable_lifecycle else None,
+            self._upkeep.reload if config.enable_lifecycle else None,
         )
         server = Server(app, gate)
         notifier = Notifier()
@@ -128,9 +128,9 @@ class Exporter:
             self._feed.stop()
             await server.stop()
 
-    def reload(self) -> str | None:
-        """Read the rules anew; returns what is wrong with them."""
-        return self._upkeep.reload()
+    def reload_soon(self) -> None:
+        """Read the rules anew; once for all SIGHUPs that come together, as a large file takes its time."""
+        self._upkeep.reload_soon()
 
     async def _notify(self, notifier: Notifier) -> None:
         """Tell systemd when the numbers can be trusted, and prove to it for ever that they are counted."""
@@ -266,7 +266,7 @@ async def run(config: Config) -> None:
                 stack.enter_context(closing(tape))
             counting = count_live(sources, procfs, tallies, _complain, tape)
         exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack))
-        loop.add_signal_handler(signal.SIGHUP, exporter.reload)
+        loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 
 

@@ -44,6 +44,7 @@ class Upkeep:
         self._budget = budget
         self._warned_at = -_WARNING_SECONDS
         self._folded: dict[str, int] = {}
+        self._due: asyncio.Handle | None = None
         self.reload_successful = None if read_rules is None else True
         self.reload_timestamp_seconds = None if read_rules is None else time.time()
 
@@ -59,6 +60,15 @@ class Upkeep:
         else:
             _LOG.error("rules not reloaded, the old ones stay in force", extra={"error": problem})
         return problem
+
+    def reload_soon(self) -> None:
+        """Read the rules anew when the event loop comes to it: once, however often this is called until then."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._reload_now)
+
+    def _reload_now(self) -> None:
+        self._due = None
+        self.reload()
 
     def _reload(self) -> str | None:
         if self._read_rules is None:

@@ -1,5 +1,6 @@
 """exporter/upkeep.py: reloading, and the warning that series are at their limit."""
 
+import asyncio
 import logging
 import re
 
@@ -51,6 +52,22 @@ def test_a_broken_file_leaves_the_old_rules_in_force_and_says_so(caplog: pytest.
     assert upkeep.reload_successful
     assert tallies.cell(b"a", 0) is not tallies.cell(b"b", 0)
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR", "INFO"]
+
+
+async def test_those_who_ask_together_have_the_file_read_once() -> None:
+    reads = 0
+
+    def read() -> Rules:
+        nonlocal reads
+        reads += 1
+        return Rules()
+
+    upkeep = Upkeep(Tallies(), read, None, no_budget)
+    for asked in (1, 2):
+        for _ in range(100):
+            upkeep.reload_soon()
+        await asyncio.sleep(0)
+        assert reads == asked
 
 
 def test_without_a_file_there_is_nothing_to_reload() -> None:
