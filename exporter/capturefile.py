@@ -3,8 +3,10 @@
 Source: docs/capture.md.
 """
 
+import errno
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +45,10 @@ class CaptureFile:
             raise SetupError(f"cannot write the capture {path}: {error.strerror}") from error
 
     def _open(self, *, continued: bool) -> None:
-        if self._path.exists():
+        if os.path.lexists(self._path):
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                # A forgotten file name must not cost anybody a directory, or /dev/null.
+                raise OSError(errno.EINVAL, "not a regular file")
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
         # It tells who ran what: nobody else's business.
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -183,6 +183,16 @@ def test_a_capture_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "capture.1").read_bytes() == first
 
 
+def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("folder", "pipe", "link"):
+        with pytest.raises(SetupError, match=rf"cannot write the capture .*/{name}: not a regular file"):
+            CaptureFile(tmp_path / name, 1 << 20, HEADER)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
+
+
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     CaptureFile(tmp_path / "capture", 1 << 20, HEADER).close()
     assert stat.S_IMODE((tmp_path / "capture").stat().st_mode) == 0o600
