@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from typing import NamedTuple
 
@@ -49,6 +49,10 @@ class Selection:
     signals: frozenset[str] | None = None
     min_lifetime_ns: int | None = None
     max_lifetime_ns: int | None = None
+
+    def with_default(self, events: frozenset[str]) -> "Selection":
+        """Return the same, of these events where none were asked for."""
+        return self if self.events is not None else replace(self, events=events)
 
     def matches(self, happening: Happening) -> bool:
         """Tell whether this is wanted."""
@@ -179,6 +183,9 @@ def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False)
         min_lifetime_ns=duration("min_lifetime"),
         max_lifetime_ns=duration("max_lifetime"),
     )
+    shortest_ns, longest_ns = selection.min_lifetime_ns, selection.max_lifetime_ns
+    if shortest_ns is not None and longest_ns is not None and shortest_ns > longest_ns:
+        raise ConfigError(f"nothing can match: {shown('min_lifetime')} is above {shown('max_lifetime')}")
     if not selection.wanted(frozenset(EVENTS)):
         raise ConfigError(
             f"nothing can match: {', '.join(sorted(events or ()))} have no exit code, signal or lifetime"

@@ -7,13 +7,13 @@ loses its own events only, is told how many when it reads again, and is never wa
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 import stat
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +23,15 @@ from exporter.errors import ConfigError, SetupError
 from exporter.journal import Journal, Loss, News
 from exporter.lines import WallClock, json_line
 from exporter.selection import Selection, parse_selection, unavailable
+from exporter.server import Limits as ConnectionLimits
+from exporter.server import Server
 from exporter.table import ProcessTable
 
 # pid, uid, gid: struct ucred
 _UCRED = struct.Struct("=iII")
 _BACKLOG = 128
-_SHUTDOWN_SECONDS = 0.5
+# Beside those that listen; an answer lasts as long as its client wants.
+_CONNECTIONS = ConnectionLimits(connections=64, answer_seconds=math.inf, idle_seconds=10.0)
 _NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
 
 
@@ -61,6 +64,7 @@ class Subscriber:
         self._waiting: deque[bytes] = deque()
         self.waiting_bytes = 0
         self._lost = 0
+        self._notice = b""
         self._wakes = asyncio.Event()
         self._closed = False
 
@@ -75,14 +79,20 @@ class Subscriber:
         Returns:
             How many events there was no room for.
         """
-        if self.waiting_bytes + len(text) > self._buffer_bytes:
+        # Whoever has read everything is not slow, however much happens at once.
+        if self._waiting and self.waiting_bytes + len(text) > self._buffer_bytes:
             self._lost += events
+            self._notice = loss(self._lost)
+            self._wakes.set()
             return events
-        if self._lost:
-            self._append(loss(self._lost))
-            self._lost = 0
+        self._tell_of_loss()
         self._append(text)
         return 0
+
+    def _tell_of_loss(self) -> None:
+        if self._lost:
+            self._lost = 0
+            self._append(self._notice)
 
     def _append(self, text: bytes) -> None:
         self._waiting.append(text)
@@ -96,11 +106,14 @@ class Subscriber:
 
     async def next(self) -> bytes | None:
         """Wait for something to write; None at the end."""
-        while not self._waiting:
-            if self._closed:
-                return None
+        while not (self._waiting or self._lost or self._closed):
             self._wakes.clear()
             await self._wakes.wait()
+        if not self._waiting:
+            # Nothing may come after it for a long time.
+            self._tell_of_loss()
+        if not self._waiting:
+            return None
         text = self._waiting.popleft()
         self.waiting_bytes -= len(text)
         return text
@@ -116,6 +129,7 @@ class Hub:
         limits: Of clients.
 
     Attributes:
+        limits: As given.
         dropped: Events that were lost for a client that did not read them.
     """
 
@@ -125,7 +139,7 @@ class Hub:
         self._table = table
         self._available = available
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
         self._subscribers: list[Subscriber] = []
         self.dropped = 0
 
@@ -166,11 +180,11 @@ class Hub:
         Raises:
             web.HTTPServiceUnavailable: Enough others do.
         """
-        if self.clients >= self._limits.clients:
+        if self.clients >= self.limits.clients:
             raise web.HTTPServiceUnavailable(
                 text=f"there are {self.clients} clients already: --stream.max-clients\n"
             )
-        subscriber = Subscriber(selection, form, self._limits.buffer_bytes)
+        subscriber = Subscriber(selection, form, self.limits.buffer_bytes)
         self._subscribers.append(subscriber)
         if self._table.journal is None:
             self._table.journal = Journal(self.publish)
@@ -195,8 +209,7 @@ class Hub:
                 raise ConfigError(f"events: this exporter is not told of {', '.join(missing)}, see its --events")
         except ConfigError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
-        if selection.events is None:
-            selection = replace(selection, events=self._available)
+        selection = selection.with_default(self._available)
         form = _SSE if _SSE in request.headers.get("Accept", "") else _NDJSON
         with self.subscribed(selection, form) as subscriber:
             response = web.StreamResponse(headers={"Content-Type": form, "Cache-Control": "no-store"})
@@ -207,11 +220,11 @@ class Hub:
         return response
 
     def _check_peer(self, request: web.Request) -> None:
-        if self._limits.uids is None:
+        if self.limits.uids is None:
             return
         sock = request.get_extra_info("socket")
         _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in self._limits.uids:
+        if uid not in self.limits.uids:
             raise web.HTTPForbidden(text=f"uid {uid} is not in --stream.allow-uid\n")
 
 
@@ -242,7 +255,9 @@ def open_stream_socket(path: Path, mode: int, gid: int | None) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise SetupError(f"cannot listen on {path}: {error.strerror}; choose another --stream.socket") from error
+        # That a path is too long comes without an errno.
+        reason = error.strerror or error
+        raise SetupError(f"cannot listen on {path}: {reason}; choose another --stream.socket") from error
     return sock
 
 
@@ -264,21 +279,15 @@ async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
     app = web.Application()
     app.router.add_get("/events", hub.events, allow_head=False)
     app.on_shutdown.append(close)
-    runner = web.AppRunner(
-        app,
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-        # A client that goes away is not kept until something happens.
-        handler_cancellation=True,
-    )
-    await runner.setup()
+    connections = _CONNECTIONS._replace(connections=hub.limits.clients + _CONNECTIONS.connections)
+    # A client that goes away is not kept until something happens.
+    server = Server(app, None, connections)
     path = Path(sock.getsockname())
     try:
-        await web.SockSite(runner, sock).start()
+        await server.start([sock])
         yield
     finally:
-        await runner.cleanup()
+        await server.stop()
         _remove(path)
 
 

@@ -67,7 +67,7 @@ LAYERS: dict[str, set[str]] = {
         "__init__", "capture", "errors", "events", "kernel.procfs", "kernel.receiver", "kernel.taskstats",
         "listener", "pipeline", "readings", "recorder", "replay", "sources", "table", "tally",
     },
-    "stream": {"errors", "journal", "lines", "selection", "table"},
+    "stream": {"errors", "journal", "lines", "selection", "server", "table"},
     "upkeep": {"errors", "expiry", "exposition", "rules", "tally"},
     "app": {
         "__init__", "canary", "capturefile", "comm", "config", "counting", "crosscheck", "errors", "expiry",

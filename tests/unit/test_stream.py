@@ -17,6 +17,7 @@ import builders
 import pytest
 from host import Host, Mode
 
+from exporter import stream
 from exporter.errors import SetupError
 from exporter.lines import WallClock
 from exporter.stream import Hub, Limits, Subscriber, open_stream_socket, serve_stream
@@ -62,6 +63,15 @@ async def streaming(tmp_path: Path, limits: Limits = LIMITS) -> AsyncIterator[Ri
 async def objects(answer: aiohttp.ClientResponse, count: int) -> list[dict[str, Any]]:
     async with asyncio.timeout(30):
         return [json.loads(await answer.content.readline()) for _ in range(count)]
+
+
+def is_cut(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -190,6 +200,63 @@ async def test_a_client_that_does_not_read_loses_its_own_events_and_is_told_how_
     assert len(told) - len(lost) == deaths * rounds + 1 - dropped
 
 
+async def test_who_catches_up_is_told_what_it_lost_though_nothing_follows(tmp_path: Path) -> None:
+    async with streaming(tmp_path, LIMITS._replace(buffer_bytes=10_000)) as rig, rig.get("?events=exit") as answer:
+        rig.die(b"make")
+        [first] = await objects(answer, 1)
+        # Nobody else has a turn meanwhile.
+        rig.die(b"make")
+        rig.die(b"make", times=500)
+        told = await objects(answer, 2)
+    assert (first["event"], told[0]["event"]) == ("exit", "exit")
+    assert (told[1]["event"], told[1]["socket"], told[1]["messages"]) == ("lost", "stream", 500)
+
+
+async def test_what_happens_at_once_reaches_whoever_has_read_everything(tmp_path: Path) -> None:
+    async with streaming(tmp_path, LIMITS._replace(buffer_bytes=10_000)) as rig, rig.get("?events=exit") as answer:
+        rig.die(b"make", times=500)
+        assert [told["event"] for told in await objects(answer, 500)] == ["exit"] * 500
+        assert rig.hub.dropped == 0
+
+
+async def test_who_asks_for_nothing_takes_no_places_and_is_not_waited_for(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as rig, AsyncExitStack() as stack:
+        answer = await stack.enter_async_context(rig.get("?events=exit"))
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+        for sock in silent:
+            stack.enter_context(sock)
+            sock.setblocking(False)
+            sock.connect(str(rig.path))
+            await asyncio.sleep(0)
+        await until(lambda: sum(map(is_cut, silent)) >= 200 - 64 - LIMITS.clients)
+        rig.die(b"make")
+        assert [told["comm"] for told in await objects(answer, 1)] == ["make"]
+        assert (await stack.enter_async_context(rig.get())).status == 200
+
+
+async def test_who_does_not_send_a_whole_request_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_CONNECTIONS", stream._CONNECTIONS._replace(request_seconds=0.2))
+    async with streaming(tmp_path) as rig, rig.get("?events=exit") as answer:
+        with socket.socket(socket.AF_UNIX) as half:
+            half.connect(str(rig.path))
+            half.setblocking(False)
+            half.send(b"GET /events?events=exit HTTP/1.1\r\n")
+            await until(lambda: is_cut(half))
+        # Who listens may do so for ever.
+        rig.die(b"make")
+        assert [told["comm"] for told in await objects(answer, 1)] == ["make"]
+
+
+async def test_garbage_is_not_worth_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with streaming(tmp_path) as rig:
+        reader, writer = await asyncio.open_unix_connection(str(rig.path))
+        writer.write(b"\x16\x03\x01 what\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert b" 400 " in await reader.readline()
+        writer.close()
+    assert caplog.records == []
+
+
 async def test_readmes_client_does_what_readme_says(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     _, _, rest = readme.partition("```python\n")
@@ -234,6 +301,11 @@ def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> No
         pytest.raises(SetupError, match=r"cannot listen on .*/socket: Address already in use"),
     ):
         open_stream_socket(path, 0o600, None)
+
+
+def test_a_path_that_is_too_long_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r": AF_UNIX path too long; choose another --stream.socket"):
+        open_stream_socket(tmp_path / ("x" * 108), 0o600, None)
 
 
 def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
