@@ -33,6 +33,8 @@ def main() -> int:
     configure_logging("info", "logfmt")
     try:
         return _watch(sys.argv[2:]) if sys.argv[1:2] == ["watch"] else _serve(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 1
     except ConfigError as error:
         _LOG.error("wrong setting", extra={"error": error})
         return 2

@@ -2,7 +2,10 @@
 
 import json
 import time
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from exporter.exposition import exit_labels
 from exporter.journal import Happening, Loss, News
@@ -10,6 +13,7 @@ from exporter.journal import Happening, Loss, News
 _NS_PER_SECOND = 1_000_000_000
 _NS_PER_US = 1000
 
+COMM_COLUMNS = 15
 HEAD = f"{'TIME':12} {'EVENT':8} {'PID':>7} {'UID':>5} {'COMM':15} {'END':9} {'LIVED':>5} {'CPU':>5} {'RSS':>5}"
 _RED, _BOLD_RED, _GREEN, _DIM, _YELLOW, _PLAIN = (
     "\x1b[31m",
@@ -96,8 +100,9 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
     if news.status is not None:
         code, signal = exit_labels(news.status)
         end = (signal.removeprefix("SIG") or code) + ("+core" if news.core else "")
+    comm = fit(_or_unknown(news.comm), COMM_COLUMNS)
     line = (
-        f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {_or_unknown(news.comm):15} {end:9}"
+        f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {comm} {end:9}"
         f" {short_duration(news.lifetime_ns):>5} {short_duration(news.cpu_ns):>5} {_size(news.max_rss_kib):>5}"
     ).rstrip()
     if not color:
@@ -113,6 +118,23 @@ def _color(happening: Happening) -> str:
 
 def _or_unknown(value: object) -> str:
     return "?" if value is None else str(value)
+
+
+def fit(text: str, columns: int) -> str:
+    """Cut a printable text, or fill it with spaces, to so many columns of a terminal."""
+    if text.isascii() and len(text) <= columns:
+        return text.ljust(columns)
+    ends = list(accumulate(map(_columns, text)))
+    if ends[-1] <= columns:
+        return text + " " * (columns - ends[-1])
+    kept = bisect_right(ends, columns - 1)
+    return f"{text[:kept]}…" + " " * (columns - 1 - (ends[kept - 1] if kept else 0))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def short_duration(ns: int | None) -> str:

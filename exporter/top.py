@@ -1,8 +1,10 @@
 """`watch --top`: a table by comm that is refreshed every second."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import termios
 import time
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from exporter.journal import Happening, Loss, News
-from exporter.lines import short_duration
+from exporter.lines import COMM_COLUMNS, fit, short_duration
 
 REFRESH_SECONDS = 1.0
 # Names are set by anybody: beyond so many, those that nothing happened to lately are given up.
@@ -24,6 +26,11 @@ _INVERSE, _PLAIN = "\x1b[7m", "\x1b[0m"
 
 SORT_KEYS = {"f": "forks", "e": "execs", "x": "exits", "n": "failed", "l": "lived", "c": "cpu", "a": "comm"}
 """What a key sorts by."""
+
+
+def is_screen() -> bool:
+    """Tell whether standard output is a terminal that knows colours and a cursor."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Row:
@@ -112,16 +119,17 @@ class Table:
             "keys: " + " ".join(f"{key} {name}" for key, name in SORT_KEYS.items()) + ", q quit",
             f"{'COMM':15} {'FORKS/S':>9} {'EXECS/S':>9} {'EXITS/S':>9} {'FAILED':>9} {'LIVED':>7} {'CPU':>7}",
         ]
-        for name, row in ordered[: max(0, height - len(lines))]:
+        for comm, row in ordered[: max(0, height - len(lines))]:
             forks, execs, exits = (f"{row.recent[event] / seconds:9.1f}" for event in ("fork", "exec", "exit"))
             lived = short_duration(round(row.lived)) if row.lifetimes else ""
             cpu = short_duration(row.cpu_ns) if row.exits else ""
-            lines.append(f"{name:15} {forks} {execs} {exits} {row.failed:9} {lived:>7} {cpu:>7}".rstrip())
+            name = fit(comm, COMM_COLUMNS)
+            lines.append(f"{name} {forks} {execs} {exits} {row.failed:9} {lived:>7} {cpu:>7}".rstrip())
         if len(self._rows) > _MOST_ROWS:
             self._rows = {name: row for name, row in self._rows.items() if any(row.recent.values())}
         for row in self._rows.values():
             row.recent = dict.fromkeys(row.recent, 0)
-        return [line[:columns] for line in lines]
+        return [fit(line, columns).rstrip() for line in lines]
 
 
 class Top:
@@ -139,7 +147,7 @@ class Top:
         self._write = write
         self._quit = quit_
         self._mode = mode
-        self._screen = sys.stdout.isatty()
+        self._screen = is_screen()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._since = self._loop.time()
@@ -149,13 +157,32 @@ class Top:
     def begin(self) -> None:
         """Take the terminal over, if it is one."""
         if self._screen:
-            self._write(_ENTER)
-        if self._screen and sys.stdin.isatty():
+            self._take()
+            self._loop.add_signal_handler(signal.SIGTSTP, self._pause)
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(REFRESH_SECONDS, self._refresh)
+
+    def _take(self) -> None:
+        self._write(_ENTER)
+        if sys.stdin is not None and sys.stdin.isatty():
             self._saved = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
             self._loop.add_reader(sys.stdin.fileno(), self._read_key)
-        self._since = self._loop.time()
-        self._timer = self._loop.call_later(REFRESH_SECONDS, self._refresh)
+
+    def _give_back(self) -> None:
+        if self._saved is not None:
+            self._loop.remove_reader(sys.stdin.fileno())
+            # It can be gone for good.
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, self._saved)
+            self._saved = None
+        self._write(_LEAVE)
+
+    def _pause(self) -> None:
+        """Control-Z: the shell has the terminal until it continues us."""
+        self._give_back()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._take()
 
     def show(self, news: list[News]) -> None:
         """Count some."""
@@ -165,17 +192,18 @@ class Top:
         """Give the terminal back, with the last table on it."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._saved is not None:
-            self._loop.remove_reader(sys.stdin.fileno())
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._saved)
         if self._screen:
-            self._write(_LEAVE)
+            self._give_back()
         else:
             self._draw()
         self._write("".join(f"{line}\n" for line in self._last))
 
     def _read_key(self) -> None:
-        for key in os.read(sys.stdin.fileno(), 64).decode("ascii", "ignore"):
+        keys = b""
+        with contextlib.suppress(OSError):
+            keys = os.read(sys.stdin.fileno(), 64)
+        # None at all: the terminal is gone.
+        for key in (keys or b"q").decode("ascii", "ignore"):
             if key == "q":
                 self._quit()
             elif key in SORT_KEYS:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from exporter.canary import Canary
 from exporter.capturefile import open_capture
 from exporter.counting import Counting, count_live, count_replay
-from exporter.errors import ConfigError, MalformedMessage
+from exporter.errors import ConfigError, MalformedMessage, SetupError
 from exporter.journal import Happening, Journal, Loss, News
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
@@ -21,15 +22,21 @@ from exporter.lines import HEAD, Summary, WallClock, json_line, text_line
 from exporter.listener import Listener
 from exporter.names import READING_SETTLES_NS
 from exporter.replay import Replay
-from exporter.selection import unavailable
+from exporter.selection import Selection, unavailable
 from exporter.sources import open_sources
 from exporter.tally import Tallies
-from exporter.top import Top
+from exporter.top import Top, is_screen
 from exporter.watchflags import WatchConfig
 
 _LOG = logging.getLogger(__name__)
 
+# What is told where nobody says otherwise; of a failure, if that is all there is of ends.
+_DEFAULT_EVENTS = frozenset({"fork", "exec", "exit", "coredump"})
+_DEFAULT_OF_CAPTURES = _DEFAULT_EVENTS | {"nonzero_exit"}
+
 _CANARY_SECONDS = 15.0
+# So long a reader may pause when the end has come.
+_PATIENCE_SECONDS = 0.5
 # What was read in /proc at the end is certain after a settling time and a drain, twice if a child has the name.
 _LAST_LOOKS = 4
 _LOOK_SECONDS = 1.1 * READING_SETTLES_NS / 1e9
@@ -39,20 +46,48 @@ class Output:
     """Standard output. A reader that has gone away is no error.
 
     Args:
-        gone: Called when it has.
+        gone: Called when it has, or when nothing can be written any more.
+
+    Attributes:
+        problem: Why nothing can be written, if that is an error.
+
+    Raises:
+        SetupError: There is none.
     """
 
     def __init__(self, gone: Callable[[], None]) -> None:
+        # None is what Python makes of a descriptor that is closed, and that the next socket gets.
+        if sys.stdout is None:
+            raise SetupError("there is no standard output")
+        self._fd = sys.stdout.fileno()
         self._gone = gone
+        self._ends = False
+        self._hurries = False
+        self.problem: str | None = None
+
+    def hurry(self) -> None:
+        """From now on do not wait for a reader that does not read."""
+        self._hurries = True
 
     def write(self, text: str) -> None:
         """Write all of it, however long that takes: events wait in the kernel, which counts what it drops."""
         data = memoryview(text.encode())
         try:
-            while data:
-                data = data[os.write(sys.stdout.fileno(), data) :]
+            while data and not self._ends:
+                # So much can be written to a pipe that has room without waiting.
+                if select.select((), (self._fd,), (), _PATIENCE_SECONDS)[1]:
+                    data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
+                elif self._hurries:
+                    self._end()
         except BrokenPipeError:
-            self._gone()
+            self._end()
+        except OSError as error:
+            self.problem = error.strerror
+            self._end()
+
+    def _end(self) -> None:
+        self._ends = True
+        self._gone()
 
 
 class Screen(Protocol):
@@ -81,7 +116,7 @@ class Printer:
         self._clock = clock
         self._output = output
         self._json = config.output == "json"
-        self._color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._color = is_screen() and not os.environ.get("NO_COLOR")
 
     def begin(self) -> None:
         """Print what the columns are."""
@@ -105,8 +140,9 @@ class Watcher:
     """Selects, counts and stops when it is enough.
 
     Args:
-        config: What is wanted.
-        screen: Shows it.
+        selection: What is wanted.
+        count: How many; None for all.
+        screen: Shows them.
         stopped: Set when it is enough.
 
     Attributes:
@@ -114,9 +150,9 @@ class Watcher:
         until_ns: What happened later is not wanted any more.
     """
 
-    def __init__(self, config: WatchConfig, screen: Screen, stopped: asyncio.Event) -> None:
-        self._matches = config.selection.matches
-        self._left = config.count
+    def __init__(self, selection: Selection, count: int | None, screen: Screen, stopped: asyncio.Event) -> None:
+        self._matches = selection.matches
+        self._left = count
         self.has_enough = False
         self._screen = screen
         self._stopped = stopped
@@ -144,19 +180,21 @@ class Watcher:
 
 
 @contextmanager
-def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Callable[[], WallClock]]]:
+def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Selection, Callable[[], WallClock]]]:
     if config.replay is not None:
         with open_capture(config.replay) as (header, file):
-            if missing := unavailable(config.selection, header.events):
+            selection = config.selection.with_default(header.events & _DEFAULT_OF_CAPTURES or header.events)
+            if missing := unavailable(selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield count_replay(header, file, Tallies(), _complain, config.speed), lambda: clock
+            yield count_replay(header, file, Tallies(), _complain, config.speed), selection, lambda: clock
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
-    wanted = config.selection.wanted(frozenset())
+    selection = config.selection.with_default(_DEFAULT_EVENTS)
+    wanted = selection.wanted(_DEFAULT_EVENTS)
     with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield count_live(sources, procfs, Tallies(), _complain), WallClock.now
+        yield count_live(sources, procfs, Tallies(), _complain), selection, WallClock.now
 
 
 def _complain(socket: str, error: MalformedMessage) -> None:
@@ -167,30 +205,41 @@ async def watch(config: WatchConfig) -> bool:
     """Watch until told to stop, or until it is enough.
 
     Returns:
-        False if a capture was damaged.
+        False if a capture was damaged, or what was to be printed could not be.
 
     Raises:
         ConfigError: The capture does not have what is wanted.
         CaptureError: It is none.
         SetupError: It cannot run here.
+        KeyboardInterrupt: It was told to stop twice.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     output = Output(stopped.set)
-    with _counting(config) as (counting, clock):
+
+    def stop(number: int, _: object) -> None:
+        # On a host that is too busy the rest can take long: who cannot wait for it says so once more.
+        signal.signal(number, signal.default_int_handler)
+        output.hurry()
+        loop.call_soon_threadsafe(stopped.set)
+
+    # Not by the loop: it does not turn while a write waits.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with _counting(config) as (counting, selection, clock):
         screen: Screen
         if config.top:
             screen = Top(config.sort, output.write, stopped.set, counting.mode)
         else:
             screen = Printer(config, clock, output)
-        watcher = Watcher(config, screen, stopped)
+        watcher = Watcher(selection, config.count, screen, stopped)
         counting.table.journal = Journal(watcher.take)
         sound = await _run(config, counting, watcher, screen, stopped)
     if config.summary:
         output.write(f"{watcher.summary.json_line()}\n" if config.output == "json" else watcher.summary.text())
-    return sound
+    if output.problem is not None:
+        _LOG.error("cannot write to standard output", extra={"error": output.problem})
+    return sound and output.problem is None
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.config import parse_speed
@@ -10,7 +10,6 @@ from exporter.errors import ConfigError
 from exporter.selection import FILTERS, Selection, parse_selection
 from exporter.top import SORT_KEYS
 
-DEFAULT_EVENTS = frozenset({"fork", "exec", "exit", "coredump"})
 _MOST_SECONDS = 1e9
 _MOST_COUNT = 10**15
 
@@ -72,12 +71,9 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
     )
     given = parser.parse_args(argv)
     filters = {spec.name: vars(given)[spec.name] for spec in FILTERS if vars(given)[spec.name] is not None}
-    selection = parse_selection(filters, flags=True)
-    if selection.events is None:
-        selection = replace(selection, events=DEFAULT_EVENTS)
     default_speed = "1" if given.top else "0"
     return WatchConfig(
-        selection=selection,
+        selection=parse_selection(filters, flags=True),
         output=given.output,
         summary=given.summary,
         duration_seconds=_parse_number("--duration", given.duration, _MOST_SECONDS),

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from exporter.journal import Happening, Loss
-from exporter.lines import HEAD, Summary, WallClock, json_line, short_duration, text_line
+from exporter.lines import HEAD, Summary, WallClock, fit, json_line, short_duration, text_line
 from exporter.top import Table
 
 CLOCK = WallClock(1_700_000_000_123_456_789, 1_000)
@@ -51,6 +51,30 @@ def test_a_line_fits_80_columns_below_its_head(news: Happening | Loss) -> None:
     if isinstance(news, Happening):
         assert line[HEAD.index("COMM") :].startswith(news.comm or "?")
         assert line[HEAD.index("EVENT") :].startswith(news.event)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", "     "), ("sh", "sh   "), ("seven", "seven"), ("sevenf", "seve…"), ("\\xff\\x1b", "\\xff…"),
+        ("日本", "日本 "), ("日本語", "日本…"), ("a日本", "a日本"), ("ab日本", "ab日…"), ("日本ab", "日本…"),
+        ("e\u0301e\u0301", "e\u0301e\u0301   "),
+    ],
+)  # fmt: skip
+def test_a_text_takes_the_columns_that_it_may(text: str, shown: str) -> None:
+    assert fit(text, 5) == shown
+
+
+@pytest.mark.parametrize("comm", ["\\xff" * 15, "日本語日本", "\\U000e0001" * 3], ids=ascii)
+def test_no_name_pushes_the_columns_out_of_place(comm: str) -> None:
+    line = text_line(EXIT._replace(comm=comm), CLOCK, color=False)
+    _, _, behind = line.partition(fit(comm, 15))
+    assert behind == text_line(EXIT, CLOCK, color=False).partition("fifteen-letters")[2]
+    table = Table("exits")
+    table.add([EXIT._replace(comm=comm)])
+    [row] = table.lines(1.0, (80, 24), "title")[3:]
+    assert row.startswith(f"{fit(comm, 15)}       0.0")
+    assert table.lines(1.0, (9, 24), "title")[3] == fit(comm, 9).rstrip()
 
 
 def test_a_line_tells_the_local_time_and_how_it_ended() -> None:

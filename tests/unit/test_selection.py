@@ -83,6 +83,7 @@ def test_the_kernel_is_asked_for_what_can_match_only(query: dict[str, list[str]]
         ({"signal": ["SIGNOT"]}, "signal must be names such as SIGKILL or numbers from 1 to 64, got 'SIGNOT'"),
         ({"signal": ["65"]}, "got '65'"),
         ({"min_lifetime": ["soon"]}, "min_lifetime must be a time such as 1.5, 200ms, 5m or 1h, got 'soon'"),
+        ({"min_lifetime": ["2s"], "max_lifetime": ["1s"]}, "nothing can match: min_lifetime is above max"),
         ({"events": ["fork"], "exit_code": ["3"]}, "nothing can match: fork have no exit code"),
     ],
     ids=str,
