@@ -43,6 +43,9 @@ class Feed(Protocol):
     async def drain_all(self) -> None:
         """Count everything that was there when this was called."""
 
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC where things happen."""
+
     def look_at_buffers(self) -> float:
         """Ask what was lost, and how full the fuller buffer is, from 0 to 1."""
 

@@ -380,6 +380,10 @@ class Listener:
 
     # -- what it tells ------------------------------------------------------------------------------------------
 
+    def now_ns(self) -> int:
+        """Return CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
     def buffers(self) -> dict[str, Meminfo]:
         """Return how full each socket was at the last look, and what it has lost."""
         return self._buffers

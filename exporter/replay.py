@@ -155,7 +155,7 @@ class Replay:
     def __init__(self, player: Player, frames: Iterator[Frame], *, began_ns: int, speed: float) -> None:
         self._player = player
         self._frames = frames
-        self._began_ns = began_ns
+        self._began_ns = self._now_ns = began_ns
         self._speed = speed
         self._played = 0
         self._task: asyncio.Task[None] | None = None
@@ -178,6 +178,10 @@ class Replay:
     async def drain_all(self) -> None:
         """Let what is due be played."""
         await asyncio.sleep(0)
+
+    def now_ns(self) -> int:
+        """Return up to when it has played, by the clock of the capture's frames."""
+        return self._now_ns
 
     def look_at_buffers(self) -> float:
         """Return 0: there are no sockets, and the capture tells of losses."""
@@ -215,4 +219,5 @@ class Replay:
                 await asyncio.sleep(0)
                 slice_began_ns = time.monotonic_ns()
             self._player.play(frame)
+            self._now_ns = frame.time_ns
             self._played += 1

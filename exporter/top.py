@@ -7,13 +7,12 @@ import shutil
 import signal
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable
 from typing import Any
 
 from exporter.journal import Happening, Loss, News
-from exporter.lines import COMM_COLUMNS, fit, short_duration
+from exporter.lines import COMM_COLUMNS, WallClock, fit, short_duration
 
 REFRESH_SECONDS = 1.0
 # Names are set by anybody: beyond so many, those that nothing happened to lately are given up.
@@ -139,18 +138,31 @@ class Top:
         sort: What to sort by at first.
         write: Writes text to the terminal.
         quit_: Called when the user has seen enough.
+        now_ns: CLOCK_MONOTONIC where things happen; in a replay it goes as fast as that does.
+        clock: Returns what turns it into the time of day.
         mode: Where names come from.
     """
 
-    def __init__(self, sort: str, write: Callable[[str], None], quit_: Callable[[], None], mode: str) -> None:
+    def __init__(
+        self,
+        sort: str,
+        write: Callable[[str], None],
+        quit_: Callable[[], None],
+        *,
+        now_ns: Callable[[], int],
+        clock: Callable[[], WallClock],
+        mode: str,
+    ) -> None:
         self._table = Table(sort)
         self._write = write
         self._quit = quit_
+        self._now_ns = now_ns
+        self._clock = clock
         self._mode = mode
         self._screen = is_screen()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._since = self._loop.time()
+        self._since_ns = 0
         self._saved: list[Any] | None = None
         self._last: list[str] = []
 
@@ -159,7 +171,7 @@ class Top:
         if self._screen:
             self._take()
             self._loop.add_signal_handler(signal.SIGTSTP, self._pause)
-        self._since = self._loop.time()
+        self._since_ns = self._now_ns()
         self._timer = self._loop.call_later(REFRESH_SECONDS, self._refresh)
 
     def _take(self) -> None:
@@ -194,7 +206,7 @@ class Top:
             self._timer.cancel()
         if self._screen:
             self._give_back()
-        else:
+        if not self._screen or not self._last:
             self._draw()
         self._write("".join(f"{line}\n" for line in self._last))
 
@@ -220,7 +232,7 @@ class Top:
             self._write("".join(f"{line}\n" for line in [*self._last, ""]))
 
     def _draw(self) -> None:
-        now = self._loop.time()
-        seconds, self._since = max(now - self._since, 0.001), now
-        title = f"{time.strftime('%H:%M:%S')} {self._mode}"
+        now_ns = self._now_ns()
+        seconds, self._since_ns = max(now_ns - self._since_ns, 1) / _NS_PER_SECOND, now_ns
+        title = f"{self._clock().local(now_ns)[:8]} {self._mode}"
         self._last = self._table.lines(seconds, shutil.get_terminal_size(), title)

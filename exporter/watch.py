@@ -229,7 +229,8 @@ async def watch(config: WatchConfig) -> bool:
     with _counting(config) as (counting, selection, clock):
         screen: Screen
         if config.top:
-            screen = Top(config.sort, output.write, stopped.set, counting.mode)
+            now_ns, mode = counting.feed.now_ns, counting.mode
+            screen = Top(config.sort, output.write, stopped.set, now_ns=now_ns, clock=clock, mode=mode)
         else:
             screen = Printer(config, clock, output)
         watcher = Watcher(selection, config.count, screen, stopped)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from golden.busy_minute import HEADER as SAMPLE_HEADER
 from golden.busy_minute import SAMPLE
 from unit.test_capture import HEADER
 
@@ -22,6 +23,7 @@ from exporter.capturefile import CaptureFile
 from exporter.watchflags import parse_watch_args
 
 PATIENCE_SECONDS = 30
+SAMPLE_BEGAN_SECONDS = SAMPLE_HEADER.wall_ns // 1_000_000_000
 WATCH = (sys.executable, "-m", "exporter", "watch", "--replay")
 
 
@@ -97,17 +99,27 @@ def test_of_a_capture_it_prints_what_the_capture_has(tmp_path: Path) -> None:
     assert "the capture has none of exec" in refused.stderr
 
 
+def test_the_rates_of_a_replay_are_those_of_then() -> None:
+    ended = watch(SAMPLE, "--top", "--speed", "30", stdout=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    # It fails every second.
+    exits = [float(line.split()[3]) for line in ended.stdout.splitlines() if line.startswith("mail-worker")]
+    assert exits
+    assert max(exits) < 3
+    assert ended.stdout.startswith(time.strftime("%H:", time.localtime(SAMPLE_BEGAN_SECONDS)))
+
+
 # -- in a terminal ------------------------------------------------------------------------------------------
 
 
 class Terminal:
     """A terminal, and `watch --top` of a capture in it."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, *flags: str, **environment: str) -> None:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ.update({"COLUMNS": "80", "LINES": "24"} | environment)
-            os.execv(WATCH[0], [*WATCH, str(SAMPLE), "--top"])  # noqa: S606 - the program itself, in the terminal
+            os.execv(WATCH[0], [*WATCH, str(SAMPLE), "--top", *flags])  # noqa: S606 - the program itself, in the terminal
         self.seen = b""
 
     def read_until(self, shows: bytes) -> None:
@@ -137,8 +149,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(**environment: str) -> Iterator[Terminal]:
-    opened = Terminal(**environment)
+def terminal(*flags: str, **environment: str) -> Iterator[Terminal]:
+    opened = Terminal(*flags, **environment)
     try:
         yield opened
     finally:
@@ -151,6 +163,12 @@ def test_a_terminal_that_knows_no_cursor_gets_plain_lines() -> None:
         screen.press(b"\x03")
         assert screen.wait() == 0
         assert b"\x1b" not in screen.seen
+
+
+def test_what_ends_before_the_first_refresh_leaves_a_table_too() -> None:
+    with terminal("--speed", "0", TERM="xterm") as screen:
+        assert screen.wait() == 0
+    assert b"mail-worker" in screen.seen.rpartition(b"\x1b[?1049l")[2]
 
 
 def test_control_z_gives_the_terminal_back_until_it_goes_on() -> None:
