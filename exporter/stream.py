@@ -265,6 +265,8 @@ def _remove_dead(path: Path) -> None:
     if not path.exists() or not stat.S_ISSOCK(path.lstat().st_mode):
         return
     with socket.socket(socket.AF_UNIX) as probe:
+        # Whoever listens may have been stopped: do not wait for it.
+        probe.setblocking(False)
         if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
             path.unlink()
 

@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +301,20 @@ def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> No
         pytest.raises(SetupError, match=r"cannot listen on .*/socket: Address already in use"),
     ):
         open_stream_socket(path, 0o600, None)
+
+
+def test_one_that_listens_and_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as hung, ExitStack() as waiting:
+        hung.bind(str(path))
+        hung.listen(0)
+        status = 0
+        while status == 0:
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            status = client.connect_ex(str(path))
+        with pytest.raises(SetupError, match="Address already in use"):
+            open_stream_socket(path, 0o600, None)
 
 
 def test_a_path_that_is_too_long_is_refused_with_the_reason(tmp_path: Path) -> None:
