@@ -250,6 +250,12 @@ class Listener:
             self._reading = False
         self._timer = self._loop.call_later(seconds, self._guard, self._wake_up)
 
+    def tell_soon(self) -> None:
+        """Somebody waits for the news from now on: end a pause that is longer than they may wait."""
+        if self._timer is not None and not self._reading:
+            self._timer.cancel()
+            self._wait_by_timer(min(_NEWS_WITHIN_SECONDS, max(0.0, self._timer.when() - self._loop.time())))
+
     # -- silence and loss ---------------------------------------------------------------------------------------
 
     async def resubscribe(self) -> bool:

@@ -179,6 +179,9 @@ class Replay:
         """Let what is due be played."""
         await asyncio.sleep(0)
 
+    def tell_soon(self) -> None:
+        """Do nothing: what is due is played."""
+
     def now_ns(self) -> int:
         """Return up to when it has played, by the clock of the capture's frames."""
         return self._now_ns

@@ -127,6 +127,7 @@ class Hub:
         available: The events that there are.
         clock: Returns the clock of the host where things happen.
         limits: Of clients.
+        tell_soon: Called when the first one comes.
 
     Attributes:
         limits: As given.
@@ -134,12 +135,18 @@ class Hub:
     """
 
     def __init__(
-        self, table: ProcessTable, available: frozenset[str], clock: Callable[[], WallClock], limits: Limits
+        self,
+        table: ProcessTable,
+        available: frozenset[str],
+        clock: Callable[[], WallClock],
+        limits: Limits,
+        tell_soon: Callable[[], None],
     ) -> None:
         self._table = table
         self._available = available
         self._clock = clock
         self.limits = limits
+        self._tell_soon = tell_soon
         self._subscribers: list[Subscriber] = []
         self.dropped = 0
 
@@ -188,6 +195,7 @@ class Hub:
         self._subscribers.append(subscriber)
         if self._table.journal is None:
             self._table.journal = Journal(self.publish)
+            self._tell_soon()
         try:
             yield subscriber
         finally:

@@ -230,6 +230,22 @@ async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: R
     assert turns > 30000 // EVENTS_PER_STEP
 
 
+async def test_who_begins_to_wait_for_news_does_not_wait_for_the_end_of_a_long_pause(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(rig.connector, "fileno", lambda: reader, raising=False)
+    rig.lives_and_dies(1000, b"make")
+    rig.listener._wait_by_timer(3600)
+    rig.listener.tell_soon()
+    async with asyncio.timeout(30):
+        while not rig.exits():  # noqa: ASYNC110 - what it waits for makes no event
+            await asyncio.sleep(0.01)
+    rig.listener.stop()
+    os.close(reader)
+    os.close(writer)
+
+
 def test_time_in_suspend_is_not_time_that_a_process_lived(monkeypatch: pytest.MonkeyPatch) -> None:
     """/proc counts it, the timestamps of events do not."""
     suspended_ns, now_ns = 3600 * SECOND_NS, time.monotonic_ns()

@@ -33,8 +33,12 @@ class Rig:
         self.path = path
         self.host = Host(Mode.EXACT)
         self.host.lives(100, b"sh", 1000)
-        self.hub = Hub(self.host.table, AVAILABLE, lambda: WallClock(0, 0), limits)
+        self.firsts = 0
+        self.hub = Hub(self.host.table, AVAILABLE, lambda: WallClock(0, 0), limits, self._count_first)
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
+
+    def _count_first(self) -> None:
+        self.firsts += 1
 
     def get(self, query: str = "", **headers: str) -> Any:
         return self._session.get(f"http://local/events{query}", headers=headers)
@@ -131,8 +135,13 @@ async def test_nothing_is_told_while_nobody_listens(tmp_path: Path) -> None:
         async with rig.get() as answer:
             assert answer.status == 200
             assert rig.host.table.journal is not None
+            async with rig.get() as another:
+                assert another.status == 200
+            assert rig.firsts == 1
         await until(lambda: rig.host.table.journal is None)
         assert rig.hub.clients == 0
+        async with rig.get():
+            assert rig.firsts == 2
 
 
 async def test_more_clients_than_allowed_are_refused(tmp_path: Path) -> None:
