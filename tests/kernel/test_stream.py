@@ -5,12 +5,12 @@ import json
 import os
 import selectors
 import socket
-import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
@@ -20,6 +20,7 @@ CLIENTS = 50
 COUNT = 2_000
 CODES = 4
 FAILURES = 80
+TOLD_WITHIN_SECONDS = 0.1
 
 
 class Client:
@@ -128,22 +129,46 @@ def test_a_storm_is_told_to_fifty_clients_of_which_one_reads_nothing(
         assert other == first
 
 
+def told_by_pid(client: Client, count: int) -> dict[int, tuple[dict[str, Any], float]]:
+    """Read so many objects; return each with the time.monotonic() at which it was there, by pid."""
+    told: dict[int, tuple[dict[str, Any], float]] = {}
+    seen = 0
+    while seen < count and client.read():
+        now = time.monotonic()
+        for line in client.lines[seen:]:
+            one = json.loads(line)
+            told[one["pid"]] = one, now
+        seen = len(client.lines)
+    return told
+
+
+def late_seconds(program: Path, client: Client) -> list[float]:
+    """Run many processes of which some fail; return how long after each death the client was told of it."""
+    died: dict[int, float] = {}
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(told_by_pid, client, FAILURES)
+        for number in range(100 * FAILURES):
+            fails = number % 100 == 0
+            pid = os.posix_spawn(program, (program, "exit", "3" if fails else "0"), {})
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            if fails:
+                died[pid] = time.monotonic()
+            os.waitpid(pid, 0)
+        told = reading.result()
+    assert told.keys() == died.keys()
+    assert {(one["event"], one["exit_code"]) for one, _ in told.values()} == {("exit", 3)}
+    return sorted(at - died[pid] for pid, (_, at) in told.items())
+
+
 @pytest.mark.slow
-def test_failures_among_many_ends_are_told_at_once(programs: Programs, tmp_path: Path) -> None:
+def test_each_failure_among_many_ends_is_told_within_100_ms(programs: Programs, tmp_path: Path) -> None:
     path = tmp_path / "events.sock"
     program = programs.link("one-in-100")
+    rounds: list[list[float]] = []
     with running("taskstats", tmp_path / "log", "--stream.socket", str(path)) as exporter:
-        with clients(path, [f"events=nonzero_exit&comm={program.name}"]) as [client]:
-            late: list[float] = []
-            for number in range(100 * FAILURES):
-                fails = number % 100 == 0
-                os.waitpid(os.posix_spawn(program, (program, "exit", "3" if fails else "0"), {}), 0)
-                if fails:
-                    while len(client.lines) == len(late):
-                        client.read()
-                    died = datetime.fromisoformat(json.loads(client.lines[-1])["time"])
-                    late.append(time.time() - died.timestamp())
-            told = [json.loads(line) for line in client.lines]
+        # What else the machine does can hold one of them up.
+        while not rounds or (rounds[-1][-1] > TOLD_WITHIN_SECONDS and len(rounds) < 3):
+            with clients(path, [f"events=nonzero_exit&comm={program.name}"]) as [client]:
+                rounds.append(late_seconds(program, client))
         wait_until(lambda: exporter.scrape().get("proc_connector_stream_clients"), (0.0).__eq__, "that it left")
-    assert [(one["event"], one["exit_code"]) for one in told] == [("exit", 3)] * FAILURES
-    assert statistics.median(late) < 0.1, sorted(late)
+    assert min(late[-1] for late in rounds) <= TOLD_WITHIN_SECONDS, [late[-5:] for late in rounds]
