@@ -154,6 +154,8 @@ class Canary:
         await self._reap_earlier()
         if len(self._unreaped) >= _MOST_UNREAPED:
             return "its children do not get to run"
+        # What waits can be of a process that had the same pid.
+        await self._listener.drain_all()
         pid = self._spawn()
         self._unreaped[pid] = False
         self._table.expect_canary(pid)

@@ -12,7 +12,9 @@ import pytest
 from fake_proc import add_process
 
 from exporter import listener
+from exporter.canary import Canary
 from exporter.events import DEFAULT_EVENTS, make_plan
+from exporter.journal import Happening, Journal, News
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.kernel.receiver import Meminfo
@@ -228,6 +230,16 @@ async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: R
     assert rig.table.lost_ends == 30000
     assert max(rig.applied) <= EVENTS_PER_STEP
     assert turns > 30000 // EVENTS_PER_STEP
+
+
+async def test_whoever_had_a_canarys_pid_before_it_is_told(rig: Rig) -> None:
+    told: list[News] = []
+    rig.table.journal = Journal(told.extend)
+    rig.lives_and_dies(1000, b"make")
+    canary = Canary(rig.table, rig.listener, 0.1, records=True, spawn_child=lambda: 1000)
+    assert await canary._send() == "the process connector is silent"
+    assert [one.event for one in told if isinstance(one, Happening)] == ["fork", "exec", "exit"]
+    assert (rig.exits(), rig.table.events.fork) == ({"make": 1}, 1)
 
 
 async def test_who_begins_to_wait_for_news_does_not_wait_for_the_end_of_a_long_pause(
