@@ -143,6 +143,7 @@ class Listener:
             names, reader = self._early
             for batch in names.iter_batches():
                 reader.take(batch)
+            names.narrow(reader.wanted)
 
     def drain(self) -> bool:
         """Take one step of reading and counting what has arrived.
@@ -208,7 +209,8 @@ class Listener:
         left = self._pipeline.apply(self._complete_until_ns, reader.readings, most_batches=_EVENT_BATCHES_PER_STEP)
         if not left:
             reader.forget(self._complete_until_ns)
-        names.narrow(reader.wanted_events(counts.fork - forks, counts.exec - execs))
+        reader.judge(counts.fork - forks, counts.exec - execs)
+        names.narrow(reader.wanted)
         return left
 
     async def drain_all(self) -> None:

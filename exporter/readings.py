@@ -21,6 +21,8 @@ EXECS = EventFilter(frozenset({PROC_EVENT_EXEC}), frozenset())
 
 # With fewer forks between two drains their wake-ups do not matter.
 _MANY_FORKS = 16
+# So many are not born at the same time: their execs would have come. No need to wait for a drain to know.
+_MANY_FORKS_AT_ONCE = 256
 _FORKS_PER_EXEC = 8
 
 
@@ -40,20 +42,24 @@ class EarlyReader:
         self._now_ns = now_ns
         self.readings: Readings = {}
         self._forks_lead_to_execs = True
+        # Heard here since the last drain of the main socket.
+        self._forks = self._execs = 0
 
-    def wanted_events(self, forks: int, execs: int) -> EventFilter:
-        """Decide what to be woken by.
+    @property
+    def wanted(self) -> EventFilter:
+        """The events to be woken by."""
+        return FORKS_AND_EXECS if self._forks_lead_to_execs else EXECS
+
+    def judge(self, forks: int, execs: int) -> None:
+        """Decide whether it is worth it to be woken by forks, after a drain of the main socket.
 
         Args:
             forks: Processes forked since the last call.
             execs: Execs since the last call.
-
-        Returns:
-            The events.
         """
+        self._forks = self._execs = 0
         if forks >= _MANY_FORKS:
             self._forks_lead_to_execs = execs * _FORKS_PER_EXEC >= forks
-        return FORKS_AND_EXECS if self._forks_lead_to_execs else EXECS
 
     def take(self, batch: Batch) -> None:
         """Read the comm of each process that exec'd, or was forked by a thread with a name of its own."""
@@ -61,9 +67,14 @@ class EarlyReader:
         data, _ = sound_datagrams(batch)
         for what, timestamp_ns, pid, tgid, child_pid, child_tgid, *_ in iter_proc_events(data):
             if what == PROC_EVENT_EXEC:
+                self._execs += 1
                 self._read(tgid, timestamp_ns)
-            elif what == PROC_EVENT_FORK and pid != tgid and child_pid == child_tgid:
-                self._read(child_tgid, timestamp_ns)
+            elif what == PROC_EVENT_FORK and child_pid == child_tgid:
+                self._forks += 1
+                if pid != tgid:
+                    self._read(child_tgid, timestamp_ns)
+        if self._forks >= _MANY_FORKS_AT_ONCE:
+            self.judge(self._forks, self._execs)
 
     def _read(self, tgid: int, timestamp_ns: int) -> None:
         comm = self._read_comm(tgid)

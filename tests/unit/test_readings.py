@@ -5,7 +5,8 @@ from collections.abc import Callable
 import builders
 import pytest
 
-from exporter.readings import EarlyReader
+from exporter.kernel.bpf import EventFilter
+from exporter.readings import EXECS, FORKS_AND_EXECS, EarlyReader
 
 
 class Proc:
@@ -81,3 +82,36 @@ def test_readings_that_nobody_used_are_forgotten_by_their_age(proc: Proc) -> Non
         proc.reader.take(builders.batch([builders.exec_(tgid=400, timestamp_ns=timestamp_ns)]))
     proc.reader.forget(1002)
     assert list(proc.reader.readings) == [(400, 2), (400, 3)]
+
+
+def test_forks_are_worth_a_wake_up_while_some_of_them_exec(proc: Proc) -> None:
+    assert proc.reader.wanted == FORKS_AND_EXECS
+    proc.reader.judge(100, 20)
+    assert proc.reader.wanted == FORKS_AND_EXECS
+    proc.reader.judge(100, 1)
+    assert proc.reader.wanted == EXECS
+    proc.reader.judge(100, 20)
+    assert proc.reader.wanted == FORKS_AND_EXECS
+
+
+def test_a_few_forks_change_nothing(proc: Proc) -> None:
+    proc.reader.judge(15, 0)
+    assert proc.reader.wanted == FORKS_AND_EXECS
+
+
+@pytest.mark.parametrize(("every", "wanted"), [(20, EXECS), (4, FORKS_AND_EXECS)])
+def test_a_burst_of_forks_is_judged_before_it_is_drained(proc: Proc, every: int, wanted: EventFilter) -> None:
+    for number in range(300):
+        events = [builders.fork(parent_tgid=100, child_tgid=1000 + number)]
+        if number % every == 0:
+            events.append(builders.exec_(tgid=1000 + number))
+        proc.reader.take(builders.batch(events))
+    assert proc.reader.wanted == wanted
+
+
+def test_bursts_on_both_sides_of_a_drain_are_two(proc: Proc) -> None:
+    for _ in range(10):
+        for number in range(100):
+            proc.reader.take(builders.batch([builders.fork(parent_tgid=100, child_tgid=1000 + number)]))
+        proc.reader.judge(100, 100)
+    assert proc.reader.wanted == FORKS_AND_EXECS
