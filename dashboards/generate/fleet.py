@@ -173,7 +173,7 @@ def fleet() -> Dashboard:
                             "Since",
                             "dateTimeFromNow",
                             f"1000 * max by ({_ALERT}) (ALERTS_FOR_STATE and ignoring (alertstate) {FIRING})",
-                            width=120,
+                            width=140,
                         )
                     ],
                     sort="Since",

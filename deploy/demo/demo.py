@@ -117,7 +117,9 @@ def main() -> None:
         raise SystemExit("make demo needs prometheus: apt-get install prometheus, or see deploy/demo/compose.yaml")
     if os.geteuid() != 0:
         print("not root: names of short-lived processes may be <unknown> (before Linux 6.6 nothing works)")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A script that starts this in the background has it ignore SIGINT.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix="proc-connector-demo-") as name,

@@ -374,7 +374,7 @@ def test_the_demonstration_shows_what_it_promises_and_ends_on_an_interrupt() -> 
             process.send_signal(signal.SIGINT)
             assert process.wait(DEADLINE_SECONDS) == 0
         finally:
-            process.kill()
+            process.terminate()  # not to be killed: it has to end what it started
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             ask(port, "/")
