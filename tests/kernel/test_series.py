@@ -47,8 +47,8 @@ def test_a_crowd_of_names_is_counted_to_the_last_and_stays_at_the_limit(
 
         def ends() -> Counter[str]:
             counted = Counter[str]()
-            for (_, owner, code, _), n in exporter.scrape().rows("exits").items():
-                if owner in (str(uid), OTHER) and code in truth:
+            for (_, owner, code, killed_by), n in exporter.scrape().rows("exits").items():
+                if owner in (str(uid), OTHER) and code in truth and not killed_by:
                     counted[code] += n
             return counted
 
