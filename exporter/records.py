@@ -54,15 +54,15 @@ class WaitingRecords:
 
     def take_at(self, pid: int, at: int) -> Record | None:
         """Take the record at a place of `places`; the only one if there is but one, None if there is none."""
-        record = self.oldest.pop(pid, None)
         later = self.later.get(pid)
-        if record is None or not later:
-            return record
+        if not later:
+            return self.oldest.pop(pid, None)
         if at:
-            later.appendleft(record)
-            record = later[at]
-            del later[at]
-        self.oldest[pid] = later.popleft()
+            record = later[at - 1]
+            del later[at - 1]
+        else:
+            record = self.oldest.pop(pid)
+            self.oldest[pid] = later.popleft()
         if not later:
             del self.later[pid]
         return record

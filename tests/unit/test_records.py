@@ -59,5 +59,16 @@ def test_beyond_a_number_of_pids_the_oldest_are_thrown_away() -> None:
 def test_one_pid_cannot_pile_up_records() -> None:
     records = waiting(*(record(1, cpu_ns=ns) for ns in range(10_000)))
     assert len(records.of(1)) < 1000
+
+
+def test_the_last_of_as_many_as_can_wait_is_taken_alone() -> None:
+    records = waiting(*(record(1, cpu_ns=ns) for ns in range(10_000)), record(1, 0x100))
+    before = records.of(1)
+    assert records.take(1, 0x100) == record(1, 0x100)
+    assert records.of(1) == before[:-1]
+
+
+def test_all_can_be_thrown_away() -> None:
+    records = waiting(record(1), record(1), record(2))
     records.clear()
     assert list(records) == []
