@@ -32,7 +32,8 @@ _EVENT_BATCHES_PER_STEP = 16
 _RECORD_BATCHES_PER_STEP = 64
 # No kernel charges a receive buffer with less for a message: how many can be waiting follows from its fill.
 _LEAST_BYTES_PER_MESSAGE = 512
-# While events are held back, no more than this: a flood then overflows the receive buffer, where loss is counted.
+# While events are held back, no more than this, and no more records either: a flood then overflows the receive
+# buffers, where loss is counted.
 _MOST_BYTES_HELD = 32 << 20
 # A comparison with /proc gives the event loop its turn, and is followed by a drain, each time it took this long.
 _SLICE_NS = 5_000_000
@@ -167,7 +168,7 @@ class Listener:
 
     def _read_events(self, now_ns: int) -> None:
         self._events = batches = 0
-        if self._holds and self._pipeline.held_bytes > _MOST_BYTES_HELD:
+        if self._holds_enough():
             self._more_events = False
             return
         for batch in islice(self._connector.iter_batches(), _EVENT_BATCHES_PER_STEP):
@@ -186,7 +187,7 @@ class Listener:
             self._complete_goal = (self._events_read + self._most_waiting("connector"), then_ns)
 
     def _read_records(self) -> bool:
-        if self._taskstats is None:
+        if self._taskstats is None or self._holds_enough():
             return False
         batches = 0
         for batch in islice(self._taskstats.iter_batches(), _RECORD_BATCHES_PER_STEP):
@@ -194,6 +195,9 @@ class Listener:
             self._records_read += len(batch.lengths)
             self._pipeline.take_records(batch)
         return batches == _RECORD_BATCHES_PER_STEP and self._records_read < self._records_goal
+
+    def _holds_enough(self) -> bool:
+        return self._holds and self._pipeline.held_bytes > _MOST_BYTES_HELD
 
     def _most_waiting(self, name: str) -> int:
         """The most messages that a socket can hold now."""

@@ -20,6 +20,10 @@ class WaitingRecords:
     def __init__(self) -> None:
         self.oldest: dict[int, Record] = {}
         self.later: dict[int, deque[Record]] = {}
+        self._later_records = 0
+
+    def __len__(self) -> int:
+        return len(self.oldest) + self._later_records
 
     def __iter__(self) -> Iterator[Record]:
         yield from self.oldest.values()
@@ -34,7 +38,9 @@ class WaitingRecords:
             return
         for record in records:
             if oldest.setdefault(record[0], record) is not record:
-                self.later.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID)).append(record)
+                later = self.later.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID))
+                self._later_records += len(later) < _MOST_OF_ONE_PID
+                later.append(record)
 
     def of(self, pid: int) -> list[Record]:
         """Return a pid's records in their order."""
@@ -57,6 +63,7 @@ class WaitingRecords:
         later = self.later.get(pid)
         if not later:
             return self.oldest.pop(pid, None)
+        self._later_records -= 1
         if at:
             record = later[at - 1]
             del later[at - 1]
@@ -73,11 +80,12 @@ class WaitingRecords:
             self.take_at(pid, 0)
 
     def keep(self, most: int) -> None:
-        """Throw away the oldest records of the pids that have waited longest, beyond so many pids."""
-        while len(self.oldest) > most:
+        """Throw away the oldest records of the pids that have waited longest, beyond so many records."""
+        while len(self) > most:
             self.take_at(next(iter(self.oldest)), 0)
 
     def clear(self) -> None:
         """Throw all away."""
         self.oldest.clear()
         self.later.clear()
+        self._later_records = 0

@@ -220,7 +220,7 @@ class Server:
                 ssl_shutdown_timeout=_TLS_CLOSE_SECONDS if tls else None,
             )
         except OSError:
-            # A handshake that failed; TLS has told the client why.
+            # A handshake that failed.
             self._forget(protocol)
 
     def _give(self, protocol: _Protocol, seconds: float) -> None:

@@ -75,6 +75,7 @@ class Rig:
         apply, add_records = table.apply, table.add_records
 
         self.held: list[int] = []
+        self.held_when_records_came: list[int] = []
 
         def counted_apply(chunks: Sequence[bytes], *arguments: object) -> None:
             self.held.append(pipeline.held_bytes)
@@ -83,6 +84,8 @@ class Rig:
 
         def counted_add_records(records: Sequence[object]) -> None:
             self.taken.append(len(records))
+            if self.listener._holds:
+                self.held_when_records_came.append(pipeline.held_bytes)
             add_records(records)  # type: ignore[arg-type]  # what it got
 
         table.apply = counted_apply  # type: ignore[method-assign, assignment]  # looks on
@@ -160,6 +163,18 @@ async def test_a_flood_without_end_does_not_hold_whoever_drains(rig: Rig, monkey
     assert rig.table.lost_ends == 1
     # While /proc was compared nothing was applied, and no more was kept than there is room for.
     assert max(rig.held) <= (1 << 20) + EVENTS_PER_STEP * builders.CONNECTOR_STRIDE
+
+
+async def test_records_wait_in_their_socket_while_no_more_events_are_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_MOST_BYTES_HELD", 1 << 20)
+    now_ns = time.monotonic_ns()
+    rig.connector.flood = builders.comm(tgid=1, comm=b"flood", timestamp_ns=now_ns)
+    rig.taskstats.flood = builders.taskstats_datagram(pid=400)
+    await rig.listener.resubscribe()
+    assert max(rig.held) > 1 << 20
+    assert 0 < max(rig.held_when_records_came) <= 1 << 20
 
 
 async def test_two_who_drain_at_the_same_time_both_get_what_was_there_before(rig: Rig) -> None:

@@ -50,10 +50,27 @@ def test_successes_are_forgotten_up_to_the_first_failure() -> None:
     assert records.of(1) == [record(1, 0x100), record(1)]
 
 
-def test_beyond_a_number_of_pids_the_oldest_are_thrown_away() -> None:
+def test_beyond_a_number_of_records_the_oldest_are_thrown_away() -> None:
     records = waiting(*(record(pid) for pid in range(1, 6)))
     records.keep(2)
     assert list(records) == [record(4), record(5)]
+
+
+def test_records_of_pids_that_come_round_again_are_as_many_as_others() -> None:
+    records = waiting(*(record(pid, cpu_ns=ns) for ns in range(20) for pid in range(50)))
+    assert len(records) == 1000
+    records.keep(100)
+    assert len(records) == len(list(records)) == 100
+    assert {ns for _, _, _, ns, *_ in records} == {18, 19}
+
+
+def test_its_length_is_right_whatever_is_taken() -> None:
+    records = waiting(*(record(pid, pid << 8, ns) for ns in range(300) for pid in range(3)), record(9))
+    for pid, status in ((0, 0), (1, 0), (2, 0x200), (7, 0), (9, 0), (9, 0)):
+        records.take(pid, status)
+        assert len(records) == len(list(records))
+    records.clear()
+    assert len(records) == 0
 
 
 def test_one_pid_cannot_pile_up_records() -> None:
