@@ -39,9 +39,9 @@ from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Program, Tall
 _STATUS_BITS = 0xFF7F
 _KTHREADD = 2
 _LEADERLESS_REMEMBERED = 1024
-# What no loss that anybody noticed explains must not pile up: records without an EXIT (as many as a receive buffer
-# holds), and processes that were overtaken.
-_MOST_RECORDS = 1 << 16
+# What no loss that anybody noticed explains must not pile up: records without an EXIT (twice as many as a receive
+# buffer of the default size can hold), and processes that were overtaken.
+_MOST_RECORDS = 1 << 18
 _MOST_ALIASES = 1 << 12
 _KTHREADD_COMM = b"kthreadd"
 _LEADER_COMES_WITHIN_NS = 1_000_000_000

@@ -8,6 +8,7 @@ import pytest
 from host import MS, OWN_TGID, START_NS, Ends, Host, Mode, Thread
 
 from exporter.comm import UNKNOWN
+from exporter.kernel.taskstats import AGROUP
 from exporter.names import READING_SETTLES_NS
 
 
@@ -1261,13 +1262,13 @@ def test_a_record_whose_exit_came_after_all_does_not_take_the_next_one_with_it(e
     assert [record[1] for record in exact.table.waiting_records()] == [9]
 
 
-def test_records_whose_exit_never_comes_do_not_fill_the_memory(exact: Host) -> None:
-    for pid in range(1000, 72000):
-        exact.record(_thread(pid, b"lost"))
-    exact.drain()
+@pytest.mark.parametrize(("arrived", "kept"), [(140_000, 140_000), (300_000, 1 << 18)])
+def test_what_a_receive_buffer_held_waits_and_no_more(exact: Host, arrived: int, kept: int) -> None:
+    exact.table.add_records([(400 + n % 20_000, 0, AGROUP, n, bytes(44), 0, 0) for n in range(arrived)])
+    exact.table.apply([], exact.now_ns)
     waiting = exact.table.waiting_records()
-    assert len(waiting) == 1 << 16
-    assert 71999 in {record[0] for record in waiting}
+    assert len(waiting) == kept
+    assert min(record[3] for record in waiting) == arrived - kept
 
 
 def test_processes_whose_pid_is_used_again_and_again_do_not_fill_the_memory(host: Host) -> None:
