@@ -7,9 +7,9 @@ import sys
 from exporter.app import run
 from exporter.config import parse_args
 from exporter.errors import CaptureError, ConfigError, SetupError
-from exporter.logs import configure_logging
-from exporter.watch import watch
-from exporter.watchflags import parse_watch_args
+from exporter.service.logs import configure_logging
+from exporter.watch.command import watch
+from exporter.watch.flags import parse_watch_args
 
 _LOG = logging.getLogger("exporter")
 

@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from exporter import __version__
-from exporter.canary import Canary
-from exporter.capturefile import CaptureFile, open_capture
-from exporter.comm import EXCLUDED
+from exporter.capture.file import CaptureFile, open_capture
 from exporter.config import Config
-from exporter.counting import Counting, count_live, count_replay, header_of
-from exporter.crosscheck import ExitCheck
 from exporter.errors import MalformedMessage
-from exporter.expiry import Expiry
-from exporter.exposition import LIFETIME, Exposition, Status, TallySnapshot, budget, program_metrics
-from exporter.gate import Gate
+from exporter.exposition.scrape import LIFETIME, Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.feeds import Counting, count_live, count_replay, header_of
 from exporter.kernel.procfs import Procfs
-from exporter.lines import WallClock
-from exporter.listener import Listener
-from exporter.privileges import drop_privileges
-from exporter.rules import Rules
-from exporter.sdnotify import Notifier
-from exporter.server import Server, open_web_sockets, socket_name, take_passed_sockets
-from exporter.sources import open_sources
-from exporter.stream import Hub, Limits, open_stream_socket, serve_stream
-from exporter.tally import Tallies
-from exporter.upkeep import Upkeep
-from exporter.web import make_app
+from exporter.live.canary import Canary
+from exporter.live.crosscheck import ExitCheck
+from exporter.live.listener import Listener
+from exporter.live.sources import open_sources
+from exporter.service.privileges import drop_privileges
+from exporter.service.sd_notify import Notifier
+from exporter.service.upkeep import Upkeep
+from exporter.stream.hub import Hub, Limits, open_stream_socket, serve_stream
+from exporter.stream.lines import WallClock
+from exporter.tallies.expiry import Expiry
+from exporter.tallies.labels import EXCLUDED
+from exporter.tallies.rules import Rules
+from exporter.tallies.tallies import Tallies
+from exporter.web.gate import Gate
+from exporter.web.pages import make_app
+from exporter.web.server import Server, open_web_sockets, socket_name, take_passed_sockets
 
 _LOG = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ def _complain(socket: str, error: MalformedMessage) -> None:
 
 
 def _read_rules(path: str) -> Rules:
-    from exporter.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
+    from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
     return read_rules(path)
 

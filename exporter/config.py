@@ -15,8 +15,8 @@ from typing import NamedTuple
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.events import DEFAULT_EVENTS, EVENTS, parse_events
-from exporter.privileges import User, find_user
-from exporter.tally import DEFAULT_LIMIT, LEAST_LIMIT
+from exporter.service.privileges import User, find_user
+from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
 DEFAULT_PORT = 10061

@@ -10,15 +10,15 @@ from typing import NamedTuple, TypedDict
 
 import builders
 
+from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.names import READING_SETTLES_NS
-from exporter.pipeline import Pipeline
-from exporter.readings import EarlyReader
-from exporter.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
-from exporter.table import ProcessTable
-from exporter.tally import CellCounts, Tallies, uid_label
+from exporter.processes.name_hints import EarlyReader
+from exporter.processes.open_names import READING_SETTLES_NS
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import CellCounts, Tallies, uid_label
 
 MS = 1_000_000
 OWN_TGID = 99

@@ -5,14 +5,14 @@ from typing import Any
 
 from host import Mode, decoder_of, rules_of
 
-from exporter.capture import Frame
+from exporter.capture.format import Frame
+from exporter.capture.replay import Answers, Player
 from exporter.events import EVENTS
-from exporter.exposition import TallySnapshot, program_metrics, render
-from exporter.pipeline import Pipeline
-from exporter.readings import EarlyReader
-from exporter.replay import Answers, Player
-from exporter.table import ProcessTable
-from exporter.tally import Tallies
+from exporter.exposition.scrape import TallySnapshot, program_metrics, render
+from exporter.processes.name_hints import EarlyReader
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import Tallies
 
 
 @dataclass

@@ -13,8 +13,8 @@ import trustme
 from aiohttp import web
 
 from exporter.config import ListenAddress
-from exporter.gate import Gate
-from exporter.server import Limits, Server, open_web_sockets
+from exporter.web.gate import Gate
+from exporter.web.server import Limits, Server, open_web_sockets
 
 PATIENCE_SECONDS = 30.0
 

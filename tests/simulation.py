@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import builders
 from host import MS, OWN_TGID, Host, Mode, Thread
 
-from exporter.recorder import Tape
-from exporter.tally import Tallies
+from exporter.capture.recorder import Tape
+from exporter.tallies.tallies import Tallies
 
 Step = tuple[int, int, int]
 """(which of World.STEPS, modulo their number; two numbers that choose among what there is)"""

@@ -18,7 +18,7 @@ from pathlib import Path
 from exporter.errors import MalformedMessage, SetupError
 from exporter.kernel import bpf, cn_proc, netlink, taskstats
 from exporter.kernel.netlink import NLMSG_ERROR, Batch
-from exporter.kernel.receiver import Receiver
+from exporter.kernel.recvmmsg import Receiver
 
 NETLINK_CONNECTOR = 11
 NETLINK_GENERIC = 16

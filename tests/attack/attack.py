@@ -17,15 +17,15 @@ from dataclasses import asdict
 import builders
 from bench.machine import peak_rss_bytes
 
-from exporter.comm import OTHER
 from exporter.events import EVENTS
-from exporter.exposition import TallySnapshot, budget, program_metrics, render
+from exporter.exposition.scrape import TallySnapshot, budget, program_metrics, render
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.pipeline import Pipeline
-from exporter.table import ProcessTable
-from exporter.tally import Tallies
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.labels import OTHER
+from exporter.tallies.tallies import Tallies
 
 IN_A_DRAIN = 1000
 SHELL = 10

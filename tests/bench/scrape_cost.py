@@ -12,8 +12,8 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.exposition import TallySnapshot, families, program_metrics, render
-from exporter.tally import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Tallies, observe
+from exporter.exposition.scrape import TallySnapshot, families, program_metrics, render
+from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Tallies, observe
 
 _SHOWN = program_metrics(("fork", "exec", "exit", "nonzero_exit", "uid", "coredump"), records=True, live=True)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from charts.rendering import NAMESPACE, render
 from serving import Authority, hash_password, serving
 
-from exporter.gate import Gate
+from exporter.web.gate import Gate
 
 [CONTAINER] = render().one("Pod")["spec"]["containers"]
 

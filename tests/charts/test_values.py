@@ -14,7 +14,7 @@ from helm_python import HelmValuesError
 from exporter.config import FLAGS, parse_args
 from exporter.errors import ConfigError
 from exporter.events import EVENTS
-from exporter.rules_file import parse_rules
+from exporter.tallies.rules_file import parse_rules
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))

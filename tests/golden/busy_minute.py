@@ -13,7 +13,7 @@ import builders
 from host import MS, START_NS, Host, Mode, Thread
 from replayed import MemoryTape
 
-from exporter.capture import Frame, Header, encode_frame, encode_header
+from exporter.capture.format import Frame, Header, encode_frame, encode_header
 from exporter.events import DEFAULT_EVENTS
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "busy-minute.capture"

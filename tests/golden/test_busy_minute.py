@@ -6,8 +6,8 @@ from golden.busy_minute import HEADER, SAMPLE, Minute
 from host import Mode
 from replayed import Replayed
 
-from exporter.capture import iter_frames
-from exporter.capturefile import open_capture
+from exporter.capture.file import open_capture
+from exporter.capture.format import iter_frames
 
 
 def test_the_sample_is_what_its_script_makes() -> None:

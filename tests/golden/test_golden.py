@@ -14,12 +14,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.events import EVENTS
-from exporter.exposition import Exposition, Status, TallySnapshot, program_metrics
+from exporter.exposition.scrape import Exposition, Status, TallySnapshot, program_metrics
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.pipeline import Pipeline
-from exporter.table import ProcessTable
-from exporter.tally import DRAIN_NS, Tallies, new_histogram
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import DRAIN_NS, Tallies, new_histogram
 
 HERE = Path(__file__).parent
 # What differs from machine to machine, or from one moment to the next.

@@ -11,13 +11,13 @@ import pytest
 from kernel.harness import UNKNOWN, Exporter, Programs, World, free_port, running, wait_until
 from replayed import exposition, status
 
-from exporter.capturefile import CaptureFile, open_capture
-from exporter.counting import Counting, count_live, count_replay, header_of
+from exporter.capture.file import CaptureFile, open_capture
+from exporter.capture.replay import Replay
 from exporter.events import DEFAULT_EVENTS
+from exporter.feeds import Counting, count_live, count_replay, header_of
 from exporter.kernel.procfs import Procfs
-from exporter.replay import Replay
-from exporter.sources import open_sources
-from exporter.tally import Tallies
+from exporter.live.sources import open_sources
+from exporter.tallies.tallies import Tallies
 
 COUNT = 2_000
 CODES = 4

@@ -420,9 +420,9 @@ def answers(port: int) -> bool:
 
 
 FAULTS = {
-    "a step of the loop": "exporter.table.ProcessTable.apply",
-    "a scan of /proc": "exporter.listener.Listener._compare",
-    "the canary": "exporter.canary.Canary._send",
+    "a step of the loop": "exporter.processes.table.ProcessTable.apply",
+    "a scan of /proc": "exporter.live.listener.Listener._compare",
+    "the canary": "exporter.live.canary.Canary._send",
 }
 
 

@@ -1,6 +1,6 @@
 """Records what kernels deliver of a few processes, beside what their parent knows of them.
 
-`PYTHONPATH=tests python -m kernels.record`, as root, writes tests/unit/data/linux-*.hex anew: of this machine's
+`PYTHONPATH=tests python -m kernels.record`, as root, writes tests/unit/kernel/data/linux-*.hex anew: of this machine's
 kernel, and of Debian's Linux 6.1 in QEMU. With `--here` it prints the recording of the kernel that it runs on.
 
 A recording has a line for everything; numbers are decimal, bytes are hexadecimal:
@@ -28,10 +28,10 @@ from kernels import image
 from kernels.guests import booted
 
 from exporter.events import EVENTS, make_plan
-from exporter.kernel.receiver import Receiver
+from exporter.kernel.recvmmsg import Receiver
 from exporter.kernel.sockets import open_connector, open_taskstats
 
-DATA = image.ROOT / "tests" / "unit" / "data"
+DATA = image.ROOT / "tests" / "unit" / "kernel" / "data"
 UID = 70_001
 
 # Commands of tests/kernel/programs.c.

@@ -12,8 +12,8 @@ from property.test_histories import HISTORY, MEANWHILE
 from replayed import MemoryTape, Replayed, exposition, status
 from simulation import Step, World
 
-from exporter import capture
-from exporter.capture import Frame, encode_frame, iter_frames, read_header
+from exporter.capture import format as capture
+from exporter.capture.format import Frame, encode_frame, iter_frames, read_header
 from exporter.errors import CaptureError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Step, World
 
-from exporter.comm import UNKNOWN
+from exporter.tallies.labels import UNKNOWN
 
 
 def steps_of(kinds: int, *, sizes: tuple[int, int]) -> st.SearchStrategy[list[Step]]:

@@ -9,8 +9,8 @@ from property.test_histories import HISTORY, MEANWHILE
 from replayed import exposition, status
 from simulation import Step, World
 
-from exporter.comm import UNKNOWN
-from exporter.journal import Happening, Journal, News
+from exporter.processes.observer import Happening, Journal, News
+from exporter.tallies.labels import UNKNOWN
 
 
 def labels(happening: Happening) -> tuple[str, str]:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Step, World
 
-from exporter import tally
-from exporter.comm import OTHER
-from exporter.expiry import Expiry
-from exporter.rules import Rule, Rules, Selection
-from exporter.tally import Tallies
+from exporter.tallies import tallies as tally
+from exporter.tallies.expiry import Expiry
+from exporter.tallies.labels import OTHER
+from exporter.tallies.rules import Rule, Rules, Selection
+from exporter.tallies.tallies import Tallies
 
 LIMIT = 20
 STEP = st.tuples(st.integers(0, len(World.STEPS) - 1), st.integers(0, 3), st.integers(0, 5))

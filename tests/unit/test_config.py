@@ -9,7 +9,7 @@ import pytest
 
 from exporter.config import FLAGS, Config, Flag, ListenAddress, parse_args, parse_listen_address
 from exporter.errors import ConfigError
-from exporter.privileges import User
+from exporter.service.privileges import User
 
 PREFIX = "PROC_CONNECTOR_EXPORTER_"
 

@@ -21,9 +21,9 @@ from exporter.kernel.cn_proc import decode_proc_event
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.pipeline import Pipeline
-from exporter.table import ProcessTable
-from exporter.tally import Tallies
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import Tallies
 
 PROCESSES = 1500
 

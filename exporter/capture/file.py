@@ -1,0 +1,113 @@
+"""The file that a capture is written to, and the one that it is read from.
+
+Source: docs/capture.md.
+"""
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from exporter.capture.format import Frame, Header, encode_frame, encode_header, read_header
+from exporter.errors import CaptureError, SetupError
+
+_LOG = logging.getLogger(__name__)
+
+
+class CaptureFile:
+    """Appends frames to a file; the one before it is kept as `FILE.1`.
+
+    When it cannot be written any more it is given up: counting goes on.
+
+    Args:
+        path: The file. What is there already becomes the old one.
+        max_bytes: About so long it gets.
+        header: What to write at its beginning, but for the time.
+
+    Raises:
+        SetupError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, header: Header) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._header = header
+        self._bytes = 0
+        self._fd: int | None = None
+        try:
+            self._open(continued=False)
+        except OSError as error:
+            raise SetupError(f"cannot write the capture {path}: {error.strerror}") from error
+
+    def _open(self, *, continued: bool) -> None:
+        if os.path.lexists(self._path):
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                # A forgotten file name must not cost anybody a directory, or /dev/null.
+                raise OSError(errno.EINVAL, "not a regular file")
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        # It tells who ran what: nobody else's business.
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        header = self._header._replace(
+            wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns(), continued=continued
+        )
+        self._bytes = os.write(self._fd, encode_header(header))
+
+    @property
+    def full(self) -> bool:
+        """The file is as long as it may get."""
+        return self._fd is not None and self._bytes >= self._max_bytes
+
+    def write(self, frame: Frame) -> None:
+        """Append a frame."""
+        if self._fd is None:
+            return
+        data = encode_frame(frame)
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            self._give_up(error.strerror)
+            return
+        self._bytes += written
+        if written < len(data):
+            self._give_up("no room for a whole frame")
+
+    def begin_next(self) -> None:
+        """Go on in a new file."""
+        self.close()
+        try:
+            self._open(continued=True)
+        except OSError as error:
+            self._give_up(error.strerror)
+
+    def _give_up(self, why: str | None) -> None:
+        _LOG.error("the capture ends here", extra={"file": str(self._path), "why": why})
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@contextmanager
+def open_capture(path: Path) -> Iterator[tuple[Header, BinaryIO]]:
+    """Open a capture to read it.
+
+    Returns:
+        Its header, and the file at its first frame.
+
+    Raises:
+        CaptureError: It cannot be read, or is no capture.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CaptureError(f"cannot read the capture {path}: {error.strerror}") from error
+    with file:
+        yield read_header(file.read), file

@@ -1,0 +1,226 @@
+"""Plays a capture: what counts gets what it got when the capture was taken, and counts the same."""
+
+import asyncio
+import logging
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from exporter.capture import format as capture
+from exporter.capture.format import CommRead, Frame, iter_entries
+from exporter.errors import CaptureError
+from exporter.kernel.recvmmsg import Meminfo
+from exporter.processes.name_hints import EarlyReader
+from exporter.processes.pipeline import Pipeline
+from exporter.tallies.tallies import DRAIN_NS, new_histogram
+
+_LOG = logging.getLogger(__name__)
+
+# So long frames are played without a pause, then the event loop gets its turn.
+_SLICE_NS = 10_000_000
+_NS_PER_SECOND = 1_000_000_000
+
+
+class Answers:
+    """Stands for /proc: answers as it answered then."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[CommRead]] = {}
+        self._read_ns = 0
+
+    def read_comm(self, tgid: int) -> bytes | None:
+        """Return what was read; None, as of one that is gone, where nobody had asked."""
+        waiting = self._waiting.get(tgid)
+        if not waiting:
+            return None
+        read = waiting.popleft()
+        self._read_ns = read.read_ns
+        return read.comm
+
+    def read_ns(self) -> int:
+        """When it was."""
+        return self._read_ns
+
+    def add(self, read: CommRead) -> None:
+        """Make an answer ready for the next call that asks."""
+        self._waiting.setdefault(read.tgid, deque()).append(read)
+
+    def clear(self) -> None:
+        """That call is over."""
+        self._waiting.clear()
+
+
+class Player:
+    """Hands the entries of a capture to a pipeline.
+
+    Args:
+        pipeline: Counts. Its table asks `answers`.
+        early: Reads names, where the capture has any; asks `answers` too.
+        answers: Of /proc.
+    """
+
+    def __init__(self, pipeline: Pipeline, early: EarlyReader | None, answers: Answers) -> None:
+        self._pipeline = pipeline
+        self._table = pipeline.table
+        self._early = early
+        self._answers = answers
+
+    def play(self, frame: Frame) -> None:
+        """Do what a frame tells.
+
+        Raises:
+            CaptureError: It holds something that no capture holds. What stands before it was done.
+        """
+        for kind, body in iter_entries(frame.entries):
+            try:
+                self._play(kind, body)
+            except struct.error as error:
+                raise CaptureError(f"the capture has an entry {chr(kind)!r} of a wrong length") from error
+
+    def _play(self, kind: int, body: bytes) -> None:  # noqa: PLR0912 - one case for each kind
+        pipeline, table = self._pipeline, self._table
+        if kind == capture.TOOK_EVENTS:
+            pipeline.take_events(capture.decode_batch(body))
+        elif kind == capture.TOOK_RECORDS:
+            pipeline.take_records(capture.decode_batch(body))
+        elif kind == capture.APPLIED:
+            self._apply(*capture.decode_applied(body))
+        elif kind == capture.READ_COMM:
+            self._answers.add(capture.decode_comm_read(body))
+        elif kind == capture.TOOK_NAMES:
+            if self._early is not None:
+                self._early.take(capture.decode_batch(body))
+            self._answers.clear()
+        elif kind == capture.ADOPTED:
+            table.adopt(*capture.decode_adopted(body))
+        elif kind == capture.KNOWN:
+            table.recall(capture.decode_known(body))
+        elif kind == capture.WAITING:
+            table.add_records([capture.decode_record(body)])
+        elif kind == capture.LOST_TRACK:
+            table.lose_track()
+        elif kind == capture.FORGOT:
+            table.forget(*capture.decode_forgotten(body))
+        elif kind == capture.FORGOT_RECORDS:
+            for pid in capture.decode_pids(body):
+                table.forget_oldest_record(pid)
+        elif kind == capture.LOST:
+            self._lose(*capture.decode_lost(body))
+        elif kind == capture.CANARY_EXPECTED:
+            for tgid in capture.decode_pids(body):
+                table.expect_canary(tgid)
+        elif kind == capture.CANARY_FORGOTTEN:
+            for tgid in capture.decode_pids(body):
+                table.forget_canary(tgid)
+        else:
+            raise CaptureError(f"the capture has an entry {chr(kind)!r}, which this exporter does not know")
+
+    def malformed(self) -> dict[str, int]:
+        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        counts = self._pipeline.malformed.copy()
+        counts["connector"] += self._table.unknown_events
+        return counts
+
+    def _apply(self, complete_until_ns: int, most_batches: int | None) -> None:
+        early = self._early
+        if early is None:
+            self._pipeline.apply(complete_until_ns, most_batches=most_batches)
+        elif not self._pipeline.apply(complete_until_ns, early.readings, most_batches=most_batches):
+            early.forget(complete_until_ns)
+        self._answers.clear()
+
+    def _lose(self, socket: str, count: int, noticed_ns: int) -> None:
+        if socket not in self._pipeline.lost:
+            raise CaptureError(f"the capture lost messages of {socket}, of which it has none")
+        self._pipeline.lose(socket, count, noticed_ns)
+
+
+class Replay:
+    """Plays frames when they come; stands where a Listener stands when there is a kernel.
+
+    Made while an event loop runs.
+
+    Args:
+        player: Does it.
+        frames: In their order.
+        began_ns: When the capture began, by the clock of its frames.
+        speed: How many times as fast as it happened; 0 for as fast as can be.
+
+    Attributes:
+        crashed: Gets the exception of a bug.
+        ended: Done when nothing is left to play; whether the capture was sound to its end.
+    """
+
+    def __init__(self, player: Player, frames: Iterator[Frame], *, began_ns: int, speed: float) -> None:
+        self._player = player
+        self._frames = frames
+        self._began_ns = self._now_ns = began_ns
+        self._speed = speed
+        self._played = 0
+        self._task: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self.crashed: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[bool] = loop.create_future()
+        self.drain_ns = new_histogram(DRAIN_NS)
+        self.resyncs = 0
+        self.resubscriptions = 0
+
+    async def start(self) -> None:
+        """Begin to play."""
+        self._task = asyncio.ensure_future(self._play())
+
+    def stop(self) -> None:
+        """Stop playing."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def drain_all(self) -> None:
+        """Let what is due be played."""
+        await asyncio.sleep(0)
+
+    def tell_soon(self) -> None:
+        """Do nothing: what is due is played."""
+
+    def now_ns(self) -> int:
+        """Return up to when it has played, by the clock of the capture's frames."""
+        return self._now_ns
+
+    def look_at_buffers(self) -> float:
+        """Return 0: there are no sockets, and the capture tells of losses."""
+        return 0.0
+
+    def buffers(self) -> dict[str, Meminfo]:
+        """Return nothing: there are no sockets."""
+        return {}
+
+    def malformed(self) -> dict[str, int]:
+        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        return self._player.malformed()
+
+    async def _play(self) -> None:
+        try:
+            await self._play_all()
+        except CaptureError as error:
+            _LOG.error("the capture ends early", extra={"error": error, "whole_frames": self._played})
+            self.ended.set_result(False)
+        except Exception as error:  # noqa: BLE001 - handed to whoever runs the program, who ends it
+            self.crashed.set_exception(error)
+        else:
+            _LOG.info("the capture has ended", extra={"frames": self._played})
+            self.ended.set_result(True)
+
+    async def _play_all(self) -> None:
+        start_ns = slice_began_ns = time.monotonic_ns()
+        for frame in self._frames:
+            now_ns = time.monotonic_ns()
+            due_ns = start_ns + round((frame.time_ns - self._began_ns) / self._speed) if self._speed else now_ns
+            if due_ns > now_ns:
+                await asyncio.sleep((due_ns - now_ns) / _NS_PER_SECOND)
+                slice_began_ns = time.monotonic_ns()
+            elif now_ns - slice_began_ns > _SLICE_NS:
+                await asyncio.sleep(0)
+                slice_began_ns = time.monotonic_ns()
+            self._player.play(frame)
+            self._now_ns = frame.time_ns
+            self._played += 1

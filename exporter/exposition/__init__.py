@@ -1,0 +1,1 @@
+"""From a snapshot of the tallies to the text of /metrics. Pure."""

@@ -1,0 +1,182 @@
+"""What counts, and who feeds it: the sockets of this host, or a capture of another."""
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple, Protocol, TypedDict
+
+from exporter import __version__
+from exporter.capture.format import Header, iter_frames
+from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
+from exporter.capture.replay import Answers, Player, Replay
+from exporter.errors import MalformedMessage
+from exporter.events import Plan, make_plan
+from exporter.kernel.procfs import Procfs
+from exporter.kernel.recvmmsg import Meminfo
+from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
+from exporter.live.listener import Listener
+from exporter.live.sources import Sources
+from exporter.processes.name_hints import EarlyReader
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import Histogram, Tallies
+
+Complain = Callable[[str, MalformedMessage], None]
+
+
+class Feed(Protocol):
+    """What a Listener and a Replay have in common."""
+
+    crashed: asyncio.Future[None]
+    drain_ns: Histogram
+    resyncs: int
+    resubscriptions: int
+
+    async def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End."""
+
+    async def drain_all(self) -> None:
+        """Count everything that was there when this was called."""
+
+    def tell_soon(self) -> None:
+        """Somebody waits for the news from now on."""
+
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC where things happen."""
+
+    def look_at_buffers(self) -> float:
+        """Ask what was lost, and how full the fuller buffer is, from 0 to 1."""
+
+    def buffers(self) -> dict[str, Meminfo]:
+        """The receive buffers, by socket."""
+
+    def malformed(self) -> dict[str, int]:
+        """How many messages were dropped as malformed, by socket."""
+
+
+class Counting(NamedTuple):
+    """The parts of a running program, but for those that show what it counts.
+
+    Attributes:
+        plan: What there is to be known.
+        mode: Where comm and uid come from, as --attribution calls it.
+        filter: Who leaves out unwanted events, as --filter calls it.
+        kernel: Release of the kernel that told of them.
+    """
+
+    plan: Plan
+    mode: str
+    filter: str
+    kernel: str
+    tallies: Tallies
+    pipeline: Pipeline
+    feed: Feed
+
+    @property
+    def table(self) -> ProcessTable:
+        """Who lives."""
+        return self.pipeline.table
+
+    @property
+    def has_records(self) -> bool:
+        """Exit records tell what ended processes had used."""
+        return self.mode == "taskstats"
+
+
+def header_of(sources: Sources) -> Header:
+    """Return what a capture of these sources begins with."""
+    taskstats = sources.taskstats
+    return Header(
+        exporter=__version__,
+        kernel=platform.release(),
+        mode=sources.mode,
+        filter=sources.filter,
+        events=sources.plan.wanted,
+        family_id=0 if taskstats is None else taskstats.family_id,
+        taskstats_version=0 if taskstats is None else taskstats.version,
+        own_tgid=os.getpid(),
+        wall_ns=time.time_ns(),
+        monotonic_ns=time.monotonic_ns(),
+        continued=False,
+    )
+
+
+class _Rules(TypedDict):
+    """How a table is set up; the same in a replay as it was when it was recorded."""
+
+    records_end_processes: bool
+    own_tgid: int | None
+    keeps: bool
+    failures_only: bool
+
+
+def _records_end_processes(header: Header) -> bool:
+    return header.taskstats_version >= AGROUP_SINCE_VERSION
+
+
+def _rules(header: Header, plan: Plan) -> _Rules:
+    return {
+        "records_end_processes": _records_end_processes(header),
+        "own_tgid": header.own_tgid,
+        "keeps": plan.keeps_table,
+        "failures_only": plan.failures_only and bool(header.family_id),
+    }
+
+
+def _decoder(header: Header) -> RecordDecoder | None:
+    return RecordDecoder(header.family_id) if header.family_id else None
+
+
+def count_live(
+    sources: Sources, procfs: Procfs, tallies: Tallies, complain: Complain, tape: Tape | None = None
+) -> Counting:
+    """Count what the sockets of this host tell. Called while an event loop runs.
+
+    Args:
+        sources: The sockets.
+        procfs: The host's.
+        tallies: Where it is counted.
+        complain: Told of malformed messages.
+        tape: Gets a capture of it.
+    """
+    header = header_of(sources)
+    rules = _rules(header, sources.plan)
+    if tape is None:
+        table = ProcessTable(tallies, procfs.read_comm, time.monotonic_ns, **rules)
+        pipeline = Pipeline(table, _decoder(header), complain)
+        early = EarlyReader(procfs.read_comm, time.monotonic_ns)
+    else:
+        recorder = Recorder(tape, procfs.read_comm, time.monotonic_ns)
+        table = RecordingTable(recorder, tallies, **rules)
+        pipeline = RecordingPipeline(recorder, table, _decoder(header), complain)
+        early = RecordingReader(recorder)
+    listener = Listener(sources, early if sources.names is not None else None, pipeline, procfs)
+    return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
+
+
+def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Complain, speed: float) -> Counting:
+    """Count what a capture tells. Called while an event loop runs.
+
+    Args:
+        header: The capture's.
+        file: At its first frame.
+        tallies: Where it is counted.
+        complain: Told of malformed messages.
+        speed: How many times as fast as it happened; 0 for as fast as can be.
+    """
+    plan = make_plan(
+        header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
+    )
+    answers = Answers()
+    table = ProcessTable(tallies, answers.read_comm, answers.read_ns, **_rules(header, plan))
+    pipeline = Pipeline(table, _decoder(header), complain)
+    early = None if header.family_id else EarlyReader(answers.read_comm, answers.read_ns)
+    replay = Replay(
+        Player(pipeline, early, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed
+    )
+    return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

@@ -1,0 +1,191 @@
+"""The canary: a child with a known end that has to come back as an event.
+
+Any local user can silence every listener of the host, and nothing tells the listener; receiving events proves
+nothing by itself either. So every few seconds a child is forked that exits at once, and if its EXIT does not come
+the subscription is renewed. The table leaves it out of everything that is counted.
+"""
+
+import asyncio
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+
+from exporter.live.listener import Listener
+from exporter.processes.table import ProcessTable
+
+_LOG = logging.getLogger(__name__)
+
+# Not 0, so that it comes through a mask that lets only failures through.
+CANARY_EXIT_CODE = 42
+
+# An EXIT comes within a millisecond; on an overloaded host it can take until the child gets a CPU.
+_PATIENCE_SECONDS = 2.0
+# Of the interval, so that a silence is over within two.
+_PATIENCE_SHARE = 0.8
+_MOST_UNREAPED = 8
+_FIRST_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
+
+
+def spawn() -> int:
+    """Fork a child that exits at once; returns its pid.
+
+    Raises:
+        OSError: No process is to be had (EAGAIN).
+    """
+    with warnings.catch_warnings():
+        # "This process is multi-threaded": the child calls nothing but _exit.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(CANARY_EXIT_CODE)
+    return pid
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+class Canary:
+    """Sends canaries, and renews the subscription when one does not come back.
+
+    Args:
+        table: Recognises them.
+        listener: Drains; renews.
+        interval_seconds: From one to the next.
+        spawn_child: Forks one.
+        records: Exit records have to tell of it too.
+
+    Attributes:
+        came_back_at: time.monotonic() of the last one; None before the first.
+        problem: Why the numbers cannot be trusted now, or None.
+    """
+
+    def __init__(
+        self,
+        table: ProcessTable,
+        listener: Listener,
+        interval_seconds: float,
+        *,
+        records: bool,
+        spawn_child: Callable[[], int] = spawn,
+    ) -> None:
+        self._table = table
+        self._listener = listener
+        self._interval = interval_seconds
+        self._records = records
+        self._spawn = spawn_child
+        # Until they are reaped their pids cannot be other processes'. True: had ended at an earlier look.
+        self._unreaped: dict[int, bool] = {}
+        self._began_at = time.monotonic()
+        self.came_back_at: float | None = None
+        self.problem: str | None = "the first canary has not come back yet"
+
+    def problem_now(self, now_seconds: float) -> str | None:
+        """Return why the numbers cannot be trusted, or None.
+
+        Args:
+            now_seconds: time.monotonic().
+        """
+        if self.problem is None and self.came_back_at is not None:
+            late_seconds = now_seconds - self.came_back_at
+            if late_seconds > 2 * self._interval + _PATIENCE_SECONDS:
+                return f"no canary has come back for {late_seconds:.0f} s"
+        return self.problem
+
+    def age_seconds(self, now_seconds: float) -> float:
+        """Return the time since the last one came back; while none has, since this began.
+
+        Args:
+            now_seconds: time.monotonic().
+        """
+        return now_seconds - (self._began_at if self.came_back_at is None else self.came_back_at)
+
+    async def run(self) -> None:
+        """Send one after the other, for ever."""
+        while True:
+            began = time.monotonic()
+            await self.prove()
+            await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
+
+    async def prove(self) -> bool:
+        """Send a canary; if it is missed, renew the subscription and send another.
+
+        Returns:
+            Whether one came back.
+        """
+        try:
+            problem = await self._send()
+        except OSError as error:
+            # That says nothing of the subscription.
+            self._fail(f"no canary could be forked: {error.strerror}")
+            return False
+        if problem is None:
+            self._recovered()
+            return True
+        self._fail(f"{problem}, renewing the subscription")
+        try:
+            if await self._listener.resubscribe() and await self._send() is None:
+                self._recovered()
+                return True
+        except OSError as error:
+            self._fail(f"no canary could be forked: {error.strerror}")
+        return False
+
+    def _fail(self, problem: str) -> None:
+        if self.problem != problem:
+            _LOG.error("canary missed", extra={"why": problem})
+        self.problem = problem
+
+    def _recovered(self) -> None:
+        if self.problem is not None and self.came_back_at is not None:
+            _LOG.warning("the canary comes back again")
+        self.problem = None
+        self.came_back_at = time.monotonic()
+
+    async def _send(self) -> str | None:
+        """Send one; returns what went wrong.
+
+        Raises:
+            OSError: None could be forked.
+        """
+        await self._reap_earlier()
+        if len(self._unreaped) >= _MOST_UNREAPED:
+            return "its children do not get to run"
+        # What waits can be of a process that had the same pid.
+        await self._listener.drain_all()
+        pid = self._spawn()
+        self._unreaped[pid] = False
+        self._table.expect_canary(pid)
+        deadline = time.monotonic() + min(_PATIENCE_SECONDS, _PATIENCE_SHARE * self._interval)
+        pause = _FIRST_LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            await self._listener.drain_all()
+            returned = self._table.canary_returned(pid)
+            if returned is not None or time.monotonic() > deadline:
+                break
+            pause = _LOOK_SECONDS
+        if returned is None:
+            return "the process connector is silent"
+        self._reap(pid)
+        if self._records and not returned:
+            return "taskstats sends no exit records"
+        return None
+
+    async def _reap_earlier(self) -> None:
+        """Reap canaries that were missed, once all has been read that can still tell of them."""
+        ended = [pid for pid, had_ended in self._unreaped.items() if had_ended]
+        if ended:
+            await self._listener.drain_all()
+        for pid in ended:
+            self._reap(pid)
+        for pid in self._unreaped:
+            self._unreaped[pid] = _has_ended(pid)
+
+    def _reap(self, pid: int) -> None:
+        self._table.forget_canary(pid)
+        os.waitpid(pid, 0)
+        del self._unreaped[pid]

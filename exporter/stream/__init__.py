@@ -1,0 +1,1 @@
+"""Happenings as lines of JSON, to local clients on a Unix socket."""

@@ -1,0 +1,193 @@
+"""Which of all that happens somebody wants to be told: the filters of `watch` and of /events."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from typing import NamedTuple
+
+from exporter.errors import ConfigError
+from exporter.events import EVENTS
+from exporter.exposition.scrape import exit_labels
+from exporter.processes.observer import Happening
+
+_ENDS = frozenset({"exit", "nonzero_exit"})
+_HAVE_STATUS = _ENDS | {"thread_exit"}
+_UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "": 1_000_000_000}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|)")
+_SIGNALS = {name: number for number in range(1, 65) for name in (exit_labels(number)[1], str(number))}
+_SIGNAL_NAMES = {name: exit_labels(number)[1] for name, number in _SIGNALS.items()}
+
+
+class FilterSpec(NamedTuple):
+    """One filter as its users see it: `--min-lifetime` and `?min_lifetime=`."""
+
+    name: str
+    metavar: str
+    help: str
+
+
+FILTERS = (
+    FilterSpec("events", "LIST", f"Only these: any of {', '.join(EVENTS)}."),
+    FilterSpec("comm", "GLOB", "Only of processes so called; may be given more than once."),
+    FilterSpec("uid", "LIST", "Only of these users, by number."),
+    FilterSpec("exit_code", "LIST", "Only ends with one of these exit codes, as a shell shows them."),
+    FilterSpec("signal", "LIST", "Only ends by one of these signals: SIGKILL, KILL or 9."),
+    FilterSpec("min_lifetime", "TIME", "Only ends of processes that lived at least so long: 1.5, 200ms, 5m, 1h."),
+    FilterSpec("max_lifetime", "TIME", "Only ends of processes that lived at most so long."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to tell. A filter that is None lets everything through, any other nothing that it cannot judge."""
+
+    events: frozenset[str] | None = None
+    comm: re.Pattern[str] | None = None
+    uids: frozenset[int] | None = None
+    exit_codes: frozenset[int] | None = None
+    signals: frozenset[str] | None = None
+    min_lifetime_ns: int | None = None
+    max_lifetime_ns: int | None = None
+
+    def with_default(self, events: frozenset[str]) -> "Selection":
+        """Return the same, of these events where none were asked for."""
+        return self if self.events is not None else replace(self, events=events)
+
+    def matches(self, happening: Happening) -> bool:
+        """Tell whether this is wanted."""
+        events = self.events
+        if (
+            events is not None
+            and happening.event not in events
+            and not (happening.event == "exit" and happening.status and "nonzero_exit" in events)
+        ):
+            return False
+        if self.comm is not None and (happening.comm is None or self.comm.match(happening.comm) is None):
+            return False
+        if self.uids is not None and happening.uid not in self.uids:
+            return False
+        return not self._ends_only or self._end_matches(happening)
+
+    @property
+    def _ends_only(self) -> bool:
+        return self._status_matters or self.min_lifetime_ns is not None or self.max_lifetime_ns is not None
+
+    @property
+    def _status_matters(self) -> bool:
+        return self.exit_codes is not None or self.signals is not None
+
+    def _end_matches(self, happening: Happening) -> bool:
+        if happening.status is None:
+            return False
+        code, signal = exit_labels(happening.status)
+        if self.exit_codes is not None and int(code) not in self.exit_codes:
+            return False
+        if self.signals is not None and signal not in self.signals:
+            return False
+        lifetime_ns = happening.lifetime_ns
+        if self.min_lifetime_ns is None and self.max_lifetime_ns is None:
+            return True
+        if lifetime_ns is None:
+            return False
+        return (self.min_lifetime_ns or 0) <= lifetime_ns and (
+            self.max_lifetime_ns is None or lifetime_ns <= self.max_lifetime_ns
+        )
+
+    def wanted(self, available: frozenset[str]) -> frozenset[str]:
+        """Return the events that can match, so that the kernel can leave out the others.
+
+        Args:
+            available: The events to choose from where none were asked for.
+        """
+        wanted = available if self.events is None else self.events
+        if self.min_lifetime_ns is not None or self.max_lifetime_ns is not None:
+            wanted &= _ENDS
+        elif self._status_matters:
+            wanted &= _HAVE_STATUS
+        fails = self.signals is not None or (self.exit_codes is not None and 0 not in self.exit_codes)
+        if fails and "exit" in wanted:
+            wanted = wanted - {"exit"} | {"nonzero_exit"}
+        return wanted
+
+
+def unavailable(selection: Selection, available: frozenset[str]) -> list[str]:
+    """Return the events that a selection asks for and that there are none of."""
+    implied = {"nonzero_exit"} if "exit" in available else set()
+    return sorted(selection.wanted(available) - available - implied)
+
+
+def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False) -> Selection:
+    """Parse filters.
+
+    Args:
+        values: By the names in FILTERS; each may be given more than once.
+        flags: Say what is wrong with a filter under its flag's name.
+
+    Raises:
+        ConfigError: A filter is not known or makes no sense.
+    """
+    known = {spec.name for spec in FILTERS}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"there is no filter {name!r}; there are {', '.join(spec.name for spec in FILTERS)}")
+
+    def shown(name: str) -> str:
+        return f"--{name.replace('_', '-')}" if flags else name
+
+    def words(name: str) -> list[str] | None:
+        given = values.get(name)
+        if given is None:
+            return None
+        found = [word.strip() for text in given for word in text.split(",") if word.strip()]
+        if not found:
+            raise ConfigError(f"{shown(name)} is empty")
+        return found
+
+    def numbers(name: str, most: int) -> frozenset[int] | None:
+        found = words(name)
+        if found is None:
+            return None
+        for word in found:
+            if not (word.isascii() and word.isdecimal() and len(word) < 11 and int(word) <= most):
+                raise ConfigError(f"{shown(name)} must be numbers from 0 to {most}, got {word!r}")
+        return frozenset(map(int, found))
+
+    def duration(name: str) -> int | None:
+        given = values.get(name)
+        if given is None:
+            return None
+        match = _DURATION.fullmatch(given[-1].strip())
+        if match is None:
+            raise ConfigError(f"{shown(name)} must be a time such as 1.5, 200ms, 5m or 1h, got {given[-1]!r}")
+        return round(float(match[1]) * _UNITS[match[2]])
+
+    events = words("events")
+    unknown = sorted(set(events or ()) - set(EVENTS))
+    if unknown:
+        raise ConfigError(f"{shown('events')} does not know {', '.join(unknown)}; there are {', '.join(EVENTS)}")
+    signals = words("signal")
+    names = [_SIGNAL_NAMES.get(w.upper()) or _SIGNAL_NAMES.get(f"SIG{w.upper()}") for w in signals or ()]
+    if None in names:
+        wrong = (signals or [])[names.index(None)]
+        raise ConfigError(
+            f"{shown('signal')} must be names such as SIGKILL or numbers from 1 to 64, got {wrong!r}"
+        )
+    globs = values.get("comm")
+    selection = Selection(
+        events=None if events is None else frozenset(events),
+        comm=None if globs is None else re.compile("|".join(map(translate, globs))),
+        uids=numbers("uid", 0xFFFFFFFF),
+        exit_codes=numbers("exit_code", 255),
+        signals=None if signals is None else frozenset(name for name in names if name),
+        min_lifetime_ns=duration("min_lifetime"),
+        max_lifetime_ns=duration("max_lifetime"),
+    )
+    shortest_ns, longest_ns = selection.min_lifetime_ns, selection.max_lifetime_ns
+    if shortest_ns is not None and longest_ns is not None and shortest_ns > longest_ns:
+        raise ConfigError(f"nothing can match: {shown('min_lifetime')} is above {shown('max_lifetime')}")
+    if not selection.wanted(frozenset(EVENTS)):
+        raise ConfigError(
+            f"nothing can match: {', '.join(sorted(events or ()))} have no exit code, signal or lifetime"
+        )
+    return selection

@@ -1,0 +1,58 @@
+"""Which series nobody has used for so long that they can go.
+
+A cell that a process, an open name or a remembered record refers to can still be counted in, and what was
+counted there after it went would be lost. Open names and records refer to none; the processes are asked for.
+"""
+
+from collections.abc import Callable, Iterator
+
+from exporter.tallies.tallies import Cell, Tallies, count_events
+
+# A few milliseconds.
+_CELLS_IN_A_SLICE = 1000
+
+
+class Expiry:
+    """Drops idle cells.
+
+    Args:
+        tallies: Has them.
+        cells_in_use: Those that a process refers to, now.
+        idle_seconds: For how long nothing must have been counted.
+    """
+
+    def __init__(self, tallies: Tallies, cells_in_use: Callable[[], set[Cell]], idle_seconds: float) -> None:
+        self._tallies = tallies
+        self._cells_in_use = cells_in_use
+        self._idle_seconds = idle_seconds
+        # What a cell had counted, and since when it has not changed.
+        self._seen: dict[Cell, tuple[int, float]] = {}
+
+    def sweep(self, now_seconds: float) -> Iterator[None]:
+        """Look at all cells once; others can have their turn at each yield."""
+        seen: dict[Cell, tuple[int, float]] = {}
+        idle: list[Cell] = []
+        for cells in _slices(self._tallies.own_cells()):
+            for cell in cells:
+                counted = _counted(cell)
+                before, since = self._seen.get(cell, (-1, now_seconds))
+                seen[cell] = (counted, since if before == counted else now_seconds)
+                if now_seconds - seen[cell][1] >= self._idle_seconds:
+                    idle.append(cell)
+            yield
+        self._seen = seen
+        for cells in _slices(idle):
+            in_use = self._cells_in_use()
+            gone = [cell for cell in cells if cell not in in_use and _counted(cell) == seen[cell][0]]
+            self._tallies.drop(gone)
+            for cell in gone:
+                del seen[cell]
+            yield
+
+
+def _counted(cell: Cell) -> int:
+    return sum(count_events([cell]).values())
+
+
+def _slices(cells: list[Cell]) -> Iterator[list[Cell]]:
+    return (cells[i : i + _CELLS_IN_A_SLICE] for i in range(0, len(cells), _CELLS_IN_A_SLICE))

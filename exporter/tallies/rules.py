@@ -1,0 +1,165 @@
+"""The user's rules: what is shown under which name, and what is not counted at all.
+
+Expressions meet comms, which are strangers' bytes, on the one thread that counts. Python's matcher tries one way
+after the other, so a careless expression can take it for ever. How many steps it can take at most with a comm,
+which has at most 15 characters, is worked out before an expression is accepted: see `most_steps`.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from re import _constants as sre  # type: ignore[attr-defined]  # the only way to see what an expression is made of
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any, NamedTuple
+
+from exporter.errors import ConfigError
+from exporter.tallies.labels import plain, printable
+
+STEPS = 50_000
+"""What all expressions together may take with one comm: some 0.25 ms."""
+
+_COMM_CHARACTERS = 15
+_MOST_CHARACTERS = 200
+_CACHED_NAMES = 4096
+_CONSUMES_ONE = frozenset({sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY})
+_REPEATS = frozenset({sre.MAX_REPEAT, sre.MIN_REPEAT})
+
+Ways = list[int]
+"""At i, the number of ways to have come somewhere in an expression with i characters used up."""
+
+
+class _Steps:
+    """Walks an expression as a matcher would that never succeeds, in all ways at once."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def of(self, items: Iterable[tuple[Any, Any]]) -> int:
+        """Return the steps through a whole expression."""
+        self._count(self._through(items, [1] + [0] * _COMM_CHARACTERS))
+        return self.total
+
+    def _count(self, ways: Ways) -> None:
+        self.total += sum(ways)
+        if self.total > STEPS:
+            # An expression can be made whose steps could not even be counted in time.
+            raise ConfigError(f"it can take more than {STEPS} steps with one comm")
+
+    def _through(self, items: Iterable[tuple[Any, Any]], ways: Ways) -> Ways:
+        for op, argument in items:
+            self._count(ways)
+            ways = self._through_one(op, argument, ways)
+        return ways
+
+    def _through_one(self, op: Any, argument: Any, ways: Ways) -> Ways:
+        if op in _CONSUMES_ONE:
+            return [0, *ways[:-1]]
+        if op is sre.AT:
+            return ways
+        if op is sre.SUBPATTERN:
+            return self._through(argument[3], ways)
+        if op is sre.BRANCH:
+            return _sum([self._through(branch, ways) for branch in argument[1]])
+        if op in _REPEATS:
+            least, most, repeated = argument
+            return self._through_repeat(least, most, repeated, ways)
+        raise ConfigError("it may not look around, refer back or be possessive")
+
+    def _through_repeat(self, least: int, most: int, items: Any, ways: Ways) -> Ways:
+        if most > 1 and items.getwidth()[0] == 0:
+            raise ConfigError("what it repeats may not be empty")
+        ends = [ways] if least == 0 else []
+        times = 0
+        while times < most and any(ways):
+            ways = self._through(items, ways)
+            self._count(ways)
+            times += 1
+            if times >= least:
+                ends.append(ways)
+        return _sum(ends) if ends else [0] * len(ways)
+
+
+def _sum(rows: Sequence[Ways]) -> Ways:
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def most_steps(expression: str) -> int:
+    """Return how many steps a backtracking matcher takes at most with an expression and any comm.
+
+    Raises:
+        ConfigError: It is no expression, of a kind whose steps are not known, or takes more than STEPS.
+    """
+    if len(expression) > _MOST_CHARACTERS:
+        raise ConfigError(f"it is longer than {_MOST_CHARACTERS} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            parsed = _parser.parse(expression)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise ConfigError(str(error)) from error
+    return _Steps().of(parsed)
+
+
+class Rule(NamedTuple):
+    """What happens to the comms that an expression matches as a whole."""
+
+    match: re.Pattern[str]
+    replace: tuple[str | int, ...] | None
+    """The new name: texts, and numbers of groups. None: they are not counted."""
+
+
+class Selection(NamedTuple):
+    """Some comms and uids."""
+
+    comms: tuple[re.Pattern[str], ...] = ()
+    uids: tuple[range, ...] = ()
+
+    def has_comm(self, text: str) -> bool:
+        """Tell whether a comm is among them."""
+        return any(pattern.fullmatch(text) for pattern in self.comms)
+
+    def has_uid(self, uid: int) -> bool:
+        """Tell whether a uid is among them."""
+        return any(uid in uids for uids in self.uids)
+
+
+NOTHING = Selection()
+
+
+class Rules:
+    """All rules of a file.
+
+    Args:
+        rules: The first one that matches a comm is the only one that counts.
+        include: Where it has comms, no others are counted; where it has uids, no others.
+        exclude: What is not counted.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule] = (), include: Selection = NOTHING, exclude: Selection = NOTHING
+    ) -> None:
+        self._rules = rules
+        self._include = include
+        self._exclude = exclude
+        self.name = lru_cache(_CACHED_NAMES)(self._name)
+
+    def _name(self, comm: bytes) -> str | None:
+        """Return the label of a comm; None if it is not counted, whatever its uid."""
+        text = plain(comm)
+        include, exclude = self._include, self._exclude
+        if (include.comms and not include.has_comm(text)) or exclude.has_comm(text):
+            return None
+        for match, replace in self._rules:
+            found = match.fullmatch(text)
+            if found is not None:
+                if replace is None:
+                    return None
+                parts = [part if isinstance(part, str) else found[part] or "" for part in replace]
+                return printable("".join(parts))
+        return printable(text)
+
+    def counts(self, uid: int | None) -> bool:
+        """Tell whether events of a uid are counted, as those of an unknown one always are."""
+        include, exclude = self._include, self._exclude
+        return uid is None or ((not include.uids or include.has_uid(uid)) and not exclude.has_uid(uid))

@@ -1,0 +1,158 @@
+"""The file of rules (--config.file): YAML in, Rules out, or a ConfigError with its line and the reason."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import yaml
+
+from exporter.errors import ConfigError
+from exporter.tallies.rules import NOTHING, STEPS, Rule, Rules, Selection, most_steps
+
+_MOST_BYTES = 1 << 16
+_MOST_UID = 0xFFFFFFFE
+# $$, $1, ${1}, ${name}; a dollar that is none of them is a mistake.
+_REFERENCE = re.compile(r"\$(?:(\$)|(\d+)|\{(\w+)\}|)")
+
+_T = TypeVar("_T")
+
+
+def read_rules(path: str) -> Rules:
+    """Read a file of rules.
+
+    Raises:
+        ConfigError: It cannot be read, or says something that is no rule.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"--config.file: cannot read {path}: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"--config.file: {path} is longer than {_MOST_BYTES} bytes")
+    return parse_rules(data, path)
+
+
+def parse_rules(data: bytes, path: str) -> Rules:
+    """Parse the bytes of a file of rules; raises ConfigError as read_rules does."""
+    return _File(path).rules(data)
+
+
+class _File:
+    """Walks the nodes of a file, which know their lines."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._steps = 0
+
+    def _refuse(self, node: yaml.Node, why: str) -> NoReturn:
+        raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {why}")
+
+    def rules(self, data: bytes) -> Rules:
+        try:
+            root = yaml.compose(data, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+            raise ConfigError(f"{self._path}:{line}: not YAML: {error.problem}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{self._path}:1: not YAML: {' '.join(str(error).split())}") from error
+        if root is None:
+            return Rules()
+        parts = self._mapping(root, ("comm", "include", "exclude"))
+        return Rules(
+            self._list(parts["comm"], self._rule) if "comm" in parts else (),
+            self._selection(parts["include"]) if "include" in parts else NOTHING,
+            self._selection(parts["exclude"]) if "exclude" in parts else NOTHING,
+        )
+
+    def _mapping(self, node: yaml.Node, keys: tuple[str, ...]) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            self._refuse(node, f"a mapping is wanted here, of {', '.join(keys)}")
+        parts: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = self._text(key)
+            if name not in keys:
+                self._refuse(key, f"unknown key {name!r}; there are {', '.join(keys)}")
+            if name in parts:
+                self._refuse(key, f"{name} is here twice")
+            parts[name] = value
+        return parts
+
+    def _list(self, node: yaml.Node, parse: Callable[[yaml.Node], _T]) -> tuple[_T, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            self._refuse(node, "a list is wanted here")
+        return tuple(parse(item) for item in node.value)
+
+    def _text(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            self._refuse(node, "a text is wanted here")
+        value: str = node.value
+        return value
+
+    def _rule(self, node: yaml.Node) -> Rule:
+        parts = self._mapping(node, ("match", "replace", "drop"))
+        if "match" not in parts:
+            self._refuse(node, "a rule wants match")
+        match = self._expression(parts["match"])
+        if ("replace" in parts) == ("drop" in parts):
+            self._refuse(node, "a rule wants either replace or drop: true")
+        if "drop" in parts:
+            if self._text(parts["drop"]) != "true":
+                self._refuse(parts["drop"], "drop can only be true")
+            return Rule(match, None)
+        return Rule(match, self._replacement(parts["replace"], match))
+
+    def _expression(self, node: yaml.Node) -> re.Pattern[str]:
+        text = self._text(node)
+        try:
+            self._steps += most_steps(text)
+        except ConfigError as error:
+            self._refuse(node, f"expression {text!r}: {error}")
+        if self._steps > STEPS:
+            self._refuse(node, f"the expressions up to here can take more than {STEPS} steps with one comm")
+        return re.compile(text, re.DOTALL)
+
+    def _replacement(self, node: yaml.Node, match: re.Pattern[str]) -> tuple[str | int, ...]:
+        text = self._text(node)
+        parts: list[str | int] = []
+        end = 0
+        for found in _REFERENCE.finditer(text):
+            parts.append(text[end : found.start()])
+            end = found.end()
+            dollar, number, name = found.groups()
+            group = number or name
+            if dollar:
+                parts.append("$")
+            elif group is None:
+                self._refuse(node, f"replacement {text!r}: a dollar is written $$")
+            elif group.isdecimal() and int(group) <= match.groups:
+                parts.append(int(group))
+            elif group in match.groupindex:
+                parts.append(match.groupindex[group])
+            else:
+                self._refuse(node, f"replacement {text!r}: the expression has no group {group}")
+        parts.append(text[end:])
+        return tuple(part for part in parts if part != "")
+
+    def _selection(self, node: yaml.Node) -> Selection:
+        parts = self._mapping(node, ("comm", "uid"))
+        selection = Selection(
+            self._list(parts["comm"], self._expression) if "comm" in parts else (),
+            self._list(parts["uid"], self._uids) if "uid" in parts else (),
+        )
+        for name, value in parts.items():
+            if not value.value:
+                self._refuse(value, f"{name} is an empty list")
+        return selection
+
+    def _uids(self, node: yaml.Node) -> range:
+        text = self._text(node)
+        found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", text)
+        if found is None:
+            self._refuse(node, f"a uid or FIRST-LAST is wanted here, got {text!r}")
+        first = int(found[1])
+        last = int(found[2] or first)
+        if not first <= last <= _MOST_UID:
+            self._refuse(node, f"uids go up to {_MOST_UID}, the smaller one first, got {text!r}")
+        return range(first, last + 1)

@@ -1,0 +1,1 @@
+"""`proc-connector-exporter watch`: happenings on a terminal."""

@@ -1,0 +1,1 @@
+"""HTTP: pages, server, TLS, passwords and limits."""

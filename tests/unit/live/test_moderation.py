@@ -1,0 +1,104 @@
+"""exporter/live/moderation.py: time, load and fill are passed in."""
+
+from itertools import pairwise
+
+import pytest
+
+from exporter.live.moderation import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Moderation
+
+MILLISECOND = 1_000_000
+LARGE = 64 << 20
+
+
+def busy(buffer_bytes: int = LARGE, cpus: int = 2) -> tuple[Moderation, float]:
+    """A moderation that has been woken up every 0.1 ms until it asked for a pause, and that pause."""
+    moderation = Moderation(buffer_bytes, cpus)
+    for step in range(1000):
+        if pause := moderation.pause(1, 0.0, step * MILLISECOND // 10):
+            return moderation, pause
+    raise AssertionError("never asked for a pause")
+
+
+@pytest.mark.parametrize("events_per_wake_up", [0, 1, 1000])
+def test_a_quiet_host_is_heard_at_once_for_ever(events_per_wake_up: int) -> None:
+    moderation = Moderation(LARGE, 2)
+    pauses = {moderation.pause(events_per_wake_up, 0.0, n * 250 * MILLISECOND) for n in range(10_000)}
+    assert pauses == {0.0}
+
+
+def test_a_burst_that_ends_soon_is_heard_at_once() -> None:
+    moderation = Moderation(LARGE, 2)
+    assert [moderation.pause(3, 0.0, n * 1000) for n in range(30)] == [0.0] * 30
+
+
+def test_a_rest_fills_the_budget_again() -> None:
+    moderation = Moderation(LARGE, 2)
+    times = [rest * 10_000 * MILLISECOND + n * 1000 for rest in range(10) for n in range(30)]
+    assert {moderation.pause(3, 0.0, now) for now in times} == {0.0}
+
+
+def test_a_long_rest_fills_it_no_further() -> None:
+    moderation = Moderation(LARGE, 2)
+    moderation.pause(1, 0.0, 0)
+    pauses = [moderation.pause(1, 0.0, 10**18 + n) for n in range(31)]
+    assert pauses == [0.0] * 30 + [PAUSE_SECONDS]
+
+
+def test_a_steady_trickle_is_drained_by_timer_in_the_end() -> None:
+    moderation = Moderation(LARGE, 2)
+    at_once = sum(moderation.pause(1, 0.0, n * 100 * MILLISECOND) == 0.0 for n in range(100))
+    assert at_once < 60
+
+
+@pytest.mark.parametrize("events", [201, 2000, 2001, 100_000])
+@pytest.mark.parametrize("fill", [0.0, 0.2])
+def test_a_host_that_stays_busy_is_drained_by_timer_for_as_long_as_it_does(events: int, fill: float) -> None:
+    moderation, _ = busy()
+    assert {moderation.pause(events, fill, n * 100 * MILLISECOND) for n in range(1, 100)} == {PAUSE_SECONDS}
+
+
+def test_the_fewer_events_a_pause_finds_the_longer_is_the_next() -> None:
+    moderation, _ = busy()
+    assert [moderation.pause(20, 0.0, 0) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.5, 0.5])
+    assert moderation.pause(1000, 0.0, 0) == LONGEST_PAUSE_SECONDS
+    assert moderation.pause(2001, 0.0, 0) == PAUSE_SECONDS
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.9])
+def test_a_pause_that_finds_nothing_is_the_last(fill: float) -> None:
+    moderation, _ = busy()
+    assert moderation.pause(0, fill, 0) == 0.0
+
+
+def test_a_filling_buffer_halves_the_pause_down_to_a_millisecond() -> None:
+    moderation, pause = busy()
+    pauses = [pause, *(moderation.pause(1000, 0.26, 0) for _ in range(10))]
+    assert all(later == max(0.001, earlier / 2) for earlier, later in pairwise(pauses))
+    assert pauses[-1] == 0.001
+
+
+def test_an_emptier_buffer_lets_the_pause_grow_again() -> None:
+    moderation, pause = busy()
+    for _ in range(10):
+        moderation.pause(1000, 0.5, 0)
+    assert [moderation.pause(1000, 0.09, 0) for _ in range(8)] == pytest.approx(
+        [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, pause, pause]
+    )
+
+
+def test_between_filling_and_empty_the_pause_stays() -> None:
+    moderation, _ = busy()
+    halved = moderation.pause(1000, 0.3, 0)
+    assert {moderation.pause(1000, fill, 0) for fill in (0.25, 0.2, 0.1)} == {halved}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 64])
+@pytest.mark.parametrize("buffer_bytes", [212_992, 1 << 20, 8 << 20, LARGE])
+def test_no_pause_is_longer_than_the_buffer_takes_to_fill(buffer_bytes: int, cpus: int) -> None:
+    # 25,000 events of 832 bytes a second are the most that a CPU was seen to make; a millisecond is the shortest.
+    moderation, pause = busy(buffer_bytes, cpus)
+    seconds_to_fill = buffer_bytes / (25_000 * 832 * cpus)
+    bound = max(0.001, seconds_to_fill / 2)
+    assert pause == pytest.approx(min(PAUSE_SECONDS, bound))
+    longest = max(moderation.pause(20, 0.0, 0) for _ in range(20))
+    assert longest == pytest.approx(min(LONGEST_PAUSE_SECONDS, bound))

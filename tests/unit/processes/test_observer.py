@@ -1,0 +1,175 @@
+"""What is told of each kind of event, field by field."""
+
+import re
+from collections.abc import Callable
+
+import builders
+import pytest
+from host import MS, START_NS, Host, Mode, Thread
+
+from exporter.processes.observer import Happening, Journal, Loss, News
+from exporter.tallies.rules import Rule, Rules
+from exporter.tallies.tallies import LEAST_LIMIT, Tallies
+
+
+class Told:
+    """A host, and what was told of it."""
+
+    def __init__(self, mode: Mode = Mode.EXACT, tallies: Tallies | None = None) -> None:
+        self.news: list[News] = []
+        self.host = Host(mode, tallies=tallies)
+        self.host.lives(100, b"sh", 1000)
+        self.host.table.journal = Journal(self.news.extend)
+
+    def of(self, tgid: int) -> list[tuple[object, ...]]:
+        """(event, pid, ppid, uid, comm) of a process's, in their order."""
+        return [
+            (n.event, n.pid, n.ppid, n.uid, n.comm)
+            for n in self.news
+            if isinstance(n, Happening) and n.tgid == tgid
+        ]
+
+    @property
+    def last(self) -> Happening:
+        news = self.news[-1]
+        assert isinstance(news, Happening)
+        return news
+
+
+def test_a_short_life_is_told_in_its_order_with_all_that_is_known() -> None:
+    told = Told()
+    host = told.host
+    host.fork(100, 400)
+    forked_ns = host.now_ns
+    host.exec(400)
+    host.record(Thread(400, b"make", 1000), status=0x200, cpu_ms=3, rss_kib=2048)
+    host.exit(400, 0x200, parent=100)
+    ended_ns = host.now_ns
+    host.drain()
+    assert told.of(400) == [
+        ("fork", 400, 100, 1000, "sh"),
+        ("exec", 400, None, 1000, "make"),
+        ("exit", 400, 100, 1000, "make"),
+    ]
+    assert told.last == Happening(
+        ended_ns, "exit", 400, 400, 100, 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048
+    )
+
+
+def test_what_happens_under_a_name_that_is_looked_up_waits_for_it() -> None:
+    told = Told()
+    host = told.host
+    host.fork(100, 400)
+    host.exec(400, b"server")
+    host.fork(400, 401)
+    host.drain()
+    assert told.of(400) == [("fork", 400, 100, 1000, "sh")]
+    assert told.of(401) == []
+    host.settle()
+    assert told.of(400)[1:] == [("exec", 400, None, 1000, "server")]
+    assert told.of(401) == [("fork", 401, 400, 1000, "server")]
+
+
+def test_a_name_that_nobody_will_know_is_told_as_unknown() -> None:
+    told = Told(Mode.PROCFS)
+    told.host.fork(100, 400)
+    told.host.exec(400)
+    told.host.exit(400, 9)
+    told.host.drain()
+    assert [row[-1] for row in told.of(400)] == ["sh", None, None]
+    assert (told.last.status, told.last.cpu_ns, told.last.max_rss_kib) == (9, None, None)
+
+
+@pytest.mark.parametrize(
+    ("event", "fields", "row"),
+    [
+        (builders.uid, {"tgid": 100, "ruid": 33}, ("uid", 100, None, 33, "sh")),
+        (builders.gid, {"tgid": 100, "rgid": 33}, ("gid", 100, None, 1000, "sh")),
+        (builders.sid, {"tgid": 100}, ("sid", 100, None, 1000, "sh")),
+        (builders.ptrace, {"tgid": 100, "tracer_tgid": 7}, ("ptrace", 100, None, 1000, "sh")),
+        (builders.comm, {"tgid": 100, "comm": b"\x1b[2J"}, ("comm", 100, None, 1000, "\\x1b[2J")),
+        (builders.comm, {"tgid": 100, "pid": 101, "comm": b"worker"}, ("comm", 101, None, 1000, "worker")),
+        (builders.coredump, {"tgid": 100, "pid": 101, "parent_tgid": 7}, ("coredump", 101, 7, 1000, "sh")),
+        (
+            builders.fork,
+            {"parent_tgid": 1, "child_tgid": 100, "child_pid": 101},
+            ("thread_fork", 101, None, 1000, "sh"),
+        ),
+        (builders.exit_, {"tgid": 100, "pid": 101, "exit_code": 0x300}, ("thread_exit", 101, None, 1000, "sh")),
+    ],
+    ids=["uid", "gid", "sid", "ptrace", "comm", "thread's comm", "coredump", "thread_fork", "thread_exit"],
+)  # fmt: skip
+def test_every_other_event_is_told(
+    event: Callable[..., bytes], fields: dict[str, object], row: tuple[object, ...]
+) -> None:
+    told = Told()
+    told.host.event(event, **fields)
+    told.host.drain()
+    assert told.of(100) == [row]
+
+
+def test_nobody_is_told_that_a_process_is_not_traced_any_more() -> None:
+    told = Told()
+    told.host.event(builders.ptrace, tgid=100, tracer_tgid=0)
+    told.host.drain()
+    assert told.news == []
+
+
+def test_the_core_bit_is_found_on_whichever_thread_has_it() -> None:
+    told = Told()
+    host = told.host
+    host.thread(100, 101)
+    host.event(builders.exit_, tgid=100, pid=101, exit_code=0x8B)
+    host.record(Thread(100, b"sh", 1000), status=0x0B)
+    host.exit(100, 0x0B)
+    host.drain()
+    assert (told.last.event, told.last.status, told.last.core) == ("exit", 0x0B, True)
+
+
+def test_a_process_that_nobody_knew_is_told_with_what_its_record_says() -> None:
+    told = Told()
+    told.host.record(Thread(400, b"stranger", 65534), status=0x100, ms=7)
+    told.host.exit(400, 0x100)
+    told.host.drain()
+    assert told.of(400) == [("exit", 400, None, 65534, "stranger")]
+    assert told.last.lifetime_ns == 7 * MS
+
+
+def test_a_canary_is_not_told() -> None:
+    told = Told()
+    told.host.table.expect_canary(500)
+    told.host.fork(4000, 500)
+    told.host.end(500, b"canary", 0, 0x2A00)
+    told.host.drain()
+    assert told.news == []
+
+
+def test_a_loss_is_told_with_its_number() -> None:
+    told = Told()
+    told.host.pipeline.lose("connector", 12, START_NS)
+    told.host.drain()
+    assert told.news == [Loss(START_NS, "connector", 12)]
+
+
+def test_the_rules_say_under_which_name_it_is_told_and_what_is_not() -> None:
+    rules = Rules([Rule(re.compile("secret.*"), None), Rule(re.compile("make-.*"), ("make",))])
+    told = Told(tallies=Tallies(rules=rules))
+    for child, comm in ((400, b"secret-1"), (401, b"make-17"), (402, b"other")):
+        told.host.fork(100, child)
+        told.host.exec(child)
+        told.host.end(child, comm, 1000)
+    told.host.drain()
+    assert [row[-1] for row in told.of(400)] == ["sh"]
+    assert [row[-1] for row in told.of(401)] == ["sh", "make", "make"]
+    assert [row[-1] for row in told.of(402)] == ["sh", "other", "other"]
+
+
+def test_what_has_no_series_of_its_own_is_told_by_its_name() -> None:
+    tallies = Tallies(LEAST_LIMIT)
+    told = Told(tallies=tallies)
+    for number in range(LEAST_LIMIT):
+        told.host.record(Thread(1000 + number, b"name%d" % number, 1000))
+        told.host.exit(1000 + number)
+    told.host.drain()
+    assert tallies.full
+    assert {n.comm for n in told.news if isinstance(n, Happening)} == {f"name{n}" for n in range(LEAST_LIMIT)}

@@ -1,0 +1,418 @@
+"""exporter/web/gate.py: who is let in, over real connections; bcrypt and TLS are the real ones."""
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import bcrypt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from serving import PATIENCE_SECONDS, Authority, Served, basic, hash_password, serving
+
+from exporter.errors import ConfigError
+from exporter.web.config_file import RateLimit
+from exporter.web.gate import Gate, TokenBucket
+
+HASH = hash_password("right")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "web.yml"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file at once, as editors and Kubernetes do."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def gate(path: Path, text: str) -> Gate:
+    rewrite(path, text)
+    return Gate(path)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The hashes that bcrypt was asked to compute, in their order: what takes the time."""
+    calls: list[bytes] = []
+
+    def counting(password: bytes, hashed: bytes, check: Callable[[bytes, bytes], bool] = bcrypt.checkpw) -> bool:
+        calls.append(hashed)
+        return check(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", counting)
+    return calls
+
+
+# -- passwords ----------------------------------------------------------------------------------------------------
+
+USERS = f"basic_auth_users:\n  alice: {HASH}\n  böb: {hash_password('pass:wörd')}\n"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        (basic("alice", "right"), 200),
+        (basic("alice", "right").replace("Basic", "bAsIc"), 200),
+        (basic("böb", "pass:wörd"), 200),
+        (basic("alice", "wrong"), 401),
+        (basic("alice", ""), 401),
+        (basic("alice", "right "), 401),
+        (basic("böb", "right"), 401),
+        (basic("nobody", "right"), 401),
+        (basic("", ""), 401),
+        ("Basic", 401),
+        ("Basic !!!", 401),
+        ("Basic YWxpY2U=", 401),
+        ("Bearer " + basic("alice", "right").partition(" ")[2], 401),
+    ],
+)
+async def test_only_a_users_own_password_lets_in(file: Path, authorization: str | None, status: int) -> None:
+    async with serving(gate(file, USERS)) as served:
+        reply = await (served.ask(Authorization=authorization) if authorization else served.ask())
+        assert reply.status == status
+        assert ("WWW-Authenticate" in reply.headers) == (status == 401)
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+async def test_without_a_password_nobody_learns_which_pages_there_are(file: Path, path: str) -> None:
+    async with serving(gate(file, USERS)) as served:
+        assert (await served.ask(path)).status == 401
+
+
+async def test_a_password_that_was_right_is_not_hashed_again(file: Path, hashed: list[bytes]) -> None:
+    async with serving(gate(file, USERS)) as served:
+        for _ in range(3):
+            assert (await served.ask(Authorization=basic("alice", "right"))).status == 200
+        assert hashed == [HASH.encode()]
+        assert (await served.ask(Authorization=basic("alice", "wrong"))).status == 401
+        assert len(hashed) == 2
+
+
+async def test_an_unknown_user_costs_as_much_as_a_known_one(file: Path, hashed: list[bytes]) -> None:
+    async with serving(gate(file, USERS)) as served:
+        for user in ("alice", "mallory"):
+            for _ in range(2):
+                assert (await served.ask(Authorization=basic(user, "wrong"))).status == 401
+    assert len(hashed) == 4
+    # The time of bcrypt is its cost's, which follows "$2b$".
+    assert {call[4:6] for call in hashed} == {HASH[4:6].encode()}
+
+
+async def test_a_long_password_is_cut_where_bcrypt_cuts_it(file: Path) -> None:
+    users = f"basic_auth_users:\n  alice: {hash_password('a' * 72)}\n"
+    async with serving(gate(file, users)) as served:
+        assert (await served.ask(Authorization=basic("alice", "a" * 100))).status == 200
+        assert (await served.ask(Authorization=basic("alice", "a" * 71))).status == 401
+
+
+async def test_others_are_served_while_a_password_is_hashed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    turned = asyncio.Event()
+
+    def slow(_: bytes, __: bytes) -> bool:
+        # Ends only when the event loop has had its turn meanwhile.
+        async def turn() -> None:
+            turned.set()
+
+        asyncio.run_coroutine_threadsafe(turn(), loop).result(30)
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    async with serving(gate(file, USERS)) as served:
+        assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
+    assert turned.is_set()
+
+
+async def test_who_leaves_before_his_password_is_hashed_leaves_nothing_behind(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever comes and goes piles up work that no limit of connections bounds."""
+    hashes: list[bytes] = []
+    proceed = threading.Event()
+
+    def slow(password: bytes, _: bytes) -> bool:
+        hashes.append(password)
+        proceed.wait(PATIENCE_SECONDS)
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    async with serving(gate(file, USERS)) as served:
+        before = asyncio.all_tasks()
+        for n in range(20):
+            client = await served.connect()
+            client.writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n\r\n" % basic("alice", f"{n}").encode()
+            )
+            client.writer.write_eof()
+            assert await client.is_cut()
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            while asyncio.all_tasks() != before:  # noqa: ASYNC110 - nothing tells when a task has ended
+                await asyncio.sleep(0)
+        proceed.set()
+        assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
+    assert len(hashes) <= 2
+
+
+async def test_a_user_who_is_taken_out_is_out(file: Path) -> None:
+    async with serving(gate(file, USERS)) as served:
+        client = await served.connect()
+        assert (await client.ask(Authorization=basic("alice", "right"))).status == 200
+        rewrite(file, f"basic_auth_users:\n  carol: {HASH}\n")
+        assert (await client.ask(Authorization=basic("alice", "right"))).status == 401
+        assert (await client.ask(Authorization=basic("carol", "right"))).status == 200
+
+
+# -- headers and rate ---------------------------------------------------------------------------------------------
+
+
+async def test_configured_headers_are_on_every_answer(file: Path) -> None:
+    text = USERS + "http_server_config:\n  headers:\n    X-Frame-Options: deny\n"
+    async with serving(gate(file, text)) as served:
+        replies = [
+            await served.ask(),
+            await served.ask(Authorization=basic("alice", "right")),
+            await served.ask("/nothing", Authorization=basic("alice", "right")),
+            await served.ask(method="POST", Authorization=basic("alice", "right")),
+        ]
+    assert [reply.status for reply in replies] == [401, 200, 404, 405]
+    assert {reply.headers.get("X-Frame-Options") for reply in replies} == {"deny"}
+
+
+async def test_more_requests_than_the_burst_are_too_many(file: Path) -> None:
+    async with serving(gate(file, "rate_limit: {interval: 1h, burst: 3}\n")) as served:
+        assert [(await served.ask()).status for _ in range(5)] == [200, 200, 200, 429, 429]
+        # The file changed, the limit did not.
+        rewrite(file, "# a word\nrate_limit: {interval: 1h, burst: 3}\n")
+        assert (await served.ask()).status == 429
+        rewrite(file, "")
+        assert (await served.ask()).status == 200
+
+
+def test_a_bucket_fills_by_one_each_interval_up_to_its_burst() -> None:
+    bucket = TokenBucket(RateLimit(interval_seconds=2.0, burst=2))
+    taken = [bucket.take(now) for now in (100.0, 100.0, 100.0, 101.0, 102.0, 102.1, 200.0, 200.0, 200.0)]
+    assert taken == [True, True, False, False, True, False, True, True, False]
+
+
+# -- a file that is or becomes wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        ("nonsense: 1\n", "line 1: the file: unknown key 'nonsense'"),
+        ("tls_server_config: {cert_file: none.crt, key_file: none.key}\n", "none.crt.*No such file"),
+        ("tls_server_config: {cert_file: web.yml, key_file: web.yml}\n", "cert_file web.yml"),
+    ],
+    ids=["missing", "wrong", "no certificate", "no certificate in it"],
+)
+def test_a_wrong_file_is_refused_at_start_in_one_line(file: Path, text: str | None, reason: str) -> None:
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=reason) as refusal:
+        Gate(file)
+    assert str(refusal.value).startswith(f"--web.config.file {file}: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_utf_8_is_refused(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        Gate(file)
+
+
+def test_a_key_that_needs_a_password_is_refused_instead_of_asking_for_it(file: Path, authority: Authority) -> None:
+    _, path = authority.issue("server", "localhost")
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+    with pytest.raises(ConfigError, match=r"key_file server\.key"):
+        gate(file, TLS)
+
+
+async def test_a_file_that_becomes_wrong_lets_nobody_in_until_it_is_right_again(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(gate(file, USERS)) as served:
+        login = basic("alice", "right")
+        assert (await served.ask(Authorization=login)).status == 200
+        with caplog.at_level(logging.INFO, "exporter"):
+            rewrite(file, "oops")
+            assert (await served.ask(Authorization=login)).status == 500
+            [broken] = caplog.records
+            assert broken.levelno == logging.ERROR
+            assert "line 1" in vars(broken)["error"]
+            remove(file)
+            assert (await served.ask(Authorization=login)).status == 500
+            rewrite(file, USERS)
+            assert (await served.ask(Authorization=login)).status == 200
+        assert caplog.records[-1].getMessage() == "web configuration read"
+
+
+# -- TLS ----------------------------------------------------------------------------------------------------------
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+MUTUAL = TLS + "  client_auth_type: {policy}\n  client_ca_file: ca.pem\n"
+
+
+async def is_turned_away(served: Served, context: ssl.SSLContext) -> bool:
+    """Try to ask; in TLS 1.3 a client learns only from its first answer that it is not wanted."""
+    try:
+        await served.ask(tls=context)
+    except (OSError, asyncio.IncompleteReadError):
+        return True
+    return False
+
+
+async def test_over_tls_and_nothing_else(file: Path, authority: Authority) -> None:
+    authority.issue("server", "localhost")
+    async with serving(gate(file, TLS)) as served:
+        assert (await served.ask(tls=authority.client())).body == b"hello"
+        plain = await served.connect()
+        plain.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await plain.is_cut()
+
+
+@pytest.mark.parametrize(
+    ("settings", "highest", "gets_in"),
+    [
+        ("", ssl.TLSVersion.TLSv1_3, True),
+        ("", ssl.TLSVersion.TLSv1_2, True),
+        ("", ssl.TLSVersion.TLSv1_1, False),
+        ("  min_version: TLS13\n", ssl.TLSVersion.TLSv1_2, False),
+    ],
+    ids=["1.3", "1.2", "1.1", "1.2 below the minimum"],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+async def test_nobody_talks_it_down_to_an_older_tls(
+    file: Path, authority: Authority, settings: str, highest: ssl.TLSVersion, *, gets_in: bool
+) -> None:
+    authority.issue("server", "localhost")
+    context = authority.client()
+    # The client itself would do anything.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1_1
+    context.maximum_version = highest
+    async with serving(gate(file, TLS + settings)) as served:
+        assert await is_turned_away(served, context) != gets_in
+
+
+async def test_cipher_suites_are_those_of_the_file(file: Path, authority: Authority) -> None:
+    authority.issue("server", "localhost")
+    suites = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n"
+    async with serving(gate(file, TLS + suites)) as served:
+        client = await served.connect(authority.client())
+        assert client.writer.get_extra_info("cipher")[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+        context = authority.client()
+        context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+        assert await is_turned_away(served, context)
+
+
+@pytest.mark.parametrize(
+    ("policy", "certificate", "gets_in"),
+    [
+        ("RequireAndVerifyClientCert", "own", True),
+        ("RequireAndVerifyClientCert", "stranger's", False),
+        ("RequireAndVerifyClientCert", "none", False),
+        ("VerifyClientCertIfGiven", "own", True),
+        ("VerifyClientCertIfGiven", "stranger's", False),
+        ("VerifyClientCertIfGiven", "none", True),
+    ],
+)
+async def test_client_certificates_are_verified(
+    file: Path, authority: Authority, tmp_path: Path, policy: str, certificate: str, *, gets_in: bool
+) -> None:
+    authority.issue("server", "localhost")
+    (tmp_path / "strange").mkdir()
+    stranger = Authority(tmp_path / "strange")
+    certificates = {
+        "own": authority.issue("client", "prometheus"),
+        "stranger's": stranger.issue("client", "prometheus"),
+        "none": None,
+    }
+    async with serving(gate(file, MUTUAL.format(policy=policy))) as served:
+        assert await is_turned_away(served, authority.client(certificates[certificate])) != gets_in
+
+
+@pytest.mark.parametrize(
+    ("identity", "status"),
+    [
+        ("prometheus.example", 200),
+        ("10.1.2.3", 200),
+        ("me@example.org", 200),
+        ("prometheus.example.org", 403),
+        ("10.1.2.4", 403),
+        ("2001:db8::1", 200),
+        ("2001:db8::2", 403),
+    ],
+)
+async def test_a_client_needs_one_of_the_allowed_names(
+    file: Path, authority: Authority, identity: str, status: int
+) -> None:
+    authority.issue("server", "localhost")
+    context = authority.client(authority.issue("client", identity))
+    mutual = MUTUAL.format(policy="RequireAndVerifyClientCert")
+    sans = "  client_allowed_sans: [prometheus.example, 10.1.2.3, me@example.org, '2001:db8::1']\n"
+    async with serving(gate(file, mutual + sans)) as served:
+        assert (await served.ask(tls=context)).status == status
+
+
+async def test_a_new_certificate_is_served_without_a_restart(file: Path, authority: Authority) -> None:
+    def serial(certificate: object) -> object:
+        return certificate["serialNumber"] if isinstance(certificate, dict) else None
+
+    authority.issue("server", "localhost")
+    async with serving(gate(file, TLS)) as served:
+        old = await served.connect(authority.client())
+        assert (await old.ask()).status == 200
+        authority.issue("server", "localhost")
+        new = await served.connect(authority.client())
+        assert (await new.ask()).status == 200
+        assert serial(old.writer.get_extra_info("peercert")) != serial(new.writer.get_extra_info("peercert"))
+
+
+async def test_nobody_stays_in_by_a_certificate_that_would_not_let_in_any_more(
+    file: Path, authority: Authority, tmp_path: Path
+) -> None:
+    authority.issue("server", "localhost")
+    context = authority.client(authority.issue("client", "prometheus"))
+    async with serving(gate(file, MUTUAL.format(policy="RequireAndVerifyClientCert"))) as served:
+        client = await served.connect(context)
+        assert (await client.ask()).status == 200
+        (tmp_path / "other").mkdir()
+        Authority(tmp_path / "other").ca_file.replace(authority.ca_file.with_name("ca2.pem"))
+        rewrite(file, MUTUAL.format(policy="RequireAndVerifyClientCert").replace("ca.pem", "ca2.pem"))
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await client.is_cut()
+        assert await is_turned_away(served, context)
+
+
+async def test_a_broken_certificate_lets_nobody_in_and_a_right_one_everybody(
+    file: Path, authority: Authority, tmp_path: Path
+) -> None:
+    authority.issue("server", "localhost")
+    async with serving(gate(file, TLS)) as served:
+        client = await served.connect(authority.client())
+        assert (await client.ask()).status == 200
+        (tmp_path / "server.crt").write_text("not a certificate")
+        assert (await client.ask()).status == 500
+        assert (await served.ask(tls=authority.client())).status == 500
+        authority.issue("server", "localhost")
+        assert (await served.ask(tls=authority.client())).status == 200

@@ -1,0 +1,186 @@
+"""exporter/web/pages.py over HTTP, with a renderer that only tells what it was asked."""
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+
+from exporter import __version__
+from exporter.web.pages import make_app
+
+Client = TestClient[web.Request, web.Application]
+AiohttpClient = Callable[..., Awaitable[Client]]
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+async def pieces(accept: str) -> tuple[str, Iterator[bytes]]:
+    content_type = OPENMETRICS if "openmetrics" in accept else TEXT
+    return content_type, iter([b"# asked for ", accept.encode(), b"\n", "é 1\n".encode() * 1000])
+
+
+def body(accept: str) -> bytes:
+    return f"# asked for {accept}\n".encode() + "é 1\n".encode() * 1000
+
+
+@pytest.fixture
+def reasons() -> list[str]:
+    """While it is not empty the exporter is not ready."""
+    return []
+
+
+@pytest.fixture
+async def client(aiohttp_client: AiohttpClient, reasons: list[str]) -> Client:
+    app = make_app("/metrics", pieces, lambda: reasons[0] if reasons else None)
+    return await aiohttp_client(app, auto_decompress=False)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", TEXT),
+        ("text/plain;version=0.0.4", TEXT),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", OPENMETRICS),
+    ],
+    ids=["anything", "text", "OpenMetrics"],
+)
+async def test_metrics_come_in_the_format_that_was_asked_for(
+    client: Client, accept: str, content_type: str
+) -> None:
+    response = await client.get("/metrics", headers={"Accept": accept, "Accept-Encoding": "identity"})
+    assert (response.status, response.headers["Content-Type"]) == (200, content_type)
+    assert await response.read() == body(accept)
+
+
+async def test_a_request_without_accept_gets_metrics(client: Client) -> None:
+    response = await client.get("/metrics", skip_auto_headers=["Accept"])
+    assert (response.status, response.headers["Content-Type"]) == (200, TEXT)
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "deflate, gzip;q=0.8, br", "GZIP", "gzip; q=0.001"])
+async def test_metrics_are_zipped_for_who_can_unzip(client: Client, accepted: str) -> None:
+    response = await client.get("/metrics", headers={"Accept": "*/*", "Accept-Encoding": accepted})
+    assert response.headers["Content-Encoding"] == "gzip"
+    zipped = await response.read()
+    assert gzip.decompress(zipped) == body("*/*")
+    assert len(zipped) == int(response.headers["Content-Length"]) < len(body("*/*"))
+
+
+@pytest.mark.parametrize(
+    "accepted", ["identity", "deflate, br", "", "not-gzip", "gzip;q=0", "identity, gzip; q=0.0"]
+)
+async def test_metrics_are_plain_for_who_cannot_unzip(client: Client, accepted: str) -> None:
+    response = await client.get("/metrics", headers={"Accept": "*/*", "Accept-Encoding": accepted})
+    assert "Content-Encoding" not in response.headers
+    assert await response.read() == body("*/*")
+
+
+async def test_caches_are_told_what_an_answer_depends_on(client: Client) -> None:
+    response = await client.get("/metrics")
+    assert {name.strip() for name in response.headers["Vary"].split(",")} == {"Accept", "Accept-Encoding"}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
+async def test_head_is_get_without_a_body(client: Client, path: str) -> None:
+    got = await client.get(path)
+    response = await client.head(path)
+    assert response.status == got.status == 200
+    assert await response.read() == b""
+    for header in ("Content-Type", "Content-Length"):
+        assert response.headers[header] == got.headers[header]
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_nothing_can_be_changed(client: Client, method: str, path: str) -> None:
+    response = await client.request(method, path)
+    assert response.status == 405
+    assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/metrics/1", "/-/", "/-/quit"])
+async def test_other_pages_do_not_exist(client: Client, path: str) -> None:
+    assert (await client.get(path)).status == 404
+
+
+async def test_it_is_ready_once_there_is_nothing_to_wait_for(client: Client, reasons: list[str]) -> None:
+    reasons.append("the canary has not come back")
+    response = await client.get("/-/ready")
+    assert (response.status, await response.text()) == (503, "Not ready: the canary has not come back\n")
+    reasons.clear()
+    assert (await client.get("/-/ready")).status == 200
+
+
+async def test_it_is_healthy_before_it_is_ready(client: Client, reasons: list[str]) -> None:
+    reasons.append("just started")
+    assert (await client.get("/-/healthy")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "href"),
+    [("/metrics", "/metrics"), ("/a/b", "/a/b"), ('/"><b>&', "/&quot;&gt;&lt;b&gt;&amp;")],
+    ids=["usual", "other", "with HTML in it"],
+)
+async def test_the_landing_page_links_to_the_configured_path(
+    aiohttp_client: AiohttpClient, path: str, href: str
+) -> None:
+    client = await aiohttp_client(make_app(path, pieces, lambda: None))
+    response = await client.get("/")
+    text = await response.text()
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert f'<a href="{href}">' in text
+    assert __version__ in text
+    assert (await client.get(path)).headers["Content-Type"] == TEXT
+
+
+async def test_metrics_are_at_the_configured_path_only(aiohttp_client: AiohttpClient) -> None:
+    client = await aiohttp_client(make_app("/other", pieces, lambda: None))
+    assert [(await client.get(path)).status for path in ("/other", "/metrics")] == [200, 404]
+
+
+async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: AiohttpClient) -> None:
+    answers: list[int] = []
+
+    def until_answered() -> Iterator[bytes]:
+        # If a scrape let nobody in, the other request would be answered after all of it.
+        for _ in range(100_000):
+            if answers:
+                return
+            yield b"x"
+        answers.append(0)
+
+    async def endless(_: str) -> tuple[str, Iterator[bytes]]:
+        return TEXT, until_answered()
+
+    client = await aiohttp_client(make_app("/metrics", endless, lambda: None))
+
+    async def ask() -> None:
+        answers.append((await client.get("/-/healthy")).status)
+
+    await asyncio.gather(client.get("/metrics"), ask())
+    assert answers == [200]
+
+
+# -- reloading -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_reloading_is_forbidden_unless_it_was_allowed(client: Client, method: str) -> None:
+    response = await client.request(method, "/-/reload")
+    assert response.status == 403
+    assert "--web.enable-lifecycle" in await response.text()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_reloading_says_what_came_of_it(aiohttp_client: AiohttpClient, method: str) -> None:
+    problems: list[str | None] = ["rules.yml:3: no good", None]
+    client = await aiohttp_client(make_app("/metrics", pieces, lambda: None, reload=lambda: problems.pop(0)))
+    response = await client.request(method, "/-/reload")
+    assert (response.status, await response.text()) == (500, "Not reloaded: rules.yml:3: no good\n")
+    response = await client.request(method, "/-/reload")
+    assert (response.status, await response.text()) == (200, "Reloaded\n")
+    assert (await client.get("/-/reload")).status == 405

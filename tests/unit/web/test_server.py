@@ -1,0 +1,431 @@
+"""exporter/web/server.py: sockets, and what clients may take, over real connections with short deadlines."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from serving import PATIENCE_SECONDS, Authority, Client, Served, serving
+
+from exporter.config import ListenAddress
+from exporter.errors import SetupError
+from exporter.web.gate import Gate
+from exporter.web.pages import make_app
+from exporter.web.server import Limits, open_web_sockets, socket_name
+
+NEVER = 3600.0
+SOON = 0.2
+
+
+def limits(connections: int = 100, request: float = NEVER, answer: float = NEVER, idle: float = NEVER) -> Limits:
+    return Limits(connections, request, answer, idle)
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nA: " + b"a" * 1000],
+    ids=["nothing", "half a line", "half the headers", "half a header"],
+)
+async def test_who_does_not_send_a_whole_request_is_cut(sent: bytes) -> None:
+    async with serving(limits=limits(request=SOON)) as served:
+        client = await served.connect()
+        client.writer.write(sent)
+        assert await client.is_cut()
+
+
+async def test_who_sends_a_request_byte_by_byte_gets_no_more_time() -> None:
+    async with serving(limits=limits(request=SOON)) as served:
+        client = await served.connect()
+
+        async def trickle() -> None:
+            client.writer.write(b"GET / HTTP/1.1\r\n")
+            while not client.writer.is_closing():
+                client.writer.write(b"A: a\r\n")
+                await asyncio.sleep(SOON / 10)
+
+        trickling = asyncio.ensure_future(trickle())
+        assert await client.is_cut()
+        trickling.cancel()
+
+
+async def test_who_does_not_finish_the_handshake_is_cut(tmp_path: Path) -> None:
+    Authority(tmp_path).issue("server", "localhost")
+    file = tmp_path / "web.yml"
+    file.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
+    async with serving(Gate(file), limits(request=SOON)) as served:
+        for sent in (b"", b"\x16\x03\x01"):
+            client = await served.connect()
+            client.writer.write(sent)
+            assert await client.is_cut()
+
+
+async def test_an_idle_connection_is_cut_when_its_time_is_up() -> None:
+    async with serving(limits=limits(idle=SOON)) as served:
+        client = await served.connect()
+        assert (await client.ask()).status == 200
+        assert await client.is_cut()
+
+
+async def test_a_connection_is_kept_for_the_next_request() -> None:
+    async with serving(limits=limits()) as served:
+        client = await served.connect()
+        assert [(await client.ask()).status for _ in range(5)] == [200] * 5
+
+
+def _one_big_page(size: int = 30_000_000) -> web.Application:
+    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
+        return "text/plain", iter([b"x" * size])
+
+    return make_app("/metrics", pieces, lambda: None, max_requests=1)
+
+
+@contextlib.asynccontextmanager
+async def glutton(served: Served, headers: bytes = b"") -> AsyncIterator[socket.socket]:
+    """Ask for a big page and read its first bytes only."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        # The kernel must not read it all for the client.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", served.port))
+        await loop.sock_sendall(sock, b"GET /metrics HTTP/1.1\r\nHost: x\r\n%s\r\n" % headers)
+        assert await loop.sock_recv(sock, 10) == b"HTTP/1.1 2"
+        yield sock
+
+
+async def wait_for_a_place(client: Client) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        status = 0
+        while status != 200:
+            status = (await client.ask("/metrics", method="HEAD")).status
+
+
+async def test_an_answer_takes_a_place_until_it_is_read() -> None:
+    async with serving(limits=limits(), make_app=_one_big_page) as served, glutton(served) as sock:
+        client = await served.connect()
+        assert [(await client.ask("/metrics", method="HEAD")).status for _ in range(20)] == [503] * 20
+        sock.close()
+        await wait_for_a_place(client)
+
+
+async def test_who_does_not_read_the_answer_is_cut_and_frees_the_place() -> None:
+    async with serving(limits=limits(answer=SOON), make_app=_one_big_page) as served, glutton(served):
+        await wait_for_a_place(await served.connect())
+
+
+async def test_who_reads_the_end_of_an_answer_after_the_server_has_closed_is_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(limits=limits(connections=1), make_app=lambda: _one_big_page(200_000)) as served:
+        # So that the kernel does not take the end over.
+        served.server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        async with glutton(served, b"Connection: close\r\n") as sock:
+            loop = asyncio.get_running_loop()
+            [connection] = served.server._connections.values()
+            assert connection.transport is not None
+            read = 0
+            while not connection.transport.is_closing():
+                read += len(await loop.sock_recv(sock, 1000))
+            assert read < 200_000
+            while await loop.sock_recv(sock, 1000):
+                pass
+        for _ in range(3):
+            assert (await served.ask("/-/healthy")).status == 200
+    assert caplog.records == []
+
+
+# -- numbers ------------------------------------------------------------------------------------------------------
+
+
+async def test_at_the_limit_who_has_waited_longest_makes_room() -> None:
+    async with serving(limits=limits(connections=3)) as served:
+        clients = [await served.connect() for _ in range(3)]
+        # The first shows that it is there; now the second has waited longest.
+        assert (await clients[0].ask()).status == 200
+        assert (await served.ask()).status == 200
+        assert await clients[1].is_cut()
+        assert (await clients[0].ask()).status == 200
+
+
+async def test_connections_that_ended_take_no_place() -> None:
+    async with serving(limits=limits(connections=2)) as served:
+        stays = await served.connect()
+        for _ in range(10):
+            client = await served.connect()
+            assert (await client.ask()).status == 200
+            client.close()
+            with contextlib.suppress(OSError):
+                await client.writer.wait_closed()
+        assert (await stays.ask()).status == 200
+
+
+async def test_a_flood_of_handshakes_does_not_keep_others_out(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server", "localhost")
+    file = tmp_path / "web.yml"
+    file.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
+    async with serving(Gate(file), limits(connections=5)) as served:
+        half_open = [await served.connect() for _ in range(50)]
+        assert (await served.ask(tls=authority.client())).status == 200
+        assert await half_open[0].is_cut()
+
+
+async def test_scrapes_beyond_the_limit_are_told_to_come_back() -> None:
+    proceed = asyncio.Event()
+    both_wait = asyncio.Barrier(3)
+
+    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
+        if not proceed.is_set():
+            await both_wait.wait()
+        await proceed.wait()
+        return "text/plain", iter([b"x"])
+
+    app = lambda: make_app("/metrics", pieces, lambda: None, max_requests=2)  # noqa: E731
+    async with serving(make_app=app) as served:
+        waiting = [asyncio.ensure_future(served.ask("/metrics")) for _ in range(2)]
+        await both_wait.wait()
+        reply = await served.ask("/metrics")
+        assert (reply.status, b"2 scrapes" in reply.body) == (503, True)
+        # Whoever watches it is still answered.
+        assert (await served.ask("/-/healthy")).status == 200
+        proceed.set()
+        assert [(await task).status for task in waiting] == [200, 200]
+        assert (await served.ask("/metrics")).status == 200
+
+
+# -- garbage ------------------------------------------------------------------------------------------------------
+
+GARBAGE = {
+    "a long path": b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a long header": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_000_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: a\r\n" * 100_000 + b"\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "zeros": bytes(10_000),
+    "TLS": bytes.fromhex("160301020001000001fc0303") + bytes(500),
+    "a bad length": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "two framings": b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/9": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "a NUL in a header": b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_garbage_is_refused_and_logged_by_nobody(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with serving(limits=limits(request=2.0)) as served:
+            client = await served.connect()
+            client.writer.write(garbage)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                assert (await client.reply()).status == 400
+            assert await client.is_cut()
+            assert (await served.ask()).status == 200
+    assert caplog.records == []
+
+
+async def test_a_thousand_requests_at_once_on_one_connection_are_answered_in_turn() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        assert [(await client.reply()).body for _ in range(1000)] == [b"hello"] * 1000
+
+
+async def test_a_body_that_nobody_wants_is_not_waited_for() -> None:
+    async with serving(limits=limits()) as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        assert (await client.reply()).status == 200
+        assert await client.is_cut()
+
+
+async def test_a_bug_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_: web.Request) -> web.Response:
+        raise ZeroDivisionError
+
+    def app() -> web.Application:
+        app = web.Application()
+        app.router.add_get("/", broken)
+        return app
+
+    async with serving(make_app=app) as served:
+        assert (await served.ask()).status == 500
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+async def test_no_descriptors_left_is_no_reason_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise OSError(24, "Too many open files")
+        return original(self)
+
+    original = socket.socket.accept
+    monkeypatch.setattr("exporter.web.server._ACCEPT_AGAIN_SECONDS", SOON)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    async with serving() as served:
+        assert (await served.ask()).status == 200
+        assert calls == 3
+
+
+async def test_stopping_ends_every_connection() -> None:
+    async with serving(limits=limits()) as served:
+        clients = [await served.connect() for _ in range(3)]
+        assert (await clients[0].ask()).status == 200
+        clients[1].writer.write(b"GET / HT")
+        await served.server.stop()
+        assert [await client.is_cut() for client in clients] == [True] * 3
+        with pytest.raises(ConnectionRefusedError):
+            await served.connect()
+
+
+# -- sockets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened() -> Iterator[list[socket.socket]]:
+    sockets: list[socket.socket] = []
+    yield sockets
+    for sock in sockets:
+        sock.close()
+
+
+def reaches(sock: socket.socket, host: str) -> bool:
+    try:
+        socket.create_connection((host, sock.getsockname()[1]), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "not_reached"),
+    [
+        (None, ("127.0.0.1", "::1"), ()),
+        ("127.0.0.1", ("127.0.0.1",), ("::1", "127.0.0.2")),
+        ("::1", ("::1",), ("127.0.0.1",)),
+        ("::", ("::1",), ("127.0.0.1",)),
+        ("0.0.0.0", ("127.0.0.1", "127.0.0.2"), ("::1",)),
+    ],
+    ids=["all", "IPv4", "IPv6", "all of IPv6", "all of IPv4"],
+)
+def test_an_address_is_where_it_can_be_reached(
+    opened: list[socket.socket], host: str | None, reached: tuple[str, ...], not_reached: tuple[str, ...]
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    opened += open_web_sockets([ListenAddress(host, 0)])
+    assert [reaches(opened[0], other) for other in reached] == [True] * len(reached)
+    assert [reaches(opened[0], other) for other in not_reached] == [False] * len(not_reached)
+
+
+def test_several_addresses_are_opened_in_their_order(opened: list[socket.socket]) -> None:
+    opened += open_web_sockets([ListenAddress("127.0.0.1", 0), ListenAddress("127.0.0.2", 0)])
+    assert [socket_name(sock).rpartition(":")[0] for sock in opened] == ["127.0.0.1", "127.0.0.2"]
+
+
+def test_a_port_in_use_is_named(opened: list[socket.socket]) -> None:
+    opened += open_web_sockets([ListenAddress("127.0.0.1", 0)])
+    port = opened[0].getsockname()[1]
+    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; choose"):
+        open_web_sockets([ListenAddress("127.0.0.1", port)])
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "2001:db8::1", "no.such.host.invalid", "a..b", "x" * 100, "300.1.1.1", "é" * 70]
+)
+def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
+    with pytest.raises(SetupError, match=r"cannot listen on .*--web\.listen-address") as refusal:
+        open_web_sockets([ListenAddress(host, 0)])
+    assert "\n" not in str(refusal.value)
+    assert "None" not in str(refusal.value)
+
+
+# The program that systemd would start: it finds its sockets from descriptor 3 on.
+TAKER = """
+import os, sys
+from exporter.errors import SetupError
+from exporter.web.server import socket_name, take_passed_sockets
+environment = dict(os.environ)
+if environment.get("LISTEN_PID") == "own":
+    environment["LISTEN_PID"] = str(os.getpid())
+try:
+    taken = take_passed_sockets(environment)
+    print(*map(socket_name, taken), *(os.get_inheritable(sock.fileno()) for sock in taken))
+except SetupError as error:
+    print(error)
+"""
+
+
+def high_descriptor(number: int) -> int:
+    """Duplicate a descriptor to one that is not in the way of those from 3 on."""
+    return fcntl.fcntl(number, fcntl.F_DUPFD, 50)
+
+
+def take(descriptors: list[int], **environment: str) -> str:
+    """Run TAKER with these descriptors as 3, 4 and so on."""
+    shell = "".join(f"{3 + at}<&{number} " for at, number in enumerate(descriptors))
+    result = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {shell}', sys.executable, TAKER],
+        pass_fds=descriptors,
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_passed_sockets_are_taken_and_not_handed_on(opened: list[socket.socket], tmp_path: Path) -> None:
+    local = socket.socket(socket.AF_UNIX)
+    opened += [*open_web_sockets([ListenAddress("127.0.0.1", 0)]), local]
+    local.bind(str(tmp_path / "web.sock"))
+    local.listen()
+    descriptors = [high_descriptor(sock.fileno()) for sock in opened]
+    names = take(descriptors, LISTEN_PID="own", LISTEN_FDS="2", LISTEN_FDNAMES="a:b")
+    assert names == f"{socket_name(opened[0])} {tmp_path / 'web.sock'} False False"
+    for number in descriptors:
+        os.close(number)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+        {"LISTEN_FDS": "0", "LISTEN_PID": "own"},
+        {"LISTEN_FDS": "many", "LISTEN_PID": "own"},
+    ],
+    ids=["nothing", "for another process", "none", "no number"],
+)
+def test_no_passed_socket_is_said(environment: dict[str, str]) -> None:
+    assert "no socket was passed" in take([], **environment)
+
+
+def test_what_was_passed_must_be_a_listening_stream_socket(opened: list[socket.socket]) -> None:
+    opened += [socket.socket(), socket.socket(type=socket.SOCK_DGRAM)]
+    for sock in opened:
+        number = high_descriptor(sock.fileno())
+        assert "descriptor 3" in take([number], LISTEN_PID="own", LISTEN_FDS="1")
+        os.close(number)
+    with open(os.devnull) as file:  # noqa: PTH123
+        number = high_descriptor(file.fileno())
+        assert "descriptor 3" in take([number], LISTEN_PID="own", LISTEN_FDS="1")
+        os.close(number)
