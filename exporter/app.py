@@ -182,7 +182,11 @@ class Exporter:
         live = self._table.live()
         live.pop(EXCLUDED, None)
         return TallySnapshot(
-            self._tallies.cells(), self._tallies.programs(), live, self._shown, self._tallies.limit
+            self._tallies.snapshot_cells(),
+            self._tallies.snapshot_programs(),
+            live,
+            self._shown,
+            self._tallies.limit,
         )
 
     def _status(self) -> Status:

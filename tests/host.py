@@ -272,7 +272,7 @@ class Host:
     # -- what was counted ---------------------------------------------------------------------------------------
 
     def _by_cell(self, column: Callable[[CellCounts], list[int]]) -> Counts:
-        cells = self.tallies.cells()
+        cells = self.tallies.snapshot_cells()
         return {_labels(key): value for key, value in zip(cells.keys, column(cells), strict=True) if value}
 
     @property
@@ -285,7 +285,7 @@ class Host:
 
     @property
     def exits(self) -> Ends:
-        cells = self.tallies.cells()
+        cells = self.tallies.snapshot_cells()
         return {
             (*_labels(key), status): count
             for key, exits in zip(cells.keys, cells.exits, strict=True)
@@ -318,7 +318,7 @@ class Host:
         """(how many, their sum in ns) by comm."""
         return {
             p.comm: (sum(p.lifetime_ns[:-1]), p.lifetime_ns[-1])
-            for p in self.tallies.programs()
+            for p in self.tallies.snapshot_programs()
             if any(p.lifetime_ns)
         }
 

@@ -49,7 +49,7 @@ class Replayed:
 def exposition(tallies: Tallies, table: ProcessTable) -> str:
     """The text of all families of processes."""
     shown = program_metrics(EVENTS, records=True, live=True)
-    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), table.live(), shown)
+    snapshot = TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), table.live(), shown)
     return "".join(render(snapshot, openmetrics=False))
 
 

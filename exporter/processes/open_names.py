@@ -226,10 +226,10 @@ class OpenNames:
                 continue
             del self._names[name]
             for uid, counted in name.cells.items():
-                self._tallies.absorb(self._tallies.cell(comm, uid), counted)
+                self._tallies.absorb(self._tallies.claim_cell(comm, uid), counted)
             for tgid in name.carriers:
                 self._settle(tgid, name, comm)
-            name.close(partial(self._tallies.cell, comm))
+            name.close(partial(self._tallies.claim_cell, comm))
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
 
     def resolve_all_unknown(self) -> None:

@@ -193,7 +193,7 @@ class ProcessTable:
             self._end_batch(complete_until_ns)
             self.journal.flush()
             return
-        cell_of_record = self._tallies.cell_of_record
+        cell_of_record = self._tallies.claim_cell_of_record
         known_cell = self._tallies.by_record.get
         count_end = self._tallies.count_end
         processes = self._processes
@@ -362,7 +362,7 @@ class ProcessTable:
         parent = self._processes.get(parent_tgid)
         if parent is None:
             # Its own FORK was lost, and no scan has found it yet.
-            cell = self._tallies.cell(None, None)
+            cell = self._tallies.claim_cell(None, None)
             cell.forks += 1
             if self.journal is not None:
                 self.journal.fork(timestamp_ns, child_tgid, parent_tgid, cell)
@@ -377,7 +377,7 @@ class ProcessTable:
             self.journal.fork(timestamp_ns, child_tgid, parent_tgid, cell)
         if parent_pid != parent_tgid or state == _PARENT_OF_STRANGERS:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
-            self._processes[child_tgid] = (self._tallies.cell(None, cell.uid), timestamp_ns, _STRANGER)
+            self._processes[child_tgid] = (self._tallies.claim_cell(None, cell.uid), timestamp_ns, _STRANGER)
             self._unread.append(child_tgid)
             return
         if isinstance(cell, OpenCell):
@@ -435,7 +435,7 @@ class ProcessTable:
         if process[2] > 0:
             process = self._open(tgid, process)
         cell, start_ns, _ = process
-        self._processes[tgid] = (self._tallies.cell(None, uid), start_ns, _SETTLED)
+        self._processes[tgid] = (self._tallies.claim_cell(None, uid), start_ns, _SETTLED)
         if isinstance(cell, OpenCell):
             self._read_later(self._open_names.drop(cell.open_name, tgid))
 
@@ -469,7 +469,7 @@ class ProcessTable:
         self._threads.pop(tgid, None)
         process = self._processes.get(tgid)
         if process is None:
-            self._processes[tgid] = (self._tallies.cell(None, None), 0, timestamp_ns)
+            self._processes[tgid] = (self._tallies.claim_cell(None, None), 0, timestamp_ns)
             self._unread.append(tgid)
             return
         cell, start_ns, state = process
@@ -487,16 +487,16 @@ class ProcessTable:
         process = self._processes.get(tgid)
         if process is None:
             if self._keeps:
-                self._processes[tgid] = (self._tallies.cell(comm, None), 0, _SETTLED)
+                self._processes[tgid] = (self._tallies.claim_cell(comm, None), 0, _SETTLED)
             return
         if process[2] > 0:
             process = self._open(tgid, process)
         cell, start_ns, state = process
-        self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, _SETTLED)
+        self._processes[tgid] = (self._tallies.claim_cell(comm, cell.uid), start_ns, _SETTLED)
         if isinstance(cell, OpenCell):
             self._leave(cell.open_name, tgid, timestamp_ns, comm)
         elif state in (_PARENT_OF_STRANGERS, _PARENT_OF_CANARIES):
-            self._processes[tgid] = (self._tallies.cell(comm, cell.uid), start_ns, state)
+            self._processes[tgid] = (self._tallies.claim_cell(comm, cell.uid), start_ns, state)
 
     # -- names that are not known yet ---------------------------------------------------------------------------
 
@@ -532,7 +532,7 @@ class ProcessTable:
         process = self._processes.get(tgid)
         # After a loss the pid can be another process's by now.
         if process is not None and isinstance(process[0], OpenCell) and process[0].open_name is name:
-            self._processes[tgid] = (self._tallies.cell(comm, process[0].uid), process[1], _SETTLED)
+            self._processes[tgid] = (self._tallies.claim_cell(comm, process[0].uid), process[1], _SETTLED)
 
     def _end_batch(self, complete_until_ns: int) -> None:
         self._open_names.end_batch(complete_until_ns, self._processes.__contains__)
@@ -641,14 +641,14 @@ class ProcessTable:
             process = self._name_at_end(process, timestamp_ns, tgid)
         self._forget(tgid)
         if leader is not None:
-            cell = self._tallies.cell_of_record(leader[4])
+            cell = self._tallies.claim_cell_of_record(leader[4])
             if process is not None and process[2] > 0:
                 self._count_exec(cell, process[2], pid)
         elif process is not None:
             cell = process[0]
         else:
             # A thread's comm need not be its process's.
-            cell = self._tallies.cell(None, None if last is None else decode_comm_uid(last[4])[1])
+            cell = self._tallies.claim_cell(None, None if last is None else decode_comm_uid(last[4])[1])
         self._tallies.count_end(cell, status & _STATUS_BITS)
         lifetime_ns: int | None = None
         if process is not None and process[1]:
@@ -687,7 +687,7 @@ class ProcessTable:
             return self._open(tgid, process)
         # What OpenNames.bury would find too, without a name to open and bury for each process of a storm.
         del self._readings[key]
-        cell = self._tallies.cell(read[0], cell.uid)
+        cell = self._tallies.claim_cell(read[0], cell.uid)
         if state > 0:
             self._count_exec(cell, state, tgid)
         return (cell, start_ns, _SETTLED)
@@ -746,7 +746,7 @@ class ProcessTable:
     def _cell_to_count(self, tgid: int) -> Cell:
         process = self._processes.get(tgid)
         if process is None:
-            return self._tallies.cell(None, None)
+            return self._tallies.claim_cell(None, None)
         if process[2] > 0 or process[2] == _STRANGER:
             process = self._open(tgid, process)
         return process[0]
@@ -757,7 +757,7 @@ class ProcessTable:
         if isinstance(cell, OpenCell):
             changed: Cell = cell.open_name.cell(ruid)
         else:
-            changed = self._tallies.sibling(cell, ruid)
+            changed = self._tallies.claim_sibling(cell, ruid)
         changed.uid_changes += 1
         process = self._processes.get(tgid)
         if pid == tgid and process is not None:
@@ -788,7 +788,7 @@ class ProcessTable:
         if info.zombie and info.threads:
             self._leaderless.setdefault(tgid, None)
         known = self._processes.get(tgid)
-        cell = self._tallies.cell(info.comm, info.uid)
+        cell = self._tallies.claim_cell(info.comm, info.uid)
         process = known
         if process is None or (process[2] == _SETTLED and process[0] is not cell):
             state = self._special.get(tgid, _SETTLED)
@@ -821,12 +821,13 @@ class ProcessTable:
                 cell, start_ns, state = process
                 older = timestamp_ns <= read_ns
                 if what == PROC_EVENT_EXEC or (
-                    what == PROC_EVENT_COMM and (older or self._tallies.cell(decode_comm(event), cell.uid) is cell)
+                    what == PROC_EVENT_COMM
+                    and (older or self._tallies.claim_cell(decode_comm(event), cell.uid) is cell)
                 ):
                     self._processes[tgid] = (cell, start_ns, _STRANGER)
                     self._unread.append(tgid)
                 elif what == PROC_EVENT_UID and (older or ruid == cell.uid):
-                    self._processes[tgid] = (self._tallies.sibling(cell, None), start_ns, state)
+                    self._processes[tgid] = (self._tallies.claim_sibling(cell, None), start_ns, state)
 
     def _drop_adopted_zombies(self) -> None:
         for tgid, (process, known) in self._adopted_zombies.items():
@@ -915,7 +916,7 @@ class ProcessTable:
         """Take over what another table knew."""
         comm = None if known.comm is None else known.comm.encode()
         state = self._special.get(known.tgid, _SETTLED)
-        self._processes[known.tgid] = (self._tallies.cell(comm, known.uid), known.start_ns, state)
+        self._processes[known.tgid] = (self._tallies.claim_cell(comm, known.uid), known.start_ns, state)
         if known.threads:
             self._threads[known.tgid] = set(known.threads)
         if known.leaderless:

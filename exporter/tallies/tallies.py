@@ -246,7 +246,7 @@ class Tallies:
 
     Attributes:
         by_record: Cells by the 44 bytes of an exit record, as far as they are remembered. Whoever does not find
-            one there asks cell_of_record.
+            one there asks claim_cell_of_record.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT, rules: Rules | None = None) -> None:
@@ -279,21 +279,21 @@ class Tallies:
 
     # -- which cell ---------------------------------------------------------------------------------------------
 
-    def cell(self, comm: bytes | None, uid: int | None) -> Cell:
+    def claim_cell(self, comm: bytes | None, uid: int | None) -> Cell:
         """Return the cell of a comm (None: nobody knows it) and a uid."""
         return self._cell(UNKNOWN if comm is None else self._rules.name(comm), uid)
 
-    def sibling(self, cell: Cell, uid: int | None) -> Cell:
+    def claim_sibling(self, cell: Cell, uid: int | None) -> Cell:
         """Return the cell of the same program under another uid."""
         return self._cell(cell.comm, uid)
 
-    def cell_of_record(self, comm_uid: bytes) -> Cell:
+    def claim_cell_of_record(self, comm_uid: bytes) -> Cell:
         """Return the cell that the 44 bytes of an exit record name."""
         cell = self.by_record.get(comm_uid)
         if cell is None:
             if len(self.by_record) >= _REMEMBERED:
                 self.by_record.clear()
-            cell = self.by_record[comm_uid] = self.cell(*decode_comm_uid(comm_uid))
+            cell = self.by_record[comm_uid] = self.claim_cell(*decode_comm_uid(comm_uid))
         return cell
 
     def _cell(self, comm: str | None, uid: int | None) -> Cell:
@@ -404,7 +404,7 @@ class Tallies:
 
     # -- what it tells ------------------------------------------------------------------------------------------
 
-    def cells(self) -> CellCounts:
+    def snapshot_cells(self) -> CellCounts:
         """Copy what is counted per comm and uid."""
         cells = [*self._cells.values(), *self._others.values(), self._unknown]
         return CellCounts(
@@ -418,7 +418,7 @@ class Tallies:
             [cell.exits.copy() for cell in cells],
         )
 
-    def programs(self) -> list[ProgramCounts]:
+    def snapshot_programs(self) -> list[ProgramCounts]:
         """Copy what is counted per comm, of those of which a process has ended."""
         own = [program for program in self._programs.values() if self._has_histograms(program)]
         return [

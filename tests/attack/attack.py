@@ -116,7 +116,7 @@ def attack(processes: int, limit: int) -> dict[str, object]:
     scrapes = []
     for _ in range(SCRAPES):
         began = time.process_time_ns()
-        snapshot = TallySnapshot(tallies.cells(), tallies.programs(), table.live(), shown, limit)
+        snapshot = TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), table.live(), shown, limit)
         text = "".join(render(snapshot, openmetrics=False))
         scrapes.append((time.process_time_ns() - began) / 1e6)
     counted: Counter[int] = Counter()

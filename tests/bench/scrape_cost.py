@@ -54,9 +54,9 @@ def measure(bench: Bench) -> list[Rendering]:
 
 
 def _snapshot(tallies: Tallies) -> TallySnapshot:
-    programs = tallies.programs()
+    programs = tallies.snapshot_programs()
     live = {program.comm: 1 for program in programs}
-    return TallySnapshot(tallies.cells(), programs, live, _SHOWN, tallies.limit)
+    return TallySnapshot(tallies.snapshot_cells(), programs, live, _SHOWN, tallies.limit)
 
 
 def _tallies(target: int) -> tuple[Tallies, int]:
@@ -71,7 +71,7 @@ def _tallies(target: int) -> tuple[Tallies, int]:
 
 
 def _count_program(tallies: Tallies, comm: str) -> Tallies:
-    cell = tallies.cell(comm.encode(), 1000)
+    cell = tallies.claim_cell(comm.encode(), 1000)
     cell.forks, cell.execs = 17, 12345
     for status, count in {0: 12000, 0x100: 300, 9: 45}.items():
         tallies.count_end(cell, status, count)

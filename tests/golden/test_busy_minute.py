@@ -19,7 +19,7 @@ def test_the_sample_is_what_its_script_makes() -> None:
 def test_the_sample_shows_a_build_a_crash_loop_a_kill_and_a_core_dump() -> None:
     with open_capture(SAMPLE) as (_, file):
         replayed = Replayed(Mode.EXACT, list(iter_frames(file.read)))
-    cells = replayed.tallies.cells()
+    cells = replayed.tallies.snapshot_cells()
     exits: dict[str, Counter[int]] = {}
     for (comm, _), counted in zip(cells.keys, cells.exits, strict=True):
         exits.setdefault(comm, Counter()).update(counted)

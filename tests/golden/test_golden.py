@@ -57,8 +57,8 @@ class Replay:
 
     def snapshot(self) -> TallySnapshot:
         return TallySnapshot(
-            self._tallies.cells(),
-            self._tallies.programs(),
+            self._tallies.snapshot_cells(),
+            self._tallies.snapshot_programs(),
             self._table.live(),
             program_metrics(EVENTS, records=self._mode == "taskstats", live=True),
         )

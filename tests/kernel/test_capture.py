@@ -79,7 +79,7 @@ async def test_the_second_of_two_files_tells_the_rest_of_the_storm(programs: Pro
     replayed = await replay(tmp_path / "capture")
     assert replayed.table.live() == live.table.live()
     names = {victim.name for victim in victims}
-    cells = replayed.tallies.cells()
+    cells = replayed.tallies.snapshot_cells()
     ends = {comm: sum(exits.values()) for (comm, _), exits in zip(cells.keys, cells.exits, strict=True)}
     assert 0 < sum(ends.get(name, 0) for name in names) < COUNT
     assert ends.get(UNKNOWN, 0) == 0

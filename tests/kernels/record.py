@@ -1,7 +1,8 @@
 """Records what kernels deliver of a few processes, beside what their parent knows of them.
 
-`PYTHONPATH=tests python -m kernels.record`, as root, writes tests/unit/kernel/data/linux-*.hex anew: of this machine's
-kernel, and of Debian's Linux 6.1 in QEMU. With `--here` it prints the recording of the kernel that it runs on.
+`PYTHONPATH=tests python -m kernels.record`, as root, writes tests/unit/kernel/data/linux-*.hex anew: of this
+machine's kernel, and of Debian's Linux 6.1 in QEMU. With `--here` it prints the recording of the kernel that it
+runs on.
 
 A recording has a line for everything; numbers are decimal, bytes are hexadecimal:
 

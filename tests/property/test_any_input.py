@@ -77,7 +77,7 @@ def tallies(host: Host) -> Counter[Any]:
     counts: Counter[Any] = Counter()
     for name in ("forks", "execs", "exits", "coredumps", "uid_changes", "ptrace_attaches"):
         counts.update({(name, *key): value for key, value in getattr(host, name).items()})
-    for program in host.tallies.programs():
+    for program in host.tallies.snapshot_programs():
         for i, value in enumerate((*program.lifetime_ns, *program.cpu_ns, *program.max_rss_kib)):
             counts[program.comm, i] = value
     return counts

@@ -45,7 +45,7 @@ def counted(host: Host) -> dict[Any, int]:
     series: dict[Any, int] = {}
     for name in ("forks", "execs", "exits", "uid_changes"):
         series |= {(name, *key): value for key, value in getattr(host, name).items()}
-    for program in host.tallies.programs():
+    for program in host.tallies.snapshot_programs():
         for i, value in enumerate((*program.lifetime_ns, *program.cpu_ns, *program.max_rss_kib)):
             series[program.comm, i] = value
     return series

@@ -101,7 +101,7 @@ def replay() -> Replay:
 
 def test_the_recorded_storm_is_counted_to_the_last_process(replay: Replay) -> None:
     replay.run()
-    cells = replay.tallies.cells()
+    cells = replay.tallies.snapshot_cells()
     of_storm = {comm: i for i, (comm, _) in enumerate(cells.keys)}["exq"]
     assert cells.execs[of_storm] == PROCESSES
     assert cells.exits[of_storm] == {0x300: PROCESSES}

@@ -102,7 +102,7 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
     host.end(302, b"looked-up", 1000)
     host.settle()
     replayed = Replayed(Mode.EXACT, tape.files[1])
-    cells = replayed.tallies.cells()
+    cells = replayed.tallies.snapshot_cells()
     counted = {key: (f, dict(e)) for key, f, e in zip(cells.keys, cells.forks, cells.exits, strict=True) if f or e}
     assert counted == {
         ("kthreads-parent", 0): (1, {}),
@@ -136,7 +136,7 @@ def replay_of(data: bytes, speed: float) -> Counting:
 
 
 def forks(counting: Counting) -> int:
-    return sum(counting.tallies.cells().forks)
+    return sum(counting.tallies.snapshot_cells().forks)
 
 
 async def play(counting: Counting) -> bool:

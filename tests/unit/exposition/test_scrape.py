@@ -90,7 +90,7 @@ def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
     tallies = Tallies()
     for n, comm in enumerate(NASTY_COMMS, start=1):
         for uid in (0, 0xFFFFFFFE, None):
-            cell = tallies.cell(comm, uid)
+            cell = tallies.claim_cell(comm, uid)
             cell.forks = n
             cell.execs = 2**53 + 1 if uid is None else 0
             cell.coredumps = n % 2
@@ -102,9 +102,9 @@ def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
             observe(cell.lifetime_ns, LIFETIME_NS, value * n)
             observe(cell.cpu_ns, CPU_NS, value)
             observe(cell.max_rss_kib, MAX_RSS_KIB, value)
-    tallies.cell(b"never counted", 1)
+    tallies.claim_cell(b"never counted", 1)
     live = {text: n for n, text in enumerate(NASTY_COMMS.values(), start=1)}
-    return TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[records])
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[records])
 
 
 def status() -> Status:
@@ -138,21 +138,21 @@ def status() -> Status:
     )
 
 
-EMPTY = TallySnapshot(Tallies().cells(), [], {}, SHOWN[True])
+EMPTY = TallySnapshot(Tallies().snapshot_cells(), [], {}, SHOWN[True])
 
 
 def crowded_snapshot() -> TallySnapshot:
     """More of everything than there may be series."""
     tallies = Tallies(LEAST_LIMIT)
     for n in range(3 * LEAST_LIMIT):
-        cell = tallies.cell(b"c%d" % (n // 2), n % 200)
+        cell = tallies.claim_cell(b"c%d" % (n // 2), n % 200)
         cell.forks += 1
         tallies.count_end(cell, (n % 256) << 8)
         observe(cell.lifetime_ns, LIFETIME_NS, 10**6)
         observe(cell.cpu_ns, CPU_NS, 10**6)
         observe(cell.max_rss_kib, MAX_RSS_KIB, 10**3)
-    live = {program.comm: 1 for program in tallies.programs()}
-    return TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[True], tallies.limit)
+    live = {program.comm: 1 for program in tallies.snapshot_programs()}
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[True], tallies.limit)
 
 
 SNAPSHOTS = {
@@ -215,14 +215,14 @@ def test_every_label_value_comes_back_as_the_text_it_was(openmetrics: bool) -> N
 
 def one_program() -> TallySnapshot:
     tallies = Tallies()
-    cell = tallies.cell(b"sh", 1000)
+    cell = tallies.claim_cell(b"sh", 1000)
     cell.forks, cell.execs = 2, 1
     tallies.count_end(cell, 0, 3)
     tallies.count_end(cell, 0x8B & ~0x80)
     for nanoseconds in (1_000_000, 2_500_000_000):
         observe(cell.lifetime_ns, LIFETIME_NS, nanoseconds)
     observe(cell.max_rss_kib, MAX_RSS_KIB, 1025)
-    return TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 4}, SHOWN[True])
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), {"sh": 4}, SHOWN[True])
 
 
 COUNTERS_OF_ONE_PROGRAM = """\
@@ -309,12 +309,12 @@ def test_a_histogram_has_at_most_15_bounds_and_they_rise(bounds: tuple[float, ..
 
 def test_a_program_has_no_histogram_of_what_was_never_observed() -> None:
     tallies = Tallies()
-    tallies.cell(b"runs on", 0).forks = 1
+    tallies.claim_cell(b"runs on", 0).forks = 1
     # Older than the exporter: its CPU time is known, its lifetime is not.
-    ended = tallies.cell(b"ended", 0)
+    ended = tallies.claim_cell(b"ended", 0)
     tallies.count_end(ended, 0)
     observe(ended.cpu_ns, CPU_NS, 1)
-    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), {}, SHOWN[True])
+    snapshot = TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True])
     found = parsed("".join(render(snapshot, openmetrics=False)), parse_text)
     histograms = {name: rows for name, (kind, _, rows) in found.items() if kind == "histogram" and rows}
     assert list(histograms) == ["proc_connector_process_cpu_seconds"]
@@ -336,7 +336,7 @@ def test_no_piece_is_longer_than_a_few_thousand_rows(kind: str, openmetrics: boo
     tallies = Tallies(limit=100_000)
     programs = 6_000
     for n in range(programs):
-        cell = tallies.cell(b"c%d" % n, 0)
+        cell = tallies.claim_cell(b"c%d" % n, 0)
         if kind == "forks":
             cell.forks = 1
         elif kind == "exits":
@@ -346,7 +346,7 @@ def test_no_piece_is_longer_than_a_few_thousand_rows(kind: str, openmetrics: boo
             tallies.count_end(cell, 0)
             cell.lifetime_ns[0] = 1
     live = {f"c{n}": 1 for n in range(programs)} if kind == "live" else {}
-    snapshot = TallySnapshot(tallies.cells(), tallies.programs(), live, SHOWN[True])
+    snapshot = TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[True])
     rows = [piece.count("\n") for piece in render(snapshot, openmetrics=openmetrics)]
     assert sum(rows) > programs
     assert max(rows) <= 5_000
@@ -437,19 +437,20 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
 
 def test_a_scrape_is_of_one_moment_however_late_its_pieces_are_written() -> None:
     tallies = Tallies()
-    cell = tallies.cell(b"sh", 0)
+    cell = tallies.claim_cell(b"sh", 0)
     cell.forks = 1
     tallies.count_end(cell, 0)
     observe(cell.lifetime_ns, LIFETIME_NS, 5)
     exposition = Exposition(
-        lambda: TallySnapshot(tallies.cells(), tallies.programs(), {"sh": 1}, SHOWN[True]), status
+        lambda: TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), {"sh": 1}, SHOWN[True]),
+        status,
     )
     _, pieces = exposition.pieces("text/plain")
     cell.forks += 1
     cell.exits[0] += 1
     cell.exits[9] = 1
     observe(cell.lifetime_ns, LIFETIME_NS, 5)
-    tallies.cell(b"later", 0).forks = 1
+    tallies.claim_cell(b"later", 0).forks = 1
     found = parsed(b"".join(pieces).decode(), parse_text)
     assert [value for _, _, value in samples(found, "proc_connector_forks")] == [1]
     assert [value for _, _, value in samples(found, "proc_connector_exits")] == [1]

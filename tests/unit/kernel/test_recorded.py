@@ -136,7 +136,7 @@ def test_the_pipeline_counts_each_end_under_its_comm_uid_and_status(recording: R
     pipeline.take_events(batch(recording.events))
     pipeline.take_records(batch(recording.records, TASKSTATS_STRIDE))
     pipeline.apply(last_ns)
-    cells = tallies.cells()
+    cells = tallies.snapshot_cells()
     counted = Counter(
         {
             (*key, status & ~0x80): count

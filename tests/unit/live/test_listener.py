@@ -106,7 +106,7 @@ class Rig:
         self.taskstats.datagrams.append(builders.taskstats_datagram(pid=tgid, comm=comm, exit_code=0x100))
 
     def exits(self) -> dict[str, int]:
-        cells = self.tallies.cells()
+        cells = self.tallies.snapshot_cells()
         return {key[0]: sum(exits.values()) for key, exits in zip(cells.keys, cells.exits, strict=True) if exits}
 
 

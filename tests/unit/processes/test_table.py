@@ -849,9 +849,9 @@ def test_what_a_process_used_is_in_its_last_record(exact: Host) -> None:
     exact.record(_thread(401, b"worker"), cpu_ms=700, rss_kib=8192)
     exact.exit(400, thread=401)
     exact.drain()
-    assert [(p.comm, sum(p.cpu_ns[:-1]), p.cpu_ns[-1], p.max_rss_kib[-1]) for p in exact.tallies.programs()] == [
-        ("sh", 1, 700 * MS, 8192)
-    ]
+    assert [
+        (p.comm, sum(p.cpu_ns[:-1]), p.cpu_ns[-1], p.max_rss_kib[-1]) for p in exact.tallies.snapshot_programs()
+    ] == [("sh", 1, 700 * MS, 8192)]
 
 
 # -- canaries ---------------------------------------------------------------------------------------------------

@@ -39,18 +39,18 @@ def test_a_broken_file_leaves_the_old_rules_in_force_and_says_so(caplog: pytest.
     assert first is not None
     file.holds = Rules([Rule(re.compile("a"), ("b",))])
     assert upkeep.reload() is None
-    assert tallies.cell(b"a", 0) is tallies.cell(b"b", 0)
+    assert tallies.claim_cell(b"a", 0) is tallies.claim_cell(b"b", 0)
     second = upkeep.reload_timestamp_seconds
     assert second is not None
     assert second >= first
     file.holds = ConfigError("rules.yml:3: no good")
     assert upkeep.reload() == "rules.yml:3: no good"
     assert (upkeep.reload_successful, upkeep.reload_timestamp_seconds) == (False, second)
-    assert tallies.cell(b"a", 0) is tallies.cell(b"b", 0)
+    assert tallies.claim_cell(b"a", 0) is tallies.claim_cell(b"b", 0)
     file.holds = Rules()
     assert upkeep.reload() is None
     assert upkeep.reload_successful
-    assert tallies.cell(b"a", 0) is not tallies.cell(b"b", 0)
+    assert tallies.claim_cell(b"a", 0) is not tallies.claim_cell(b"b", 0)
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR", "INFO"]
 
 
@@ -83,7 +83,7 @@ def test_one_warning_an_hour_names_what_is_folded_and_what_to_do(caplog: pytest.
     upkeep.warn(0.0)
     assert caplog.records == []  # there is room
     while not tallies.full:
-        tallies.cell(b"%d" % tallies._cells_left, 0)
+        tallies.claim_cell(b"%d" % tallies._cells_left, 0)
     upkeep.warn(1.0)
     folded["forks"] += 1
     upkeep.warn(HOUR)

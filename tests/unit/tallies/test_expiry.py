@@ -15,7 +15,7 @@ def sweep(expiry: Expiry, now: float) -> int:
 def test_a_series_goes_when_it_did_not_change_for_long_enough() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
-    idle, busy = host.tallies.cell(b"idle", 0), host.tallies.cell(b"busy", 0)
+    idle, busy = host.tallies.claim_cell(b"idle", 0), host.tallies.claim_cell(b"busy", 0)
     idle.forks = busy.forks = 1
     for now in (0.0, HOUR - 1):
         sweep(expiry, now)
@@ -51,7 +51,7 @@ def test_a_process_that_runs_keeps_its_series_and_the_last_one_of_a_program_does
         sweep(expiry, now * HOUR)
     assert host.forks == {}
     assert host.tallies.expired()["exit"] == 2
-    assert host.tallies.programs() == []
+    assert host.tallies.snapshot_programs() == []
 
 
 def test_a_record_that_comes_later_finds_a_new_series() -> None:
@@ -74,7 +74,7 @@ def test_who_counts_between_two_slices_keeps_its_series() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
     host.lives(1, b"init")
-    cell = host.tallies.cell(b"late", 0)
+    cell = host.tallies.claim_cell(b"late", 0)
     sweep(expiry, 0.0)
     slices = expiry.sweep(HOUR)
     next(slices)
@@ -82,13 +82,13 @@ def test_who_counts_between_two_slices_keeps_its_series() -> None:
     host.rename(400, b"late")
     host.drain()
     assert sum(1 for _ in slices) > 0
-    assert host.tallies.cell(b"late", 0) is cell
+    assert host.tallies.claim_cell(b"late", 0) is cell
 
 
 def test_who_counts_and_ends_between_two_slices_keeps_its_series() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
-    cell = host.tallies.cell(b"late", 0)
+    cell = host.tallies.claim_cell(b"late", 0)
     sweep(expiry, 0.0)
     slices = expiry.sweep(HOUR)
     next(slices)
@@ -100,9 +100,9 @@ def test_who_counts_and_ends_between_two_slices_keeps_its_series() -> None:
 def test_unknown_never_goes_and_many_series_are_looked_at_in_slices() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
-    host.tallies.cell(None, 5).forks = 1
+    host.tallies.claim_cell(None, 5).forks = 1
     for n in range(2500):
-        host.tallies.cell(b"c%d" % n, 0).forks = 1
+        host.tallies.claim_cell(b"c%d" % n, 0).forks = 1
     assert sweep(expiry, 0.0) == 3
     assert sweep(expiry, HOUR) == 6
     assert host.forks == {("<unknown>", "5"): 1}

@@ -54,48 +54,48 @@ def test_bounds_rise_and_are_the_same_in_both_units(
 
 def test_there_is_one_cell_for_a_comm_and_uid_and_one_program_for_a_comm() -> None:
     tallies = Tallies()
-    cell = tallies.cell(b"sh", 0)
-    assert tallies.cell(b"sh", 0) is cell
-    other = tallies.cell(b"sh", 33)
+    cell = tallies.claim_cell(b"sh", 0)
+    assert tallies.claim_cell(b"sh", 0) is cell
+    other = tallies.claim_cell(b"sh", 33)
     assert other is not cell
     assert other.program is cell.program
-    assert tallies.sibling(cell, 33) is other
-    assert tallies.cell(b"bash", 0).program is not cell.program
+    assert tallies.claim_sibling(cell, 33) is other
+    assert tallies.claim_cell(b"bash", 0).program is not cell.program
 
 
 def test_who_is_unknown_shares_no_cell_with_who_calls_himself_so() -> None:
     tallies = Tallies()
-    tallies.cell(None, None).forks += 1
-    tallies.cell(b"<unknown>", None).forks += 10
+    tallies.claim_cell(None, None).forks += 1
+    tallies.claim_cell(b"<unknown>", None).forks += 10
     assert tallies.unattributed()["fork"] == 1
 
 
 def test_bytes_that_look_alike_are_one_cell() -> None:
     tallies = Tallies()
-    assert tallies.cell(b"\xff", 0) is tallies.cell(rb"\xff", 0)
-    assert tallies.cell(b"kworker/0:1", 0) is tallies.cell(b"kworker/u8:3-ev", 0)
+    assert tallies.claim_cell(b"\xff", 0) is tallies.claim_cell(rb"\xff", 0)
+    assert tallies.claim_cell(b"kworker/0:1", 0) is tallies.claim_cell(b"kworker/u8:3-ev", 0)
 
 
 @pytest.mark.parametrize("junk", [b"", b"left over"], ids=["clean", "junk after the NUL"])
 def test_a_record_names_the_cell_of_its_comm_and_uid(junk: bytes) -> None:
     tallies = Tallies()
     comm_uid = struct.pack("=32sB7xI", b"make\0" + junk, 0, 1000)
-    cell = tallies.cell_of_record(comm_uid)
-    assert cell is tallies.cell(b"make", 1000)
-    assert tallies.cell_of_record(comm_uid) is cell
+    cell = tallies.claim_cell_of_record(comm_uid)
+    assert cell is tallies.claim_cell(b"make", 1000)
+    assert tallies.claim_cell_of_record(comm_uid) is cell
 
 
 def test_hostile_names_in_records_do_not_fill_the_memory_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "_REMEMBERED", 10)
     tallies = Tallies()
     records = [struct.pack("=32sB7xI", b"same", i, 0) for i in range(100)]
-    assert {id(tallies.cell_of_record(record)) for record in records} == {id(tallies.cell(b"same", 0))}
+    assert {id(tallies.claim_cell_of_record(record)) for record in records} == {id(tallies.claim_cell(b"same", 0))}
     assert len(tallies.by_record) <= 10
 
 
 def test_absorbing_adds_everything() -> None:
     tallies = Tallies()
-    mine, its = tallies.cell(b"a", 0), tallies.cell(b"b", 0)
+    mine, its = tallies.claim_cell(b"a", 0), tallies.claim_cell(b"b", 0)
     for cell, n in ((mine, 1), (its, 10)):
         cell.forks, cell.execs, cell.coredumps, cell.uid_changes, cell.ptrace_attaches = (
             n * i for i in range(1, 6)
@@ -114,15 +114,15 @@ def test_absorbing_adds_everything() -> None:
 
 def test_a_snapshot_does_not_change_when_counting_goes_on() -> None:
     tallies = Tallies()
-    cell = tallies.cell(b"sh", None)
+    cell = tallies.claim_cell(b"sh", None)
     cell.forks = 1
     tallies.count_end(cell, 0)
     observe(cell.lifetime_ns, tally.LIFETIME_NS, 5)
-    cells, programs = tallies.cells(), tallies.programs()
+    cells, programs = tallies.snapshot_cells(), tallies.snapshot_programs()
     cell.forks += 1
     cell.exits[0] += 1
     observe(cell.lifetime_ns, tally.LIFETIME_NS, 5)
-    tallies.cell(b"new", 0)
+    tallies.claim_cell(b"new", 0)
     at = cells.keys.index(("sh", None))
     assert cells.labels[at] == f'comm="sh",uid="{UNKNOWN}"'
     assert (cells.forks[at], cells.exits[at]) == (1, {0: 1})
@@ -131,7 +131,7 @@ def test_a_snapshot_does_not_change_when_counting_goes_on() -> None:
 
 
 def test_labels_are_escaped_as_an_exposition_needs_it() -> None:
-    assert Tallies().cell(b'a"b\\c\n', 0).labels == r'comm="a\"b\\c\\x0a",uid="0"'
+    assert Tallies().claim_cell(b'a"b\\c\n', 0).labels == r'comm="a\"b\\c\\x0a",uid="0"'
 
 
 # -- series at their limit -----------------------------------------------------------------------------------
@@ -140,11 +140,11 @@ def test_labels_are_escaped_as_an_exposition_needs_it() -> None:
 def fill(tallies: Tallies) -> None:
     """Use up all cells that there may be."""
     for n in range(tallies.limit):
-        tallies.cell(b"fill-%d" % n, 0)
+        tallies.claim_cell(b"fill-%d" % n, 0)
 
 
 def forks(tallies: Tallies) -> dict[tuple[str, str], int]:
-    cells = tallies.cells()
+    cells = tallies.snapshot_cells()
     return {(comm, uid_label(uid)): n for (comm, uid), n in zip(cells.keys, cells.forks, strict=True) if n}
 
 
@@ -152,24 +152,24 @@ def test_beyond_the_limit_a_name_is_counted_as_other_and_keeps_its_identity() ->
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
     assert tallies.full
-    late = tallies.cell(b"late", 7)
+    late = tallies.claim_cell(b"late", 7)
     late.forks += 2
     assert forks(tallies) == {(OTHER, "7"): 2}
     assert (late.comm, late.uid, late.program.comm) == ("late", 7, OTHER)
-    assert tallies.cell(b"late", 7) is late
-    assert tallies.cell(b"later", 7) is not late
-    sibling = tallies.sibling(late, 8)
+    assert tallies.claim_cell(b"late", 7) is late
+    assert tallies.claim_cell(b"later", 7) is not late
+    sibling = tallies.claim_sibling(late, 8)
     assert (sibling.comm, sibling.uid) == ("late", 8)
     # A name that had come before is as it was.
-    tallies.cell(b"fill-1", 0).forks += 1
+    tallies.claim_cell(b"fill-1", 0).forks += 1
     assert forks(tallies)["fill-1", "0"] == 1
 
 
 def test_the_unknown_stay_unknown_beyond_the_limit() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
-    tallies.cell(None, None).forks += 1
-    tallies.cell(None, 7).forks += 1
+    tallies.claim_cell(None, None).forks += 1
+    tallies.claim_cell(None, 7).forks += 1
     assert forks(tallies) == {(UNKNOWN, UNKNOWN): 1, (UNKNOWN, OTHER): 1}
     assert tallies.unattributed()["fork"] == 2
 
@@ -178,7 +178,7 @@ def test_of_others_so_many_uids_are_told_apart() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
     for uid in range(200):
-        tallies.cell(b"late", uid).forks += 1
+        tallies.claim_cell(b"late", uid).forks += 1
     assert forks(tallies) == {**{(OTHER, str(uid)): 1 for uid in range(64)}, (OTHER, OTHER): 136}
 
 
@@ -187,8 +187,8 @@ def test_statuses_beyond_the_limit_are_counted_under_other_with_their_code() -> 
     statuses = [code << 8 for code in range(256)]
     for comm in (b"a", b"b"):
         for status in statuses:
-            tallies.count_end(tallies.cell(comm, 0), status)
-    unknown = tallies.cell(None, 5)
+            tallies.count_end(tallies.claim_cell(comm, 0), status)
+    unknown = tallies.claim_cell(None, 5)
     tallies.count_end(unknown, 9)
     counted = {key: sum(n.values()) for key, n in zip(*_exits(tallies), strict=True) if n}
     assert counted == {("a", 0): 256, ("b", 0): 104, (OTHER, OTHER_UID): 152, (UNKNOWN, OTHER_UID): 1}
@@ -196,17 +196,17 @@ def test_statuses_beyond_the_limit_are_counted_under_other_with_their_code() -> 
 
 
 def _exits(tallies: Tallies) -> tuple[list[tuple[str, int | None]], list[dict[int, int]]]:
-    cells = tallies.cells()
+    cells = tallies.snapshot_cells()
     return cells.keys, cells.exits
 
 
 def test_programs_beyond_the_limit_share_the_histograms_of_other() -> None:
     tallies = Tallies(LEAST_LIMIT)
     for n in range(200):
-        cell = tallies.cell(b"p%d" % n, 0)
+        cell = tallies.claim_cell(b"p%d" % n, 0)
         tallies.count_end(cell, 0)
         observe(cell.lifetime_ns, tally.LIFETIME_NS, 1)
-    programs = tallies.programs()
+    programs = tallies.snapshot_programs()
     assert len(programs) == 1000 // 18 - 1
     assert {p.comm: p.lifetime_ns[0] for p in programs}[OTHER] == 200 - len(programs) + 1
 
@@ -214,18 +214,18 @@ def test_programs_beyond_the_limit_share_the_histograms_of_other() -> None:
 def test_who_never_ends_takes_no_histograms() -> None:
     tallies = Tallies(LEAST_LIMIT)
     for n in range(500):
-        tallies.cell(b"p%d" % n, 0).forks += 1
+        tallies.claim_cell(b"p%d" % n, 0).forks += 1
     assert not tallies.full
-    last = tallies.cell(b"last", 0)
+    last = tallies.claim_cell(b"last", 0)
     tallies.count_end(last, 0)
-    assert last.program.histograms is not tallies.cell(b"p1", 0).program.histograms
+    assert last.program.histograms is not tallies.claim_cell(b"p1", 0).program.histograms
 
 
 def test_a_folded_name_is_forgotten_with_the_last_process_that_has_it() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
     for n in range(10_000):
-        tallies.cell(b"late-%d" % n, 0).forks += 1
+        tallies.claim_cell(b"late-%d" % n, 0).forks += 1
     gc.collect()
     assert len(tallies._folded) <= 1
 
@@ -235,31 +235,31 @@ def test_a_folded_name_is_forgotten_with_the_last_process_that_has_it() -> None:
 
 def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
     tallies = Tallies(rules=Rules(exclude=Selection(uids=(range(1),))))
-    root = tallies.cell(b"su", 0)
+    root = tallies.claim_cell(b"su", 0)
     root.forks += 3
     tallies.count_end(root, 0)
     observe(root.lifetime_ns, tally.LIFETIME_NS, 1)
-    user = tallies.sibling(root, 1000)
+    user = tallies.claim_sibling(root, 1000)
     user.forks += 1
     assert forks(tallies) == {("su", "1000"): 1}
     assert (tallies.excluded()["fork"], tallies.excluded()["exit"]) == (3, 1)
-    assert tallies.programs() == []
-    assert tallies.sibling(user, 0) is root
+    assert tallies.snapshot_programs() == []
+    assert tallies.claim_sibling(user, 0) is root
 
 
 def test_who_is_excluded_for_his_comm_stays_so_under_every_uid() -> None:
     tallies = Tallies(rules=Rules([Rule(re.compile("a.*"), None)]))
-    tallies.sibling(tallies.cell(b"ab", 0), 1000).forks += 1
+    tallies.claim_sibling(tallies.claim_cell(b"ab", 0), 1000).forks += 1
     assert (forks(tallies), tallies.excluded()["fork"]) == ({}, 1)
 
 
 def test_new_rules_hold_for_who_comes_next_and_for_records() -> None:
     tallies = Tallies()
     record = struct.pack("=32sB7xI", b"name", 0, 0)
-    before = tallies.cell_of_record(record)
+    before = tallies.claim_cell_of_record(record)
     before.forks += 1
     tallies.apply_rules(Rules([Rule(re.compile("name"), ("other name",))]))
-    tallies.cell_of_record(record).forks += 1
+    tallies.claim_cell_of_record(record).forks += 1
     before.forks += 1
     assert forks(tallies) == {("name", "0"): 2, ("other name", "0"): 1}
 
@@ -270,7 +270,7 @@ def test_new_rules_hold_for_who_comes_next_and_for_records() -> None:
 def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
-    old = tallies.cell(b"fill-1", 0)
+    old = tallies.claim_cell(b"fill-1", 0)
     old.forks += 5
     tallies.count_end(old, 0)
     tallies.count_end(old, 9)
@@ -279,6 +279,6 @@ def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     assert (tallies._cells_left, tallies._statuses_left, tallies._programs_left) == (1, left[0] + 2, left[1] + 1)
     assert (tallies.expired()["fork"], tallies.expired()["exit"]) == (5, 2)
     assert forks(tallies) == {}
-    again = tallies.cell(b"fill-1", 0)
+    again = tallies.claim_cell(b"fill-1", 0)
     assert again is not old
     assert again.forks == 0
