@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.config import parse_speed
 from exporter.errors import ConfigError
 from exporter.stream.selection import FILTERS, Selection, parse_selection
-from exporter.watch.top import SORT_KEYS
+from exporter.watch.top_table import SORT_KEYS
 
 _MOST_SECONDS = 1e9
 _MOST_COUNT = 10**15
@@ -16,7 +16,7 @@ _MOST_COUNT = 10**15
 
 @dataclass(frozen=True, slots=True)
 class WatchConfig:
-    """Everything that a user of `watch` can set."""
+    """The settings of `watch`."""
 
     selection: Selection
     output: str = "text"
@@ -36,38 +36,55 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
     """Build the settings.
 
     Args:
-        argv: What stands behind `watch`.
+        argv: The arguments after `watch`.
 
     Raises:
         ConfigError: A value is wrong.
-        SystemExit: --help (0), an unknown flag or choice (2), after a word on stderr.
+        SystemExit: --help (0), or an unknown flag or choice (2), after a line on stderr.
     """
     parser = argparse.ArgumentParser(
         prog="proc-connector-exporter watch",
-        description="Print what happens on this host, or what happened when a capture was taken.",
+        description="Print the process events of this host as they happen, or those of a capture.",
         allow_abbrev=False,
     )
     for spec in FILTERS:
         flag = f"--{spec.name.replace('_', '-')}"
         parser.add_argument(flag, metavar=spec.metavar, dest=spec.name, action="append", help=spec.help)
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="Columns, or an object a line.")
-    parser.add_argument("--summary", action="store_true", help="Count what was printed, and say so at the end.")
-    parser.add_argument("--duration", metavar="SECONDS", help="Stop after that time.")
-    parser.add_argument("--count", metavar="N", help="Stop after so many.")
-    parser.add_argument("--top", action="store_true", help="A table by comm instead, refreshed every second.")
-    parser.add_argument("--sort", choices=list(SORT_KEYS.values()), default="exits", help="What --top sorts by.")
-    parser.add_argument("--replay", metavar="FILE", help="Print a capture. Needs no kernel and no privilege.")
-    parser.add_argument("--speed", metavar="FACTOR", help="How fast to replay: 1 as it happened, 0 all at once.")
     parser.add_argument(
-        "--attribution", choices=("auto", "taskstats", "procfs"), default="auto", help="As for the exporter."
+        "--output", choices=("text", "json"), default="text", help="text: columns; json: one JSON object a line."
     )
-    parser.add_argument("--path.procfs", dest="procfs_path", metavar="DIR", default="/proc", help="As there.")
+    parser.add_argument(
+        "--summary", action="store_true", help="At the end print how many of each event were printed."
+    )
+    parser.add_argument("--duration", metavar="SECONDS", help="Stop after this many seconds.")
+    parser.add_argument("--count", metavar="N", help="Stop after this many events.")
+    parser.add_argument(
+        "--top", action="store_true", help="Show a table of counts by comm instead, refreshed every second."
+    )
+    parser.add_argument(
+        "--sort", choices=list(SORT_KEYS.values()), default="exits", help="The column that --top sorts by."
+    )
+    parser.add_argument("--replay", metavar="FILE", help="Print the events of a capture. Needs no privilege.")
+    parser.add_argument(
+        "--speed",
+        metavar="FACTOR",
+        help="Speed of --replay: 1 (default with --top) as it happened, 0 (default without) as fast as possible.",
+    )
+    parser.add_argument(
+        "--attribution",
+        choices=("auto", "taskstats", "procfs"),
+        default="auto",
+        help="Where names come from: exit records of the kernel (needs CAP_NET_ADMIN), or /proc.",
+    )
+    parser.add_argument(
+        "--path.procfs", dest="procfs_path", metavar="DIR", default="/proc", help="Where proc is mounted."
+    )
     parser.add_argument(
         "--log.level",
         dest="log_level",
         choices=("debug", "info", "warn", "error"),
         default="warn",
-        help="As there.",
+        help="The least severe log lines to write.",
     )
     given = parser.parse_args(argv)
     filters = {spec.name: vars(given)[spec.name] for spec in FILTERS if vars(given)[spec.name] is not None}

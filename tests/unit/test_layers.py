@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "web": {"__init__", "config", "errors"},
     "stream": {"errors", "events", "exposition", "processes", "web"},
     "watch": {
-        "capture", "config", "errors", "feeds", "kernel", "live", "processes", "stream", "tallies",
+        "capture", "config", "errors", "exposition", "feeds", "kernel", "live", "processes", "stream", "tallies",
     },
     "app": {
         "__init__", "capture", "config", "errors", "exposition", "feeds", "kernel", "live", "service",
@@ -41,7 +41,8 @@ ROOMS: dict[str, set[str]] = {
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats",
-    "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
+    "live.crosscheck", "live.moderation", "stream.json_lines", "stream.selection", "watch.summary",
+    "watch.text_lines", "watch.top_table", "web.config_file",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -59,9 +60,16 @@ OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",
 }  # fmt: skip
 # Whose sockets are of the kernel's events, of systemd, of HTTP and of the stream.
-HAVE_SOCKETS = {"kernel.recvmmsg", "kernel.sockets", "service.sd_notify", "stream.hub", "web.server"}
-OPEN_SOCKETS = HAVE_SOCKETS - {"kernel.recvmmsg"}
-KNOW_HTTP = {"stream.hub", "web.gate", "web.pages", "web.server"}
+HAVE_SOCKETS = {
+    "kernel.recvmmsg",
+    "kernel.sockets",
+    "service.sd_notify",
+    "stream.endpoint",
+    "stream.unix_socket",
+    "web.server",
+}
+OPEN_SOCKETS = HAVE_SOCKETS - {"kernel.recvmmsg", "stream.endpoint"}
+KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.server"}
 
 
 def parse_modules() -> dict[str, ast.Module]:
