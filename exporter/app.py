@@ -34,8 +34,9 @@ from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
 from exporter.web.gate import Gate
+from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets
 from exporter.web.pages import make_app
-from exporter.web.server import Server, open_web_sockets, socket_name, take_passed_sockets
+from exporter.web.server import Server
 
 _LOG = logging.getLogger(__name__)
 

@@ -42,6 +42,26 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
         ConfigError: A value is wrong.
         SystemExit: --help (0), or an unknown flag or choice (2), after a line on stderr.
     """
+    given = _make_parser().parse_args(argv)
+    filters = {spec.name: vars(given)[spec.name] for spec in FILTERS if vars(given)[spec.name] is not None}
+    default_speed = "1" if given.top else "0"
+    return WatchConfig(
+        selection=parse_selection(filters, flags=True),
+        output=given.output,
+        summary=given.summary,
+        duration_seconds=_parse_number("--duration", given.duration, _MOST_SECONDS),
+        count=_parse_count(given.count),
+        top=given.top,
+        sort=given.sort,
+        replay=None if given.replay is None else Path(given.replay),
+        speed=parse_speed(default_speed if given.speed is None else given.speed),
+        attribution=given.attribution,
+        procfs_path=given.procfs_path,
+        log_level=given.log_level,
+    )
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proc-connector-exporter watch",
         description="Print the process events of this host as they happen, or those of a capture.",
@@ -86,23 +106,7 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
         default="warn",
         help="The least severe log lines to write.",
     )
-    given = parser.parse_args(argv)
-    filters = {spec.name: vars(given)[spec.name] for spec in FILTERS if vars(given)[spec.name] is not None}
-    default_speed = "1" if given.top else "0"
-    return WatchConfig(
-        selection=parse_selection(filters, flags=True),
-        output=given.output,
-        summary=given.summary,
-        duration_seconds=_parse_number("--duration", given.duration, _MOST_SECONDS),
-        count=_parse_count(given.count),
-        top=given.top,
-        sort=given.sort,
-        replay=None if given.replay is None else Path(given.replay),
-        speed=parse_speed(default_speed if given.speed is None else given.speed),
-        attribution=given.attribution,
-        procfs_path=given.procfs_path,
-        log_level=given.log_level,
-    )
+    return parser
 
 
 def _parse_number(flag: str, text: str | None, most: float) -> float | None:

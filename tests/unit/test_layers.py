@@ -42,7 +42,7 @@ PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats",
     "live.crosscheck", "live.moderation", "stream.json_lines", "stream.selection", "watch.summary",
-    "watch.text_lines", "watch.top_table", "web.config_file",
+    "watch.text_lines", "watch.top_table", "web.config_file", "web.token_bucket", "web.yaml_nodes",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -66,10 +66,11 @@ HAVE_SOCKETS = {
     "service.sd_notify",
     "stream.endpoint",
     "stream.unix_socket",
+    "web.listening_sockets",
     "web.server",
 }
-OPEN_SOCKETS = HAVE_SOCKETS - {"kernel.recvmmsg", "stream.endpoint"}
-KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.server"}
+OPEN_SOCKETS = HAVE_SOCKETS - {"kernel.recvmmsg", "stream.endpoint", "web.server"}
+KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls"}
 
 
 def parse_modules() -> dict[str, ast.Module]:
