@@ -138,7 +138,7 @@ REFUSED = {
         "http_server_config:\n  headers:\n    X-Frame-Options: allow\n", 3, "deny or sameorigin",
     ),
     "a header within a header": (
-        'http_server_config:\n  headers:\n    X-XSS-Protection: "1\\r\\nSet-Cookie: a"\n', 3, "a header cannot have",
+        'http_server_config:\n  headers:\n    X-XSS-Protection: "1\\r\\nSet-Cookie: a"\n', 3, "header cannot have",
     ),
     "a password in the clear": ("basic_auth_users:\n  alice: secret\n", 2, "not a bcrypt hash"),
     "no password": ("basic_auth_users:\n  alice:\n", 2, "not a bcrypt hash"),
