@@ -11,7 +11,6 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMe
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
 from itertools import accumulate, chain, islice
 from typing import NamedTuple, TypeVar
 
@@ -33,19 +32,19 @@ from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
 from exporter.kernel.wait_status import exit_labels
-from exporter.tallies.labels import OTHER, escape_label_value
-from exporter.tallies.tallies import (
-    CPU_SECONDS,
-    DEFAULT_LIMIT,
-    DRAIN_SECONDS,
-    LIFETIME_SECONDS,
-    MAX_RSS_BYTES,
-    OTHER_UID,
-    CellCounts,
-    Histogram,
-    ProgramCounts,
+from exporter.tallies.counters import COUNTERS
+from exporter.tallies.histograms import CPU_SECONDS, DRAIN_SECONDS, LIFETIME_SECONDS, MAX_RSS_BYTES, Histogram
+from exporter.tallies.labels import (
+    CELL_LABELS,
+    END_LABELS,
+    OTHER,
+    PROGRAM_LABELS,
+    is_folded,
     uid_label,
+    write_end_labels,
+    write_program_labels,
 )
+from exporter.tallies.tallies import DEFAULT_LIMIT, CellCounts, ProgramCounts
 
 _T = TypeVar("_T")
 
@@ -61,48 +60,30 @@ class MetricSpec(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-_PROGRAM = ("comm", "uid")
-_END = ("comm", "uid", "exit_code", "signal")
-
-FORKS = MetricSpec("proc_connector_forks_total", "counter", "Processes forked, by the forking process.", _PROGRAM)
-EXECS = MetricSpec("proc_connector_execs_total", "counter", "Programs executed, by their new name.", _PROGRAM)
+# By the name of the field of Counters.
+COUNTER_SPECS = {row.field: MetricSpec(row.metric, "counter", row.help, CELL_LABELS) for row in COUNTERS}
 EXITS = MetricSpec(
     "proc_connector_exits_total",
     "counter",
     "Processes ended. exit_code is what a shell shows (128+n for signal n).",
-    _END,
+    END_LABELS,
 )
 NONZERO_EXITS = MetricSpec(
-    "proc_connector_nonzero_exits_total", "counter", "Processes ended with a wait status other than 0.", _END
-)
-COREDUMPS = MetricSpec(
-    "proc_connector_coredumps_total", "counter", "Processes that died of a signal that dumps core.", _PROGRAM
-)
-UID_CHANGES = MetricSpec(
-    "proc_connector_uid_changes_total",
-    "counter",
-    "Changes of real or effective uid, by the new real one.",
-    _PROGRAM,
-)
-PTRACE_ATTACHES = MetricSpec(
-    "proc_connector_ptrace_attaches_total",
-    "counter",
-    "Times a process began to be traced, by the traced.",
-    _PROGRAM,
+    "proc_connector_nonzero_exits_total", "counter", "Processes ended with a wait status other than 0.", END_LABELS
 )
 LIFETIME = MetricSpec(
     "proc_connector_process_lifetime_seconds",
     "histogram",
     "Time from fork to end of processes that ended.",
-    ("comm",),
+    PROGRAM_LABELS,
 )
 CPU = MetricSpec(
-    "proc_connector_process_cpu_seconds", "histogram", "CPU time that ended processes had used.", ("comm",)
+    "proc_connector_process_cpu_seconds", "histogram", "CPU time that ended processes had used.", PROGRAM_LABELS
 )
 MAX_RSS = MetricSpec(
-    "proc_connector_process_max_rss_bytes", "histogram", "Peak resident memory of ended processes.", ("comm",)
+    "proc_connector_process_max_rss_bytes", "histogram", "Peak resident memory of ended processes.", PROGRAM_LABELS
 )
-PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that live.", ("comm",))
+PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that live.", PROGRAM_LABELS)
 SERIES = MetricSpec(
     "proc_connector_series",
     "gauge",
@@ -232,13 +213,9 @@ BUILD = MetricSpec(
 )
 
 METRICS = (
-    FORKS,
-    EXECS,
+    *COUNTER_SPECS.values(),
     EXITS,
     NONZERO_EXITS,
-    COREDUMPS,
-    UID_CHANGES,
-    PTRACE_ATTACHES,
     LIFETIME,
     CPU,
     MAX_RSS,
@@ -272,13 +249,9 @@ METRICS = (
 )
 
 _BY_EVENT = {
-    "fork": (FORKS,),
-    "exec": (EXECS,),
+    **{row.event: (COUNTER_SPECS[row.field],) for row in COUNTERS},
     "exit": (EXITS, NONZERO_EXITS, LIFETIME),
     "nonzero_exit": (NONZERO_EXITS,),
-    "coredump": (COREDUMPS,),
-    "uid": (UID_CHANGES,),
-    "ptrace": (PTRACE_ATTACHES,),
 }
 
 
@@ -331,18 +304,13 @@ def _histograms(
         yield MAX_RSS, MAX_RSS_BYTES, [(p, p.max_rss_kib) for p in programs if any(p.max_rss_kib)]
 
 
-# The fields of CellCounts that are a counter each.
-_CELL_FIELDS = (
-    (FORKS, "forks"),
-    (EXECS, "execs"),
-    (COREDUMPS, "coredumps"),
-    (UID_CHANGES, "uid_changes"),
-    (PTRACE_ATTACHES, "ptrace_attaches"),
-)
-
-
 # With the lowest wait status that is counted.
 _ENDS = ((EXITS, 0), (NONZERO_EXITS, 1))
+
+
+def _counters(snapshot: TallySnapshot) -> Iterator[tuple[MetricSpec, list[int]]]:
+    columns = snapshot.cells.counters
+    return _only(snapshot.shown, ((spec, columns[name]) for name, spec in COUNTER_SPECS.items()))
 
 
 def _only(shown: frozenset[MetricSpec], rows: Iterable[tuple[MetricSpec, _T]]) -> Iterator[tuple[MetricSpec, _T]]:
@@ -361,11 +329,10 @@ class Budget(NamedTuple):
 def budget(snapshot: TallySnapshot) -> Budget:
     """Count the series of a snapshot."""
     cells, shown = snapshot.cells, snapshot.shown
-    others = [i for i, (comm, uid) in enumerate(cells.keys) if comm == OTHER or uid == OTHER_UID]
+    others = [i for i, key in enumerate(cells.keys) if is_folded(key)]
     series: dict[str, int] = {}
     folded: dict[str, int] = {}
-    for spec, field in _only(shown, _CELL_FIELDS):
-        values = getattr(cells, field)
+    for spec, values in _counters(snapshot):
         series[spec.name] = len(values) - values.count(0)
         folded[spec.name] = sum(values[i] for i in others)
     for spec, lowest in _only(shown, _ENDS):
@@ -388,9 +355,9 @@ def _budget_families(snapshot: TallySnapshot) -> Iterator[tuple[MetricSpec, dict
 def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     """Return what render writes, as the library's objects."""
     shown = snapshot.shown
-    for spec, field in _only(shown, _CELL_FIELDS):
+    for spec, values in _counters(snapshot):
         family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
-        for key, value in zip(snapshot.cells.keys, getattr(snapshot.cells, field), strict=True):
+        for key, value in zip(snapshot.cells.keys, values, strict=True):
             if value:
                 family.add_metric(_program_labels(key), value)
         yield family
@@ -437,19 +404,17 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
     """
     cells = snapshot.cells
     shown = snapshot.shown
-    for spec, field in _only(shown, _CELL_FIELDS):
+    for spec, values in _counters(snapshot):
         yield _head(spec, openmetrics=openmetrics)
         start = f"{spec.name}{{"
         yield from _join(
-            f"{start}{labels}}} {value}\n"
-            for labels, value in zip(cells.labels, getattr(cells, field), strict=True)
-            if value
+            f"{start}{labels}}} {value}\n" for labels, value in zip(cells.labels, values, strict=True) if value
         )
     for spec, lowest in _only(shown, _ENDS):
         yield _head(spec, openmetrics=openmetrics)
         start = f"{spec.name}{{"
         yield from _join(
-            f"{start}{labels}{_exit_tail(status)} {value}\n"
+            f"{start}{write_end_labels(labels, status)}}} {value}\n"
             for labels, exits in zip(cells.labels, cells.exits, strict=True)
             for status, value in exits.items()
             if status >= lowest
@@ -461,8 +426,7 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
     if PROCESSES in shown:
         yield _head(PROCESSES, openmetrics=openmetrics)
         yield from _join(
-            f'{PROCESSES.name}{{comm="{escape_label_value(comm)}"}} {value}\n'
-            for comm, value in snapshot.live.items()
+            f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
         )
     for spec, metrics in _budget_families(snapshot):
         yield _head(spec, openmetrics=openmetrics)
@@ -483,12 +447,6 @@ def _render_histogram(spec: MetricSpec, tails: list[str], program: ProgramCounts
 def _head(spec: MetricSpec, *, openmetrics: bool) -> str:
     name = spec.name.removesuffix("_total") if openmetrics else spec.name
     return f"# HELP {name} {spec.help}\n# TYPE {name} {spec.type}\n"
-
-
-@cache
-def _exit_tail(status: int) -> str:
-    exit_code, name = exit_labels(status)
-    return f',exit_code="{exit_code}",signal="{name}"}}'
 
 
 # Rows that are written in one piece.

@@ -125,8 +125,8 @@ def attack(processes: int, limit: int) -> dict[str, object]:
     return {
         "malformed": malformed,
         "events": asdict(table.events),
-        "forks": sum(snapshot.cells.forks),
-        "uid_changes": sum(snapshot.cells.uid_changes),
+        "forks": sum(snapshot.cells.counters["forks"]),
+        "uid_changes": sum(snapshot.cells.counters["uid_changes"]),
         "exits_are_exact": counted == ended,
         "histograms": [
             sum(sum(getattr(program, field)[:-1]) for program in snapshot.programs)

@@ -13,7 +13,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from exporter.exposition.scrape import TallySnapshot, families, program_metrics, render
-from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Tallies, observe
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.tallies import Tallies
 
 _SHOWN = program_metrics(("fork", "exec", "exit", "nonzero_exit", "uid", "coredump"), records=True, live=True)
 

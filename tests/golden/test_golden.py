@@ -19,7 +19,8 @@ from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
-from exporter.tallies.tallies import DRAIN_NS, Tallies, new_histogram
+from exporter.tallies.histograms import DRAIN_NS, new_histogram
+from exporter.tallies.tallies import Tallies
 
 HERE = Path(__file__).parent
 # What differs from machine to machine, or from one moment to the next.

@@ -17,7 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "kernel": {"errors"},
     "events": {"errors", "kernel"},
-    "tallies": {"errors", "kernel"},
+    "tallies": {"errors", "events", "kernel"},
     "processes": {"errors", "kernel", "tallies"},
     "exposition": {"__init__", "kernel", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},

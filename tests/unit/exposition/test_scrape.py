@@ -27,20 +27,19 @@ from exporter.exposition.scrape import (
     program_metrics,
     render,
 )
-from exporter.tallies.labels import OTHER
-from exporter.tallies.tallies import (
+from exporter.tallies.histograms import (
     CPU_NS,
     CPU_SECONDS,
     DRAIN_NS,
-    LEAST_LIMIT,
     LIFETIME_NS,
     LIFETIME_SECONDS,
     MAX_RSS_BYTES,
     MAX_RSS_KIB,
-    Tallies,
     new_histogram,
     observe,
 )
+from exporter.tallies.labels import OTHER
+from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 
 Parse = Callable[[str], Iterable[Metric]]
 Family = tuple[str, str, list[tuple[str, dict[str, str], float]]]
