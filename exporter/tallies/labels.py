@@ -4,6 +4,7 @@ A comm is up to 15 bytes that any user can set to anything. It becomes text befo
 byte strings that look the same are one series.
 """
 
+from collections.abc import Iterable
 from functools import cache
 
 from exporter.kernel.wait_status import exit_labels
@@ -13,7 +14,7 @@ PROGRAM_LABELS = ("comm",)
 CELL_LABELS = (*PROGRAM_LABELS, "uid")
 """Of a metric per program and user; write_cell_labels writes them."""
 END_LABELS = (*CELL_LABELS, "exit_code", "signal")
-"""Of a metric of ends; write_end_labels writes them."""
+"""Of a metric of ends; write_status_labels writes what follows the others."""
 
 UNKNOWN = "<unknown>"
 """Stands for a comm or uid that is not known."""
@@ -67,10 +68,9 @@ def uid_label(uid: int | None) -> str:
     return OTHER if uid == OTHER_UID else str(uid)
 
 
-def is_folded(key: Key) -> bool:
-    """Return whether a key stands for several comms or uids, which have no series of their own."""
-    comm, uid = key
-    return comm == OTHER or uid == OTHER_UID
+def find_folded(keys: Iterable[Key]) -> list[int]:
+    """Return the places of the keys that stand for several comms or uids, which have no series of their own."""
+    return [i for i, (comm, uid) in enumerate(keys) if comm == OTHER or uid == OTHER_UID]
 
 
 def write_program_labels(comm: str) -> str:
@@ -88,18 +88,9 @@ def write_cell_labels(program_labels: str, uid: int | None) -> str:
     return f'{program_labels},uid="{uid_label(uid)}"'
 
 
-def write_end_labels(cell_labels: str, status: int) -> str:
-    """Return the labels of an end as an exposition has them.
-
-    Args:
-        cell_labels: Those of its program and user.
-        status: The wait status.
-    """
-    return f"{cell_labels}{_status_labels(status)}"
-
-
 @cache
-def _status_labels(status: int) -> str:
+def write_status_labels(status: int) -> str:
+    """Return the labels that an end has behind those of its program and user, with the comma between them."""
     exit_code, signal = exit_labels(status)
     return f',exit_code="{exit_code}",signal="{signal}"'
 

@@ -18,7 +18,10 @@ import builders
 from bench.machine import peak_rss_bytes
 
 from exporter.events import EVENTS
-from exporter.exposition.scrape import TallySnapshot, budget, program_metrics, render
+from exporter.exposition.budget import budget
+from exporter.exposition.metrics import program_metrics
+from exporter.exposition.render import render
+from exporter.exposition.snapshot import TallySnapshot
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder

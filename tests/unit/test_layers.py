@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "events": {"errors", "kernel"},
     "tallies": {"errors", "events", "kernel"},
     "processes": {"errors", "kernel", "tallies"},
-    "exposition": {"__init__", "kernel", "tallies"},
+    "exposition": {"__init__", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
     "live": {"errors", "events", "kernel", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},

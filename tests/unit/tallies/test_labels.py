@@ -15,13 +15,13 @@ from exporter.tallies.labels import (
     PROGRAM_LABELS,
     UNKNOWN,
     escape_label_value,
-    is_folded,
+    find_folded,
     plain,
     printable,
     uid_label,
     write_cell_labels,
-    write_end_labels,
     write_program_labels,
+    write_status_labels,
 )
 
 
@@ -104,7 +104,7 @@ def test_a_label_value_is_escaped_as_the_text_formats_say(text: str, escaped: st
 def test_the_labels_that_are_written_are_those_that_have_a_name() -> None:
     program = write_program_labels('say "hi"')
     cell = write_cell_labels(program, 1000)
-    end = write_end_labels(cell, 11)
+    end = cell + write_status_labels(11)
     assert end == r'comm="say \"hi\"",uid="1000",exit_code="139",signal="SIGSEGV"'
     for names, text in ((PROGRAM_LABELS, program), (CELL_LABELS, cell), (END_LABELS, end)):
         assert tuple(re.findall(r'(?:^|,)(\w+)="', text)) == names
@@ -117,15 +117,6 @@ def test_a_uid_is_written_as_its_number_or_as_what_it_stands_for(uid: int | None
     assert uid_label(uid) == text
 
 
-@pytest.mark.parametrize(
-    ("comm", "uid", "folded"),
-    [
-        ("sh", 0, False),
-        (UNKNOWN, None, False),
-        (OTHER, 0, True),
-        ("sh", OTHER_UID, True),
-        (UNKNOWN, OTHER_UID, True),
-    ],
-)
-def test_a_key_is_folded_if_its_comm_or_its_uid_is(comm: str, uid: int | None, folded: bool) -> None:
-    assert is_folded((comm, uid)) == folded
+def test_a_key_is_folded_if_its_comm_or_its_uid_is() -> None:
+    keys = [("sh", 0), (UNKNOWN, None), (OTHER, 0), ("sh", OTHER_UID), ("sh", 1), (UNKNOWN, OTHER_UID)]
+    assert find_folded(keys) == [2, 3, 5]
