@@ -20,7 +20,7 @@ from exporter.live.sources import Sources
 from exporter.processes.name_hints import EarlyReader
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
-from exporter.tallies.tallies import DRAIN_NS, new_histogram, observe
+from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 
 _T = TypeVar("_T")
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from exporter.kernel.cn_proc import PROC_EVENT_EXIT, ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.processes.open_names import OpenCell
+from exporter.tallies.cells import Cell
 from exporter.tallies.labels import EXCLUDED, UNKNOWN, plain, printable
-from exporter.tallies.tallies import Cell
 
 _CORE = 0x80
 _CORES_REMEMBERED = 1024

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from exporter.tallies.cells import Cell, Program, count_events
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import Cell, Program, Tallies, count_events
+from exporter.tallies.tallies import Tallies
 
 # An exec changes the comm, maps the program and only then sends its event. A reading can fall in between and show
 # a name whose event is still to come, so it is believed when none came for this long.

@@ -32,8 +32,10 @@ from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
 from exporter.processes.observer import Journal
 from exporter.processes.open_names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
 from exporter.processes.waiting_records import WaitingRecords
+from exporter.tallies.cells import Cell, Program
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Program, Tallies, observe
+from exporter.tallies.tallies import Tallies
 
 # Of a wait status: the exit code and the signal. The core bit makes no other series; the rest is nobody's.
 _STATUS_BITS = 0xFF7F

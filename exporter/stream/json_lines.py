@@ -2,7 +2,7 @@
 
 import json
 
-from exporter.exposition.scrape import exit_labels
+from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Loss, News
 from exporter.stream.wall_clock import WallClock
 
@@ -16,7 +16,7 @@ def json_line(news: News, clock: WallClock) -> str:
             "time": clock.utc(news.time_ns), "event": "lost", "socket": news.socket, "messages": news.messages,
         }  # fmt: skip
         return json.dumps(loss)
-    code, signal = (None, None) if news.status is None else exit_labels(news.status)
+    status = news.status
     return json.dumps(
         {
             "time": clock.utc(news.time_ns),
@@ -26,8 +26,8 @@ def json_line(news: News, clock: WallClock) -> str:
             "ppid": news.ppid,
             "uid": news.uid,
             "comm": news.comm,
-            "exit_code": None if code is None else int(code),
-            "signal": signal or None,
+            "exit_code": None if status is None else exit_code(status),
+            "signal": None if status is None else signal_name(status) or None,
             "core": news.core,
             "lifetime_seconds": None if news.lifetime_ns is None else news.lifetime_ns / _NS_PER_SECOND,
             "cpu_seconds": None if news.cpu_ns is None else news.cpu_ns / _NS_PER_SECOND,

@@ -4,7 +4,7 @@ import unicodedata
 from bisect import bisect_right
 from itertools import accumulate
 
-from exporter.exposition.scrape import exit_labels
+from exporter.kernel.wait_status import exit_code, signal_name, signal_number
 from exporter.processes.observer import Happening, Loss, News
 from exporter.stream.wall_clock import WallClock
 
@@ -30,8 +30,8 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
         return f"{_YELLOW}{what}{_PLAIN}" if color else what
     end = ""
     if news.status is not None:
-        code, signal = exit_labels(news.status)
-        end = (signal.removeprefix("SIG") or code) + ("+core" if news.core else "")
+        how = signal_name(news.status).removeprefix("SIG") or str(exit_code(news.status))
+        end = how + ("+core" if news.core else "")
     comm = fit(_or_unknown(news.comm), COMM_COLUMNS)
     line = (
         f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {comm} {end:9}"
@@ -44,7 +44,7 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
 
 def _color(happening: Happening) -> str:
     if happening.status:
-        return _BOLD_RED if happening.status & 0x7F else _RED
+        return _BOLD_RED if signal_number(happening.status) else _RED
     return {"exec": _GREEN, "fork": _DIM, "coredump": _BOLD_RED}.get(happening.event, "")
 
 
