@@ -10,8 +10,6 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMe
 
 import platform
 import re
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import accumulate, chain, islice
@@ -34,6 +32,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
+from exporter.kernel.wait_status import exit_labels
 from exporter.tallies.labels import OTHER, escape_label_value
 from exporter.tallies.tallies import (
     CPU_SECONDS,
@@ -314,39 +313,6 @@ class TallySnapshot(NamedTuple):
     """The families to write: those of events that nobody asked for are absent."""
     limit: int = DEFAULT_LIMIT
     """How many series each may have."""
-
-
-# As most architectures of Linux have them, for a capture that is replayed on another system.
-_LINUX_SIGNALS = (
-    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
-    "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-)
-_SIGRTMIN, _SIGRTMAX = (34, 64) if sys.platform != "linux" else (int(signal.SIGRTMIN), int(signal.SIGRTMAX))
-_SIGNALS = (
-    {number: f"SIG{name}" for number, name in enumerate(_LINUX_SIGNALS.split(), 1)}
-    if sys.platform != "linux"
-    else {int(s): s.name for s in signal.Signals if s not in {signal.SIGRTMIN, signal.SIGRTMAX}}
-)
-
-
-@cache
-def exit_labels(status: int) -> tuple[str, str]:
-    """Return (exit_code, signal) for a wait status; the core bit does not matter.
-
-    The names of signals are this machine's, as signal numbers differ between architectures. 32 and 33 have no
-    name: the C library keeps them for itself.
-    """
-    number = status & 0x7F
-    if number == 0:
-        return str((status >> 8) & 0xFF), ""
-    if number in _SIGNALS:
-        name = _SIGNALS[number]
-    elif _SIGRTMIN <= number <= _SIGRTMAX:
-        above = number - _SIGRTMIN
-        name = f"SIGRTMIN+{above}" if above else "SIGRTMIN"
-    else:
-        name = f"SIG{number}"
-    return str(128 + number), name
 
 
 def _unit(value: int, spec: MetricSpec) -> float:

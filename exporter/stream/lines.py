@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from exporter.exposition.scrape import exit_labels
+from exporter.kernel.wait_status import exit_code, signal_name, signal_number
 from exporter.processes.observer import Happening, Loss, News
 
 _NS_PER_SECOND = 1_000_000_000
@@ -69,7 +69,7 @@ def json_line(news: News, clock: WallClock) -> str:
             "time": clock.utc(news.time_ns), "event": "lost", "socket": news.socket, "messages": news.messages,
         }  # fmt: skip
         return json.dumps(told)
-    code, signal = (None, None) if news.status is None else exit_labels(news.status)
+    status = news.status
     return json.dumps(
         {
             "time": clock.utc(news.time_ns),
@@ -79,8 +79,8 @@ def json_line(news: News, clock: WallClock) -> str:
             "ppid": news.ppid,
             "uid": news.uid,
             "comm": news.comm,
-            "exit_code": None if code is None else int(code),
-            "signal": signal or None,
+            "exit_code": None if status is None else exit_code(status),
+            "signal": None if status is None else signal_name(status) or None,
             "core": news.core,
             "lifetime_seconds": None if news.lifetime_ns is None else news.lifetime_ns / _NS_PER_SECOND,
             "cpu_seconds": None if news.cpu_ns is None else news.cpu_ns / _NS_PER_SECOND,
@@ -98,8 +98,8 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
         return f"{_YELLOW}{what}{_PLAIN}" if color else what
     end = ""
     if news.status is not None:
-        code, signal = exit_labels(news.status)
-        end = (signal.removeprefix("SIG") or code) + ("+core" if news.core else "")
+        how = signal_name(news.status).removeprefix("SIG") or str(exit_code(news.status))
+        end = how + ("+core" if news.core else "")
     comm = fit(_or_unknown(news.comm), COMM_COLUMNS)
     line = (
         f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {comm} {end:9}"
@@ -112,7 +112,7 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
 
 def _color(happening: Happening) -> str:
     if happening.status:
-        return _BOLD_RED if happening.status & 0x7F else _RED
+        return _BOLD_RED if signal_number(happening.status) else _RED
     return {"exec": _GREEN, "fork": _DIM, "coredump": _BOLD_RED}.get(happening.event, "")
 
 

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 from exporter.errors import ConfigError
 from exporter.events import EVENTS
-from exporter.exposition.scrape import exit_labels
+from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Happening
 
 _ENDS = frozenset({"exit", "nonzero_exit"})
 _HAVE_STATUS = _ENDS | {"thread_exit"}
 _UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "": 1_000_000_000}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|)")
-_SIGNALS = {name: number for number in range(1, 65) for name in (exit_labels(number)[1], str(number))}
-_SIGNAL_NAMES = {name: exit_labels(number)[1] for name, number in _SIGNALS.items()}
+_SIGNALS = {name: number for number in range(1, 65) for name in (signal_name(number), str(number))}
+_SIGNAL_NAMES = {name: signal_name(number) for name, number in _SIGNALS.items()}
 
 
 class FilterSpec(NamedTuple):
@@ -80,10 +80,9 @@ class Selection:
     def _end_matches(self, happening: Happening) -> bool:
         if happening.status is None:
             return False
-        code, signal = exit_labels(happening.status)
-        if self.exit_codes is not None and int(code) not in self.exit_codes:
+        if self.exit_codes is not None and exit_code(happening.status) not in self.exit_codes:
             return False
-        if self.signals is not None and signal not in self.signals:
+        if self.signals is not None and signal_name(happening.status) not in self.signals:
             return False
         lifetime_ns = happening.lifetime_ns
         if self.min_lifetime_ns is None and self.max_lifetime_ns is None:

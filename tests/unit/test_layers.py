@@ -19,14 +19,14 @@ ROOMS: dict[str, set[str]] = {
     "events": {"errors", "kernel"},
     "tallies": {"errors", "kernel"},
     "processes": {"errors", "kernel", "tallies"},
-    "exposition": {"__init__", "tallies"},
+    "exposition": {"__init__", "kernel", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
     "live": {"errors", "events", "kernel", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
     "config": {"__init__", "errors", "events", "service", "tallies"},
     "web": {"__init__", "config", "errors"},
-    "stream": {"errors", "events", "exposition", "processes", "web"},
+    "stream": {"errors", "events", "kernel", "processes", "web"},
     "watch": {
         "capture", "config", "errors", "feeds", "kernel", "live", "processes", "stream", "tallies",
     },
@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats",
-    "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
+    "kernel.wait_status", "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",

@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from exporter.events import EVENTS
-from exporter.exposition import scrape as exposition
 from exporter.exposition.scrape import (
     CPU,
     LIFETIME,
@@ -24,7 +23,6 @@ from exporter.exposition.scrape import (
     Status,
     TallySnapshot,
     budget,
-    exit_labels,
     families,
     program_metrics,
     render,
@@ -457,40 +455,6 @@ def test_a_scrape_is_of_one_moment_however_late_its_pieces_are_written() -> None
     assert samples(found, "proc_connector_process_lifetime_seconds")[-2][1:] == ({"comm": "sh"}, 1)
 
 
-# -- wait statuses -------------------------------------------------------------------------------------------
-
-# signal(7), the numbers of x86 and ARM.
-SIGNALS = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
-]  # fmt: skip
-NAMES = {
-    **{number: f"SIG{name}" for number, name in enumerate(SIGNALS, start=1)},
-    32: "SIG32",
-    33: "SIG33",
-    34: "SIGRTMIN",
-    **{number: f"SIGRTMIN+{number - 34}" for number in range(35, 65)},
-}
-
-
-def test_an_exit_code_is_itself_and_no_signal() -> None:
-    assert [exit_labels(code << 8) for code in range(256)] == [(str(code), "") for code in range(256)]
-
-
-def test_a_signal_is_what_a_shell_shows_and_its_name() -> None:
-    assert [exit_labels(number) for number in range(1, 65)] == [(str(128 + n), NAMES[n]) for n in range(1, 65)]
-
-
-def test_a_core_dump_does_not_change_the_labels() -> None:
-    assert [exit_labels(number | 0x80) for number in NAMES] == [exit_labels(number) for number in NAMES]
-
-
-def test_no_two_ways_to_end_have_the_same_labels() -> None:
-    statuses = [*(code << 8 for code in range(256)), *range(1, 65)]
-    assert len({exit_labels(status) for status in statuses}) == 256 + 64
-
-
 # -- the table of metrics ------------------------------------------------------------------------------------
 
 
@@ -516,11 +480,6 @@ def test_a_metric_keeps_the_conventions(spec: MetricSpec) -> None:
     assert spec.help.endswith(".")
     assert "\n" not in spec.help
     assert "\\" not in spec.help
-
-
-def test_on_linux_the_signals_of_other_systems_are_its_own() -> None:
-    names = dict(enumerate(exposition._LINUX_SIGNALS.split(), 1))
-    assert {number: f"SIG{name}" for number, name in names.items()} == exposition._SIGNALS
 
 
 @pytest.mark.parametrize(
