@@ -9,8 +9,9 @@ from typing import NamedTuple
 from exporter.errors import SetupError
 from exporter.events import Plan, make_plan
 from exporter.kernel.bpf import EventFilter
-from exporter.kernel.sockets import Connector, Taskstats, open_connector, open_taskstats
+from exporter.kernel.connector_socket import Connector, open_connector
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
+from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
 from exporter.processes.name_hints import FORKS_AND_EXECS
 
 _LOG = logging.getLogger(__name__)

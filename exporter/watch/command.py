@@ -15,8 +15,8 @@ from exporter.capture.file import open_capture
 from exporter.capture.replay import Replay
 from exporter.errors import ConfigError, MalformedMessage, SetupError
 from exporter.feeds import Counting, count_live, count_replay
+from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
 from exporter.kernel.procfs import Procfs
-from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
 from exporter.live.sources import open_sources

@@ -29,8 +29,9 @@ from kernels import image
 from kernels.guests import booted
 
 from exporter.events import EVENTS, make_plan
+from exporter.kernel.connector_socket import open_connector
 from exporter.kernel.recvmmsg import Receiver
-from exporter.kernel.sockets import open_connector, open_taskstats
+from exporter.kernel.taskstats_socket import open_taskstats
 
 DATA = image.ROOT / "tests" / "unit" / "kernel" / "data"
 UID = 70_001

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.netlink import Batch
-from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
+from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
 from exporter.live.sources import open_sources
 
 ENTRY = struct.Struct("<BI")

@@ -12,11 +12,12 @@ import pytest
 from fake_proc import add_process
 
 from exporter.events import DEFAULT_EVENTS, make_plan
+from exporter.kernel.connector_socket import Connector
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.kernel.recvmmsg import Meminfo
-from exporter.kernel.sockets import Connector, Taskstats
 from exporter.kernel.taskstats import RecordDecoder
+from exporter.kernel.taskstats_socket import Taskstats
 from exporter.live import listener
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener

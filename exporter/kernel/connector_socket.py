@@ -1,40 +1,22 @@
-"""The netlink sockets: the only file that opens one.
+"""The socket that subscribes to the process connector, and why it can stay silent.
 
-`open_connector` subscribes to the process connector, `open_taskstats` registers for exit records.
-
-Source: netlink(7), include/uapi/linux/netlink.h, drivers/connector/cn_proc.c.
+Source: drivers/connector/cn_proc.c, drivers/connector/connector.c.
 """
 
-import ctypes
-import errno
 import os
 import secrets
 import socket
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from exporter.errors import MalformedMessage, SetupError
-from exporter.kernel import bpf, cn_proc, netlink, taskstats
-from exporter.kernel.netlink import NLMSG_ERROR, Batch
+from exporter.kernel import bpf, cn_proc
+from exporter.kernel.netlink import Batch
+from exporter.kernel.netlink_socket import NETLINK_CONNECTOR, RECEIVE_BUFFER_BYTES, attach_filter, open_netlink
 from exporter.kernel.recvmmsg import Receiver
 
-NETLINK_CONNECTOR = 11
-NETLINK_GENERIC = 16
-_SOL_NETLINK = 270
-_NETLINK_NO_ENOBUFS = 5
-_SO_RCVBUFFORCE = 33
-_SO_ATTACH_FILTER = 26
-
-# The memory is used only while messages wait in it. 64 MiB hold more than 80,000 events: a second of forks as fast
-# as 32 CPUs make them.
-RECEIVE_BUFFER_BYTES = 64 << 20
-
-# Room for a record with both aggregates of a struct taskstats twice as long as today's.
-_TASKSTATS_STRIDE = 2560
-_CONNECTOR_SLOTS = 256
-_TASKSTATS_SLOTS = 64
+_SLOTS = 256
 
 _ANSWER_SECONDS = 1.0
 # A request is answered before sendto(2) returns: this is only how long a loaded machine may take to tell us.
@@ -52,31 +34,6 @@ _INIT_PID_NAMESPACE = 0xEFFFFFFC
 _INIT_USER_NAMESPACE = 0xEFFFFFFD
 
 
-def _open_netlink(protocol: int, buffer_bytes: int) -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol)
-    try:
-        # Without it one overrun makes the kernel drop everything until the socket is empty. Drops are counted
-        # either way.
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        # The kernel doubles what is asked for.
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes // 2)
-        except PermissionError:
-            # Clamped to net.core.rmem_max.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes // 2)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _attach(sock: socket.socket, program: bytes) -> None:
-    """Attach a classic BPF program (struct sock_fprog); it replaces the one before."""
-    code = ctypes.create_string_buffer(program, len(program))
-    fprog = struct.pack("@HP", len(program) // bpf.INSTRUCTION_BYTES, ctypes.addressof(code))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
 class Connector(Receiver):
     """A socket that listens to the process connector.
 
@@ -90,13 +47,13 @@ class Connector(Receiver):
     """
 
     def __init__(self, sock: socket.socket, wanted: bpf.EventFilter) -> None:
-        super().__init__(sock, slots=_CONNECTOR_SLOTS, stride=cn_proc.DATAGRAM_BYTES)
+        super().__init__(sock, slots=_SLOTS, stride=cn_proc.DATAGRAM_BYTES)
         self._wanted = wanted
         self.kernel_masks = False
         self.keep: Callable[[Batch], None] | None = None
         self._listens = False
         # Before bind: a bound socket gets every event if anybody else on the host listens.
-        _attach(sock, bpf.event_program(wanted))
+        attach_filter(sock, bpf.event_program(wanted))
         sock.bind((0, cn_proc.CN_IDX_PROC))
 
     def subscribe(self, filter_by: str, patience_seconds: float = _ANSWER_SECONDS) -> bool:
@@ -193,7 +150,7 @@ class Connector(Receiver):
         """Want other events from now on, without a gap."""
         if wanted != self._wanted:
             self._wanted = wanted
-            _attach(self._sock, bpf.event_program(wanted))
+            attach_filter(self._sock, bpf.event_program(wanted))
             if self.kernel_masks:
                 self._send_mask()
 
@@ -226,7 +183,7 @@ def open_connector(
         SetupError: It cannot be had here.
     """
     try:
-        sock = _open_netlink(NETLINK_CONNECTOR, buffer_bytes)
+        sock = open_netlink(NETLINK_CONNECTOR, buffer_bytes)
     except PermissionError as error:
         raise SetupError(
             f"not permitted to open a netlink socket ({error.strerror}): a seccomp profile or security module "
@@ -288,83 +245,3 @@ def _why_silent(filter_by: str) -> str:
         "the kernel did not acknowledge the subscription to the process connector: it needs CONFIG_PROC_EVENTS=y, "
         "and somebody else on this host must not be silencing all listeners"
     )
-
-
-class Taskstats(Receiver):
-    """A socket that receives exit records.
-
-    Attributes:
-        family_id: The nlmsg_type of records.
-        version: That of their struct taskstats.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock, slots=_TASKSTATS_SLOTS, stride=_TASKSTATS_STRIDE)
-        self.family_id = 0
-        self.version = 0
-
-    def keep_failed_only(self) -> None:
-        """Let only the records of processes that failed through: see bpf.failure_program."""
-        _attach(self._sock, bpf.failure_program(self.version))
-
-    def register(self, cpus: str) -> None:
-        """Look up the family and the version of its records, and ask for those of these CPUs.
-
-        Raises:
-            OSError: The kernel's answer; ENOENT where it has no taskstats.
-            MalformedMessage: Its answer makes no sense.
-        """
-        family_id = taskstats.decode_family_id(
-            netlink.decode_message(self._ask(taskstats.encode_get_family)).payload
-        )
-        decoder = taskstats.RecordDecoder(family_id)
-        decoder.decode(self._ask(lambda seq: taskstats.encode_get(family_id, seq, os.getpid())))
-        self._ask(lambda seq: taskstats.encode_register(family_id, seq, cpus))
-        self.family_id = family_id
-        self.version = decoder.version
-
-    def _ask(self, encode: Callable[[int], bytes]) -> bytes:
-        seq = secrets.randbelow(0x7FFFFFFF) + 1
-        self.send(encode(seq))
-        deadline = time.monotonic() + _ANSWER_SECONDS
-        while self.wait(deadline):
-            for batch in self.iter_batches():
-                for index in range(len(batch.lengths)):
-                    datagram = batch.datagram(index)
-                    message = netlink.decode_message(datagram)
-                    if message.seq != seq:
-                        continue
-                    if message.type == NLMSG_ERROR and (error := netlink.decode_error(message.payload)):
-                        raise OSError(error, os.strerror(error))
-                    return datagram
-        raise TimeoutError(errno.ETIMEDOUT, "taskstats did not answer")
-
-
-def open_taskstats(cpus: str, *, buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> Taskstats:
-    """Open a socket and register it for the exit records of these CPUs.
-
-    Args:
-        cpus: All possible CPUs, as in /sys/devices/system/cpu/possible.
-        buffer_bytes: Size of the receive buffer, as the kernel counts it.
-
-    Raises:
-        SetupError: It cannot be had here.
-    """
-    try:
-        sock = _open_netlink(NETLINK_GENERIC, buffer_bytes)
-    except OSError as error:
-        raise SetupError(f"cannot open a generic netlink socket: {error.strerror}") from error
-    receiver = Taskstats(sock)
-    try:
-        sock.bind((0, 0))
-        receiver.register(cpus)
-    except PermissionError as error:
-        receiver.close()
-        raise SetupError("taskstats needs CAP_NET_ADMIN: run as root or with that capability") from error
-    except FileNotFoundError as error:
-        receiver.close()
-        raise SetupError("the kernel has no taskstats: it needs CONFIG_TASKSTATS=y") from error
-    except (OSError, MalformedMessage) as error:
-        receiver.close()
-        raise SetupError(f"cannot register for taskstats: {error}; run in the host's pid namespace") from error
-    return receiver
