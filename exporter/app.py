@@ -176,7 +176,7 @@ class Exporter:
         await self._feed.drain_all()
         if self._exit_check is not None:
             events = self._table.events
-            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries_ended)
+            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries.ended)
 
     def _canary_age(self) -> float | None:
         return None if self._canary is None else self._canary.age_seconds(time.monotonic())
@@ -197,7 +197,7 @@ class Exporter:
         wanted = self._plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
-            records=self._counting.pipeline.records - self._table.canaries_recorded
+            records=self._counting.pipeline.records - self._table.canaries.recorded
             if self._counting.has_records
             else None,
             task_exits=None if self._exit_check is None else self._exit_check.ended,

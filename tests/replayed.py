@@ -63,7 +63,7 @@ def status(tallies: Tallies, pipeline: Pipeline) -> dict[str, Any]:
         "unattributed": tallies.unattributed(),
         "unknown_lifetimes": table.unknown_lifetimes,
         "lost_ends": table.lost_ends,
-        "canaries": (table.canaries_ended, table.canaries_recorded),
+        "canaries": (table.canaries.ended, table.canaries.recorded),
         "records": pipeline.records,
         "lost": pipeline.lost,
         "malformed": pipeline.malformed,

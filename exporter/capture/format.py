@@ -21,7 +21,7 @@ from exporter.events import EVENTS
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import COMM_UID_BYTES, Record
-from exporter.processes.table import KnownProcess
+from exporter.processes.process import KnownProcess
 
 MAGIC = b"\x89proccap"
 FORMAT_VERSION = 1

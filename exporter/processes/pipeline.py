@@ -17,8 +17,9 @@ from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import Record, RecordDecoder
 from exporter.processes.name_hints import NameHints
-from exporter.processes.observer import Journal, News
-from exporter.processes.table import KnownProcess, ProcessTable
+from exporter.processes.observer import Publish
+from exporter.processes.process import KnownProcess
+from exporter.processes.table import ProcessTable
 
 NO_EVENTS = EventFilter(frozenset(), frozenset())
 
@@ -101,7 +102,7 @@ class Pipeline:
         """
         table, hints = self.table, self._hints
         if not self._halfway:
-            table.doubt(self._chunks)
+            table.reconciler.doubt(self._chunks)
         chunks, self._chunks = self._chunks[:most_batches], self._chunks[len(self._chunks[:most_batches]) :]
         self.held_bytes -= sum(map(len, chunks))
         self._halfway = bool(self._chunks)
@@ -119,8 +120,7 @@ class Pipeline:
     def lose(self, socket: str, count: int, noticed_ns: int) -> None:
         """Count messages that the kernel dropped because a socket's receive buffer was full."""
         self.lost[socket] += count
-        if self.table.journal is not None:
-            self.table.journal.lose(noticed_ns, socket, count)
+        self.table.observer.lose(noticed_ns, socket, count)
 
     def _drop(self, socket: str, error: MalformedMessage) -> None:
         self.malformed[socket] += 1
@@ -129,26 +129,25 @@ class Pipeline:
     # -- comparing with /proc -----------------------------------------------------------------------------------
 
     def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
-        """Take over what /proc says of a process; see ProcessTable.adopt."""
-        self.table.adopt(tgid, info, start_ns, read_ns)
+        """Take over what /proc says of a process; see Reconciler.adopt."""
+        self.table.reconciler.adopt(tgid, info, start_ns, read_ns)
 
     def lose_track(self) -> None:
         """Messages were lost: give up the names that are still open, and hand on at once what waited for them."""
-        self.table.lose_track()
-        if self.table.journal is not None:
-            self.table.journal.flush()
+        self.table.reconciler.lose_track()
+        self.table.observer.flush()
 
     def missing(self, alive: Iterable[int]) -> list[int]:
         """Return the tgids that are known and not among those that live."""
-        return self.table.missing(alive)
+        return self.table.reconciler.missing(alive)
 
     def forget(self, tgids: Sequence[int], listed_ns: int) -> None:
-        """Take processes off that are gone although no event said so; see ProcessTable.forget."""
-        self.table.forget(tgids, listed_ns)
+        """Take processes off that are gone although no event said so; see Reconciler.forget."""
+        self.table.reconciler.forget(tgids, listed_ns)
 
     def waiting_records(self) -> list[Record]:
         """Return all exit records whose EXIT has not come, those of one pid in their order."""
-        return self.table.waiting_records()
+        return list(self.table.records)
 
     def forget_records(self, records: Iterable[Record]) -> None:
         """Drop records whose EXIT was lost, if it has not come meanwhile.
@@ -157,12 +156,12 @@ class Pipeline:
             records: Some of waiting_records, in their order.
         """
         for record in records:
-            if self.table.oldest_record(record[0]) is record:
+            if self.table.records.oldest.get(record[0]) is record:
                 self.forget_oldest_record(record[0])
 
     def forget_oldest_record(self, pid: int) -> None:
         """Drop the record of a pid that has waited longest."""
-        self.table.forget_oldest_record(pid)
+        self.table.records.take_at(pid, 0)
 
     @property
     def waits(self) -> bool:
@@ -172,30 +171,30 @@ class Pipeline:
     # -- canaries -----------------------------------------------------------------------------------------------
 
     def expect_canary(self, tgid: int) -> None:
-        """Leave a child of this program out of all counts and notice its end; see ProcessTable.expect_canary."""
-        self.table.expect_canary(tgid)
+        """Leave a child of this program out of all counts and notice its end; see Canaries.expect."""
+        self.table.canaries.expect(tgid)
 
     def canary_returned(self, tgid: int) -> bool | None:
         """Return whether a canary ended with an exit record (True) or without; None if it has not ended."""
-        return self.table.canary_returned(tgid)
+        return self.table.canaries.returned(tgid)
 
     def forget_canary(self, tgid: int) -> None:
         """A canary's pid can be another process's from now on."""
-        self.table.forget_canary(tgid)
+        self.table.canaries.forget(tgid)
 
     def canaries(self) -> list[int]:
         """Return the canaries that were not forgotten."""
-        return self.table.canaries()
+        return list(self.table.canaries)
 
     # -- handing over to another pipeline -----------------------------------------------------------------------
 
     def known(self) -> Iterator[KnownProcess]:
-        """Iterate over what is known of each process; see ProcessTable.known."""
-        return self.table.known()
+        """Iterate over what is known of each process; see Reconciler.known."""
+        return self.table.reconciler.known()
 
     def recall(self, known: KnownProcess) -> None:
         """Take over what another pipeline knew of a process."""
-        self.table.recall(known)
+        self.table.reconciler.recall(known)
 
     def recall_record(self, record: Record) -> None:
         """Take over an exit record that waited in another pipeline, which has counted it."""
@@ -203,15 +202,15 @@ class Pipeline:
 
     # -- observing ----------------------------------------------------------------------------------------------
 
-    def observe(self, publish: Callable[[list[News]], None] | None) -> None:
+    def observe(self, publish: Publish | None) -> None:
         """Hand on each thing that is counted from now on, with the names it is counted under.
 
         Args:
             publish: Called after each apply with what became known; None ends it.
         """
-        self.table.journal = None if publish is None else Journal(publish)
+        self.table.observer.publish_to(publish)
 
     @property
     def is_observed(self) -> bool:
         """What is counted is handed on to an observer."""
-        return self.table.journal is not None
+        return self.table.observer.is_active

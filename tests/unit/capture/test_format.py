@@ -24,7 +24,7 @@ from exporter.capture.format import (
 from exporter.errors import CaptureError, SetupError
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
-from exporter.processes.table import KnownProcess
+from exporter.processes.process import KnownProcess
 
 HEADER = Header(
     exporter="0.1.0",

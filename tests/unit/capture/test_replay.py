@@ -74,7 +74,7 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     assert replayed.pipeline.lost == {"connector": 0, "taskstats": 3}
     assert replayed.table.lost_ends == 1
     assert replayed.pipeline.waiting_records() == []
-    assert replayed.table.canaries_ended == 1
+    assert replayed.table.canaries.ended == 1
     assert replayed.pipeline.canary_returned(500) is None
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
 
@@ -111,7 +111,7 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
         ("looked-up", 1000): (0, {0: 1}),
     }
     # Its exit record is among those of the file before.
-    assert (replayed.table.canaries_ended, replayed.table.canaries_recorded) == (1, 0)
+    assert (replayed.table.canaries.ended, replayed.table.canaries.recorded) == (1, 0)
     assert host.exits == exits | {("child", "0", 0x700): 1, ("looked-up", "1000", 0): 1}
     assert host.forks[("kthreads-parent", "0")] == forks[("kthreads-parent", "0")] + 1
 

@@ -865,7 +865,7 @@ def test_a_canary_is_counted_nowhere_and_its_pid_is_any_other_processs_afterward
     host.drain()
     assert host.pipeline.canary_returned(400) is host.mode.has_records
     assert (host.forks, host.exits, host.live) == ({}, {}, {"sh": 1, "exporter": 1})
-    assert (host.table.canaries_ended, host.table.canaries_recorded) == (1, int(host.mode.has_records))
+    assert (host.table.canaries.ended, host.table.canaries.recorded) == (1, int(host.mode.has_records))
     host.pipeline.forget_canary(400)
     host.exec(100, b"make")
     host.fork(100, 400)
@@ -1143,6 +1143,33 @@ def test_after_a_loss_processes_that_are_gone_are_taken_off(host: Host) -> None:
     assert host.live == {"sh": 3}
     assert host.table.lost_ends == 1
     assert host.exits == {}
+
+
+def test_a_process_that_waits_for_its_leaders_record_and_is_found_gone_ends_once(
+    exact: Host,
+) -> None:
+    exact.fork(100, 400)
+    exact.thread(400, 401)
+    # The record and the EXIT of the leader were lost.
+    exact.end(400, b"worker", 1000, 9, thread=401)
+    exact.drain()
+    exact.rest(100)
+    exact.pipeline.forget(exact.pipeline.missing([100]), exact.now_ns)
+    exact.rest(2000)
+    exact.drain()
+    assert exact.exits == {("sh", "1000", 9): 1}
+    assert exact.table.lost_ends == 0
+    assert exact.live == {"sh": 1}
+
+
+def test_a_process_of_which_only_a_thread_was_seen_ends_once_although_its_pid_is_used_again(exact: Host) -> None:
+    # The FORK of 400 was lost, and the EXIT of its leader.
+    exact.end(400, b"worker", 1000, 9, thread=401)
+    exact.fork(100, 400)
+    exact.end(400, b"sh", 1000, 0)
+    exact.drain()
+    assert exact.exits == {(UNKNOWN, "1000", 9): 1, ("sh", "1000", 0): 1}
+    assert exact.live == {"sh": 1}
 
 
 def test_after_a_loss_a_scan_corrects_names_and_uids(host: Host) -> None:
