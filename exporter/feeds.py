@@ -43,7 +43,7 @@ class Feed(Protocol):
     async def drain_all(self) -> None:
         """Count everything that was there when this was called."""
 
-    def tell_soon(self) -> None:
+    def emit_soon(self) -> None:
         """Somebody waits for the news from now on."""
 
     def now_ns(self) -> int:

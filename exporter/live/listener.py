@@ -256,7 +256,7 @@ class Listener:
             self._reading = False
         self._timer = self._loop.call_later(seconds, self._guard, self._wake_up)
 
-    def tell_soon(self) -> None:
+    def emit_soon(self) -> None:
         """Somebody waits for the news from now on: end a pause that is longer than they may wait."""
         if self._timer is not None and not self._reading:
             self._timer.cancel()

@@ -264,7 +264,7 @@ async def test_who_begins_to_wait_for_news_does_not_wait_for_the_end_of_a_long_p
     monkeypatch.setattr(rig.connector, "fileno", lambda: reader, raising=False)
     rig.lives_and_dies(1000, b"make")
     rig.listener._wait_by_timer(3600)
-    rig.listener.tell_soon()
+    rig.listener.emit_soon()
     async with asyncio.timeout(30):
         while not rig.exits():  # noqa: ASYNC110 - what it waits for makes no event
             await asyncio.sleep(0.01)
