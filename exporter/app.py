@@ -21,7 +21,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
@@ -111,7 +111,10 @@ class Exporter:
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 self._canary = Canary(
-                    self._table, self._feed, config.canary_interval_seconds, records=self._counting.has_records
+                    self._counting.pipeline,
+                    self._feed,
+                    config.canary_interval_seconds,
+                    records=self._counting.has_records,
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             if notifier.is_wanted:

@@ -17,7 +17,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
-from exporter.live.sources import Sources
+from exporter.live.open_sources import Sources
 from exporter.processes.name_hints import EarlyReader
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -31,8 +31,14 @@ class Feed(Protocol):
 
     crashed: asyncio.Future[None]
     drain_ns: Histogram
-    resyncs: int
-    resubscriptions: int
+
+    @property
+    def resyncs(self) -> int:
+        """How many comparisons with /proc followed a loss or a silence."""
+
+    @property
+    def resubscriptions(self) -> int:
+        """How often the subscription had to be renewed."""
 
     async def start(self) -> None:
         """Begin."""
@@ -44,7 +50,7 @@ class Feed(Protocol):
         """Count everything that was there when this was called."""
 
     def emit_soon(self) -> None:
-        """Somebody waits for the news from now on."""
+        """A client waits for its events from now on."""
 
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC where things happen."""
@@ -155,7 +161,9 @@ def count_live(
         table = RecordingTable(recorder, tallies, **rules)
         pipeline = RecordingPipeline(recorder, table, _decoder(header), complain)
         early = RecordingReader(recorder)
-    listener = Listener(sources, early if sources.names is not None else None, pipeline, procfs)
+    if sources.names is not None:
+        pipeline.early = early
+    listener = Listener(sources, pipeline, procfs)
     return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
 

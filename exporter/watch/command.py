@@ -19,7 +19,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.processes.observer import Happening, Journal, Loss, News
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.stream.lines import HEAD, Summary, WallClock, json_line, text_line
@@ -256,7 +256,7 @@ async def _run(
         if isinstance(feed, Replay):
             waited_for.append(feed.ended)
         elif isinstance(feed, Listener):
-            canary = Canary(counting.table, feed, _CANARY_SECONDS, records=counting.has_records)
+            canary = Canary(counting.pipeline, feed, _CANARY_SECONDS, records=counting.has_records)
             waited_for.append(asyncio.ensure_future(canary.run()))
         done, _ = await asyncio.wait(
             waited_for, timeout=config.duration_seconds, return_when=asyncio.FIRST_COMPLETED
