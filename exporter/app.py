@@ -111,7 +111,10 @@ class Exporter:
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 self._canary = Canary(
-                    self._table, self._feed, config.canary_interval_seconds, records=self._counting.has_records
+                    self._counting.pipeline,
+                    self._feed,
+                    config.canary_interval_seconds,
+                    records=self._counting.has_records,
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             if notifier.is_wanted:
@@ -281,7 +284,7 @@ async def _stream(
     if config.stream_socket is None:
         return None
     limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.table, counting.plan.wanted, clock, limits, counting.feed.tell_soon)
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.tell_soon)
     sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
     await stack.enter_async_context(serve_stream(hub, sock))
     return hub

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 from exporter.live.listener import Listener
-from exporter.processes.table import ProcessTable
+from exporter.processes.pipeline import Pipeline
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Canary:
     """Sends canaries, and renews the subscription when one does not come back.
 
     Args:
-        table: Recognises them.
+        pipeline: Recognises them.
         listener: Drains; renews.
         interval_seconds: From one to the next.
         spawn_child: Forks one.
@@ -65,14 +65,14 @@ class Canary:
 
     def __init__(
         self,
-        table: ProcessTable,
+        pipeline: Pipeline,
         listener: Listener,
         interval_seconds: float,
         *,
         records: bool,
         spawn_child: Callable[[], int] = spawn,
     ) -> None:
-        self._table = table
+        self._pipeline = pipeline
         self._listener = listener
         self._interval = interval_seconds
         self._records = records
@@ -158,13 +158,13 @@ class Canary:
         await self._listener.drain_all()
         pid = self._spawn()
         self._unreaped[pid] = False
-        self._table.expect_canary(pid)
+        self._pipeline.expect_canary(pid)
         deadline = time.monotonic() + min(_PATIENCE_SECONDS, _PATIENCE_SHARE * self._interval)
         pause = _FIRST_LOOK_SECONDS
         while True:
             await asyncio.sleep(pause)
             await self._listener.drain_all()
-            returned = self._table.canary_returned(pid)
+            returned = self._pipeline.canary_returned(pid)
             if returned is not None or time.monotonic() > deadline:
                 break
             pause = _LOOK_SECONDS
@@ -186,6 +186,6 @@ class Canary:
             self._unreaped[pid] = _has_ended(pid)
 
     def _reap(self, pid: int) -> None:
-        self._table.forget_canary(pid)
+        self._pipeline.forget_canary(pid)
         os.waitpid(pid, 0)
         del self._unreaped[pid]

@@ -17,7 +17,6 @@ from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.kernel.recvmmsg import Meminfo, Receiver
 from exporter.live.moderation import Moderation
 from exporter.live.sources import Sources
-from exporter.processes.name_hints import EarlyReader
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.tallies import DRAIN_NS, new_histogram, observe
@@ -51,7 +50,6 @@ class Listener:
 
     Args:
         sources: What to listen to.
-        early: Reads names for sources.names, if there is one.
         pipeline: Counts.
         procfs: The host's.
 
@@ -62,16 +60,14 @@ class Listener:
     def __init__(
         self,
         sources: Sources,
-        early: EarlyReader | None,
         pipeline: Pipeline,
         procfs: Procfs,
     ) -> None:
         self._keeps_table = sources.plan.keeps_table
         self._connector = sources.connector
         self._taskstats = sources.taskstats
-        self._early = None if sources.names is None or early is None else (sources.names, early)
+        self._names = sources.names
         self._pipeline = pipeline
-        self._table = pipeline.table
         # An acknowledgement can be waited for amid events, if it was only the canary that was late.
         self._connector.keep = pipeline.take_events
         self._procfs = procfs
@@ -113,8 +109,8 @@ class Listener:
         Exit records that are older than it go: the EXIT that each waits for was before it.
         """
         await self._compare()
-        if self._early is not None:
-            self._loop.add_reader(self._early[0].fileno(), self._guard, self._read_early)
+        if self._names is not None:
+            self._loop.add_reader(self._names.fileno(), self._guard, self._read_names)
         self._wake_up()
 
     def stop(self) -> None:
@@ -124,8 +120,8 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._connector.fileno())
-        if self._early is not None:
-            self._loop.remove_reader(self._early[0].fileno())
+        if self._names is not None:
+            self._loop.remove_reader(self._names.fileno())
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
@@ -139,12 +135,11 @@ class Listener:
 
     # -- draining -----------------------------------------------------------------------------------------------
 
-    def _read_early(self) -> None:
-        if self._early is not None:
-            names, reader = self._early
-            for batch in names.iter_batches():
-                reader.take(batch)
-            names.narrow(reader.wanted)
+    def _read_names(self) -> None:
+        if self._names is not None:
+            for batch in self._names.iter_batches():
+                self._pipeline.take_names(batch)
+            self._names.narrow(self._pipeline.wanted_by_names)
 
     def drain(self) -> bool:
         """Take one step of reading and counting what has arrived.
@@ -156,7 +151,7 @@ class Listener:
             Whether it has to go on, or more may be waiting.
         """
         began_ns = time.monotonic_ns()
-        self._read_early()
+        self._read_names()
         if not self._halfway:
             self._halfway = True
             self._read_events(began_ns)
@@ -205,16 +200,9 @@ class Listener:
         return 0 if socket is None else socket.meminfo().used_bytes // _LEAST_BYTES_PER_MESSAGE
 
     def _count(self) -> bool:
-        if self._early is None:
-            return self._pipeline.apply(self._complete_until_ns, most_batches=_EVENT_BATCHES_PER_STEP)
-        names, reader = self._early
-        counts = self._table.events
-        forks, execs = counts.fork, counts.exec
-        left = self._pipeline.apply(self._complete_until_ns, reader.readings, most_batches=_EVENT_BATCHES_PER_STEP)
-        if not left:
-            reader.forget(self._complete_until_ns)
-        reader.judge(counts.fork - forks, counts.exec - execs)
-        names.narrow(reader.wanted)
+        left = self._pipeline.apply(self._complete_until_ns, most_batches=_EVENT_BATCHES_PER_STEP)
+        if self._names is not None:
+            self._names.narrow(self._pipeline.wanted_by_names)
         return left
 
     async def drain_all(self) -> None:
@@ -236,7 +224,7 @@ class Listener:
             self._wait_by_timer(0.0)
             return
         pause = self._moderation.pause(self._events, fill, time.monotonic_ns())
-        if self._table.journal is not None:
+        if self._pipeline.is_observed:
             # Somebody waits for the news.
             pause = min(pause, _NEWS_WITHIN_SECONDS)
         if pause:
@@ -245,7 +233,7 @@ class Listener:
         if not self._reading:
             self._loop.add_reader(self._connector.fileno(), self._guard, self._wake_up)
             self._reading = True
-        if self._table.waits:
+        if self._pipeline.waits:
             # On a quiet host no event would come to settle what was read.
             self._timer = self._loop.call_later(_SETTLE_SECONDS, self._guard, self._wake_up)
 
@@ -326,8 +314,8 @@ class Listener:
         """Bring the table in line with /proc: what lives in, what is gone out."""
         async with self._comparing:
             await self.drain_all()
-            self._table.lose_track()
-            waiting = self._table.waiting_records()
+            self._pipeline.lose_track()
+            waiting = self._pipeline.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()
             newest = {record[0]: record for record in waiting}
@@ -338,9 +326,9 @@ class Listener:
                 if newest[record[0]] is not record or not self._procfs.is_exiting(record[0])
             ]
             await self.drain_all()
-            self._table.forget_records(lost)
-            async for tgid in self._in_slices(self._table.missing(alive)):
-                self._table.forget([tgid], listed_ns)
+            self._pipeline.forget_records(lost)
+            async for tgid in self._in_slices(self._pipeline.missing(alive)):
+                self._pipeline.forget([tgid], listed_ns)
 
     async def _in_slices(self, items: Iterable[_T]) -> AsyncIterator[_T]:
         """Hand items out one by one; drain, and let others have their turn, from time to time."""
@@ -365,7 +353,7 @@ class Listener:
         async for tgid in self._in_slices(tgids):
             info = self._read_process(tgid)
             if info is not None:
-                self._table.adopt(tgid, info, self._start_ns(info), time.monotonic_ns())
+                self._pipeline.adopt(tgid, info, self._start_ns(info), time.monotonic_ns())
         settled_ns = time.monotonic_ns() + READING_SETTLES_NS
         while time.monotonic_ns() <= settled_ns:
             await asyncio.sleep(_SLICE_NS / _NS_PER_SECOND)
@@ -405,5 +393,5 @@ class Listener:
         counts = {
             name: self._pipeline.malformed[name] + socket.malformed for name, socket in self._sockets.items()
         }
-        counts["connector"] += self._table.unknown_events
+        counts["connector"] += self._pipeline.table.unknown_events
         return counts

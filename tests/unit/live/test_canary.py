@@ -9,7 +9,7 @@ import pytest
 
 from exporter.live.canary import Canary, spawn
 from exporter.live.listener import Listener
-from exporter.processes.table import ProcessTable
+from exporter.processes.pipeline import Pipeline
 
 
 class Everything:
@@ -35,16 +35,14 @@ def no_child() -> int:
 async def test_while_no_canary_has_come_back_its_age_is_the_time_since_the_start() -> None:
     began = time.monotonic()
     world = Everything()
-    canary = Canary(
-        cast("ProcessTable", world), cast("Listener", world), 15.0, records=False, spawn_child=no_child
-    )
+    canary = Canary(cast("Pipeline", world), cast("Listener", world), 15.0, records=False, spawn_child=no_child)
     assert not await canary.prove()
     assert canary.age_seconds(began + 1000.0) == pytest.approx(1000.0, abs=10.0)
 
 
 async def test_once_a_canary_has_come_back_its_age_is_the_time_since_then() -> None:
     world = Everything()
-    canary = Canary(cast("ProcessTable", world), cast("Listener", world), 15.0, records=False, spawn_child=spawn)
+    canary = Canary(cast("Pipeline", world), cast("Listener", world), 15.0, records=False, spawn_child=spawn)
     assert await canary.prove()
     assert canary.came_back_at is not None
     assert canary.age_seconds(canary.came_back_at + 3.0) == pytest.approx(3.0)

@@ -21,7 +21,7 @@ from exporter.live import listener
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
 from exporter.live.sources import Sources
-from exporter.processes.observer import Happening, Journal, News
+from exporter.processes.observer import Happening, News
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
@@ -94,7 +94,8 @@ class Rig:
         sources = Sources(plan, cast("Connector", self.connector), cast("Taskstats", self.taskstats), None)
         pipeline = Pipeline(table, RecordDecoder(builders.FAMILY_ID), lambda _, error: pytest.fail(str(error)))
         self.pipeline = pipeline
-        self.listener = Listener(sources, None, pipeline, procfs)
+        self.pipeline = pipeline
+        self.listener = Listener(sources, pipeline, procfs)
 
     def lives_and_dies(self, tgid: int, comm: bytes) -> None:
         now_ns = time.monotonic_ns()
@@ -209,7 +210,7 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
     other.write_bytes(other.read_bytes() + b"VmSize:\t    8 kB\n")
     await rig.listener.drain_all()
     await rig.listener.resubscribe()
-    assert [record[0] for record in rig.table.waiting_records()] == [402]
+    assert [record[0] for record in rig.pipeline.waiting_records()] == [402]
     assert rig.table.lost_ends == 1  # 400; nothing says that 401 is not the same process
     assert rig.table.live() == {"init": 1, "other": 1, "huge": 1}
     for tgid in (401, 402):
@@ -249,9 +250,9 @@ async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: R
 
 async def test_whoever_had_a_canarys_pid_before_it_is_told(rig: Rig) -> None:
     told: list[News] = []
-    rig.table.journal = Journal(told.extend)
+    rig.pipeline.observe(told.extend)
     rig.lives_and_dies(1000, b"make")
-    canary = Canary(rig.table, rig.listener, 0.1, records=True, spawn_child=lambda: 1000)
+    canary = Canary(rig.pipeline, rig.listener, 0.1, records=True, spawn_child=lambda: 1000)
     assert await canary._send() == "the process connector is silent"
     assert [one.event for one in told if isinstance(one, Happening)] == ["fork", "exec", "exit"]
     assert (rig.exits(), rig.table.events.fork) == ({"make": 1}, 1)
