@@ -284,7 +284,7 @@ async def _stream(
     if config.stream_socket is None:
         return None
     limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.table, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
     sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
     await stack.enter_async_context(serve_stream(hub, sock))
     return hub

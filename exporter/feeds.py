@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple, Protocol, TypedDict
 
 from exporter import __version__
 from exporter.capture.format import Header, iter_frames
-from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
+from exporter.capture.recorder import Recorder, RecordingPipeline, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
 from exporter.events import Plan, make_plan
@@ -18,7 +18,7 @@ from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
 from exporter.live.open_sources import Sources
-from exporter.processes.name_hints import EarlyReader
+from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Histogram, Tallies
@@ -154,15 +154,13 @@ def count_live(
     rules = _rules(header, sources.plan)
     if tape is None:
         table = ProcessTable(tallies, procfs.read_comm, time.monotonic_ns, **rules)
-        pipeline = Pipeline(table, _decoder(header), complain)
-        early = EarlyReader(procfs.read_comm, time.monotonic_ns)
+        hints = None if sources.names is None else NameHints(procfs.read_comm, time.monotonic_ns)
+        pipeline = Pipeline(table, _decoder(header), complain, hints)
     else:
         recorder = Recorder(tape, procfs.read_comm, time.monotonic_ns)
-        table = RecordingTable(recorder, tallies, **rules)
-        pipeline = RecordingPipeline(recorder, table, _decoder(header), complain)
-        early = RecordingReader(recorder)
-    if sources.names is not None:
-        pipeline.early = early
+        table = ProcessTable(tallies, recorder.read_comm, recorder.read_ns, **rules)
+        hints = None if sources.names is None else NameHints(recorder.read_comm, recorder.read_ns)
+        pipeline = RecordingPipeline(recorder, table, _decoder(header), complain, hints)
     listener = Listener(sources, pipeline, procfs)
     return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
@@ -182,9 +180,7 @@ def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Com
     )
     answers = Answers()
     table = ProcessTable(tallies, answers.read_comm, answers.read_ns, **_rules(header, plan))
-    pipeline = Pipeline(table, _decoder(header), complain)
-    early = None if header.family_id else EarlyReader(answers.read_comm, answers.read_ns)
-    replay = Replay(
-        Player(pipeline, early, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed
-    )
+    hints = None if header.family_id else NameHints(answers.read_comm, answers.read_ns)
+    pipeline = Pipeline(table, _decoder(header), complain, hints)
+    replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

@@ -10,11 +10,11 @@ from typing import NamedTuple, TypedDict
 
 import builders
 
-from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
+from exporter.capture.recorder import Recorder, RecordingPipeline, Tape
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.name_hints import EarlyReader
+from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -110,17 +110,16 @@ class Host:
         self.meanwhile: Callable[[], None] = lambda: None
         self.tallies = tallies or Tallies()
         rules = rules_of(mode, failures_only=failures_only)
-        self.early: EarlyReader
         self.pipeline: Pipeline
         if tape is None:
             table = ProcessTable(self.tallies, self._read_comm, lambda: self.now_ns, **rules)
-            self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
-            self.pipeline = Pipeline(table, decoder_of(mode), self._complain)
+            hints = NameHints(self._read_comm, lambda: self.now_ns)
+            self.pipeline = Pipeline(table, decoder_of(mode), self._complain, hints)
         else:
             recorder = Recorder(tape, self._read_comm, lambda: self.now_ns)
-            table = RecordingTable(recorder, self.tallies, **rules)
-            self.early = RecordingReader(recorder)
-            self.pipeline = RecordingPipeline(recorder, table, decoder_of(mode), self._complain)
+            table = ProcessTable(self.tallies, recorder.read_comm, recorder.read_ns, **rules)
+            hints = NameHints(recorder.read_comm, recorder.read_ns)
+            self.pipeline = RecordingPipeline(recorder, table, decoder_of(mode), self._complain, hints)
         self.table = table
         self._events: list[bytes] = []
         self._records: list[bytes] = []
@@ -150,7 +149,7 @@ class Host:
         self._events.clear()
         self._records.clear()
         self.rest()
-        self.pipeline.apply(began_ns if complete else 0, self.early.readings)
+        self.pipeline.apply(began_ns if complete else 0)
 
     def settle(self) -> None:
         """Drain, and once more when what was read by then has stood for long enough."""
@@ -161,7 +160,7 @@ class Host:
     def read_early(self) -> None:
         """The second socket wakes its reader."""
         self.rest()
-        self.early.take(builders.batch(self._names_socket))
+        self.pipeline.take_names(builders.batch(self._names_socket))
         self._names_socket.clear()
 
     # -- what processes do --------------------------------------------------------------------------------------
@@ -262,7 +261,7 @@ class Host:
         self.rest()
         self.comms[tgid] = comm
         info = ProcessInfo(comm, uid, 0, zombie, frozenset(threads))
-        self.table.adopt(tgid, info, self.now_ns - MS if start_ns is None else start_ns, self.now_ns)
+        self.pipeline.adopt(tgid, info, self.now_ns - MS if start_ns is None else start_ns, self.now_ns)
 
     def lives(self, tgid: int, comm: bytes, uid: int = 0, *, threads: tuple[int, ...] = ()) -> None:
         """A process that was scanned long ago."""

@@ -9,7 +9,7 @@ from exporter.capture.format import Frame
 from exporter.capture.replay import Answers, Player
 from exporter.events import EVENTS
 from exporter.exposition.scrape import TallySnapshot, program_metrics, render
-from exporter.processes.name_hints import EarlyReader
+from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
@@ -40,8 +40,9 @@ class Replayed:
         answers = Answers()
         self.tallies = Tallies()
         self.table = ProcessTable(self.tallies, answers.read_comm, answers.read_ns, **rules_of(mode))
-        self.pipeline = Pipeline(self.table, decoder_of(mode), lambda socket, error: None)
-        self.player = Player(self.pipeline, EarlyReader(answers.read_comm, answers.read_ns), answers)
+        hints = NameHints(answers.read_comm, answers.read_ns)
+        self.pipeline = Pipeline(self.table, decoder_of(mode), lambda socket, error: None, hints)
+        self.player = Player(self.pipeline, answers)
         for frame in frames:
             self.player.play(frame)
 

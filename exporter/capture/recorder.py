@@ -1,10 +1,9 @@
 """Writes down, as a capture, all that the pure part of the program gets from outside.
 
-`RecordingTable`, `RecordingPipeline` and `RecordingReader` stand where those without the prefix stand
-when nothing is recorded, and do the same. What is recorded of a call is its arguments, never what it made of them.
+A `RecordingPipeline` does the same as a `Pipeline`. What is recorded of a call is its arguments, never its result.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from exporter.capture import format as capture
@@ -13,10 +12,9 @@ from exporter.errors import MalformedMessage
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.name_hints import EarlyReader
+from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
-from exporter.processes.table import ProcessTable, Readings
-from exporter.tallies.tallies import Tallies
+from exporter.processes.table import ProcessTable
 
 # A frame that grows longer than this without a drain being counted, as in a scan of /proc, is written.
 _LONG_BYTES = 1 << 20
@@ -73,20 +71,20 @@ class Recorder:
         self._tape.write(Frame(self._now_ns(), bytes(self._entries)))
         self._entries.clear()
 
-    def end_drain(self, table: ProcessTable) -> None:
+    def end_drain(self, pipeline: Pipeline) -> None:
         """End the frame: all that was taken has been counted.
 
         Args:
-            table: For a file that begins here.
+            pipeline: For a file that begins here.
         """
         self._end_frame()
         if not self._tape.full:
             return
         self._tape.begin_next()
-        for known in table.known():
+        for known in pipeline.known():
             self.note(capture.KNOWN, capture.encode_known(known))
-        canaries = table.canaries()
-        for record in table.waiting_records():
+        canaries = pipeline.canaries()
+        for record in pipeline.waiting_records():
             # A canary's is in no count; the file that ends here has it among its records.
             if record[0] not in canaries:
                 self.note(capture.WAITING, capture.encode_record(record))
@@ -94,29 +92,34 @@ class Recorder:
         self._end_frame()
 
 
-class RecordingTable(ProcessTable):
-    """A process table whose caller is recorded."""
+class RecordingPipeline(Pipeline):
+    """A pipeline whose caller is recorded."""
 
     def __init__(
         self,
         recorder: Recorder,
-        tallies: Tallies,
-        *,
-        records_end_processes: bool,
-        own_tgid: int | None,
-        keeps: bool,
-        failures_only: bool,
+        table: ProcessTable,
+        decoder: RecordDecoder | None,
+        complain: Callable[[str, MalformedMessage], None],
+        hints: NameHints | None = None,
     ) -> None:
-        super().__init__(
-            tallies,
-            recorder.read_comm,
-            recorder.read_ns,
-            records_end_processes=records_end_processes,
-            own_tgid=own_tgid,
-            keeps=keeps,
-            failures_only=failures_only,
-        )
+        super().__init__(table, decoder, complain, hints)
         self._recorder = recorder
+
+    def take_events(self, batch: Batch) -> None:
+        """Record and take."""
+        self._recorder.note(capture.TOOK_EVENTS, capture.encode_batch(batch))
+        super().take_events(batch)
+
+    def take_records(self, batch: Batch) -> None:
+        """Record and take."""
+        self._recorder.note(capture.TOOK_RECORDS, capture.encode_batch(batch))
+        super().take_records(batch)
+
+    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
+        """Record and count."""
+        self._recorder.note(capture.LOST, capture.encode_lost(socket, count, noticed_ns))
+        super().lose(socket, count, noticed_ns)
 
     def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
         """Record and adopt."""
@@ -129,9 +132,8 @@ class RecordingTable(ProcessTable):
         self._recorder.note(capture.LOST_TRACK)
         super().lose_track()
 
-    def forget(self, tgids: Iterable[int], listed_ns: int) -> None:
+    def forget(self, tgids: Sequence[int], listed_ns: int) -> None:
         """Record and forget."""
-        tgids = list(tgids)
         self._recorder.note(capture.FORGOT, capture.encode_forgotten(tgids, listed_ns))
         super().forget(tgids, listed_ns)
 
@@ -150,54 +152,15 @@ class RecordingTable(ProcessTable):
         self._recorder.note(capture.CANARY_FORGOTTEN, capture.encode_pids([tgid]))
         super().forget_canary(tgid)
 
+    def take_names(self, batch: Batch) -> None:
+        """Take, and record; what was read meanwhile stands before."""
+        super().take_names(batch)
+        self._recorder.note(capture.TOOK_NAMES, capture.encode_batch(batch))
 
-class RecordingPipeline(Pipeline):
-    """A pipeline whose caller is recorded."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        table: ProcessTable,
-        decoder: RecordDecoder | None,
-        complain: Callable[[str, MalformedMessage], None],
-    ) -> None:
-        super().__init__(table, decoder, complain)
-        self._recorder = recorder
-
-    def take_events(self, batch: Batch) -> None:
-        """Record and take."""
-        self._recorder.note(capture.TOOK_EVENTS, capture.encode_batch(batch))
-        super().take_events(batch)
-
-    def take_records(self, batch: Batch) -> None:
-        """Record and take."""
-        self._recorder.note(capture.TOOK_RECORDS, capture.encode_batch(batch))
-        super().take_records(batch)
-
-    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
-        """Record and count."""
-        self._recorder.note(capture.LOST, capture.encode_lost(socket, count, noticed_ns))
-        super().lose(socket, count, noticed_ns)
-
-    def apply(
-        self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None
-    ) -> bool:
+    def apply(self, complete_until_ns: int, most_batches: int | None = None) -> bool:
         """Count, and record; what was read meanwhile stands before."""
-        left = super().apply(complete_until_ns, readings, most_batches=most_batches)
+        left = super().apply(complete_until_ns, most_batches)
         self._recorder.note(capture.APPLIED, capture.encode_applied(complete_until_ns, most_batches))
         if not left:
-            self._recorder.end_drain(self.table)
+            self._recorder.end_drain(self)
         return left
-
-
-class RecordingReader(EarlyReader):
-    """An early reader whose caller is recorded."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder.read_comm, recorder.read_ns)
-        self._recorder = recorder
-
-    def take(self, batch: Batch) -> None:
-        """Take, and record; what was read meanwhile stands before."""
-        super().take(batch)
-        self._recorder.note(capture.TOOK_NAMES, capture.encode_batch(batch))

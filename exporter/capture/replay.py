@@ -11,7 +11,6 @@ from exporter.capture import format as capture
 from exporter.capture.format import CommRead, Frame, iter_entries
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
-from exporter.processes.name_hints import EarlyReader
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.tallies import DRAIN_NS, new_histogram
 
@@ -55,15 +54,12 @@ class Player:
     """Hands the entries of a capture to a pipeline.
 
     Args:
-        pipeline: Counts. Its table asks `answers`.
-        early: Reads names, where the capture has any; asks `answers` too.
+        pipeline: Counts. It asks `answers` for comms.
         answers: Of /proc.
     """
 
-    def __init__(self, pipeline: Pipeline, early: EarlyReader | None, answers: Answers) -> None:
+    def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
         self._pipeline = pipeline
-        self._table = pipeline.table
-        self._early = early
         self._answers = answers
 
     def play(self, frame: Frame) -> None:
@@ -79,56 +75,48 @@ class Player:
                 raise CaptureError(f"the capture has an entry {chr(kind)!r} of a wrong length") from error
 
     def _play(self, kind: int, body: bytes) -> None:  # noqa: PLR0912 - one case for each kind
-        pipeline, table = self._pipeline, self._table
+        pipeline = self._pipeline
         if kind == capture.TOOK_EVENTS:
             pipeline.take_events(capture.decode_batch(body))
         elif kind == capture.TOOK_RECORDS:
             pipeline.take_records(capture.decode_batch(body))
         elif kind == capture.APPLIED:
-            self._apply(*capture.decode_applied(body))
+            pipeline.apply(*capture.decode_applied(body))
+            self._answers.clear()
         elif kind == capture.READ_COMM:
             self._answers.add(capture.decode_comm_read(body))
         elif kind == capture.TOOK_NAMES:
-            if self._early is not None:
-                self._early.take(capture.decode_batch(body))
+            pipeline.take_names(capture.decode_batch(body))
             self._answers.clear()
         elif kind == capture.ADOPTED:
-            table.adopt(*capture.decode_adopted(body))
+            pipeline.adopt(*capture.decode_adopted(body))
         elif kind == capture.KNOWN:
-            table.recall(capture.decode_known(body))
+            pipeline.recall(capture.decode_known(body))
         elif kind == capture.WAITING:
-            table.add_records([capture.decode_record(body)])
+            pipeline.recall_record(capture.decode_record(body))
         elif kind == capture.LOST_TRACK:
-            table.lose_track()
+            pipeline.lose_track()
         elif kind == capture.FORGOT:
-            table.forget(*capture.decode_forgotten(body))
+            pipeline.forget(*capture.decode_forgotten(body))
         elif kind == capture.FORGOT_RECORDS:
             for pid in capture.decode_pids(body):
-                table.forget_oldest_record(pid)
+                pipeline.forget_oldest_record(pid)
         elif kind == capture.LOST:
             self._lose(*capture.decode_lost(body))
         elif kind == capture.CANARY_EXPECTED:
             for tgid in capture.decode_pids(body):
-                table.expect_canary(tgid)
+                pipeline.expect_canary(tgid)
         elif kind == capture.CANARY_FORGOTTEN:
             for tgid in capture.decode_pids(body):
-                table.forget_canary(tgid)
+                pipeline.forget_canary(tgid)
         else:
             raise CaptureError(f"the capture has an entry {chr(kind)!r}, which this exporter does not know")
 
     def malformed(self) -> dict[str, int]:
         """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
         counts = self._pipeline.malformed.copy()
-        counts["connector"] += self._table.unknown_events
+        counts["connector"] += self._pipeline.table.unknown_events
         return counts
-
-    def _apply(self, complete_until_ns: int, most_batches: int | None) -> None:
-        early = self._early
-        if early is None:
-            self._pipeline.apply(complete_until_ns, most_batches=most_batches)
-        elif not self._pipeline.apply(complete_until_ns, early.readings, most_batches=most_batches):
-            early.forget(complete_until_ns)
-        self._answers.clear()
 
     def _lose(self, socket: str, count: int, noticed_ns: int) -> None:
         if socket not in self._pipeline.lost:

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo, Procfs
@@ -104,7 +103,7 @@ class Comparison:
             alive = await self._scan()
             lost = await self._lost_exits(waiting)
             await drain_all(self._drain)
-            self._forget_records(lost)
+            self._pipeline.forget_records(lost)
             async for tgid in in_slices(self._drain, self._pipeline.missing(alive)):
                 self._pipeline.forget([tgid], listed_ns)
 
@@ -141,21 +140,6 @@ class Comparison:
             async for record in in_slices(self._drain, waiting)
             if newest[record[0]] is not record or not self._procfs.is_exiting(record[0])
         ]
-
-    def _forget_records(self, lost: Iterable[Record]) -> None:
-        """Throw away records whose EXIT was lost, as long as no later EXIT has taken them.
-
-        Only the oldest record of a pid can be thrown away; `lost` has those of one pid in their order.
-        """
-        oldest_first: dict[int, deque[Record]] = {record[0]: deque() for record in lost}
-        for record in self._pipeline.waiting_records():
-            if record[0] in oldest_first:
-                oldest_first[record[0]].append(record)
-        for record in lost:
-            still_waiting = oldest_first[record[0]]
-            if still_waiting and still_waiting[0] is record:
-                self._pipeline.forget_oldest_record(record[0])
-                still_waiting.popleft()
 
 
 def start_ns(info: ProcessInfo) -> int:

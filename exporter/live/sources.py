@@ -138,7 +138,7 @@ class HintSource:
 
     def narrow(self) -> None:
         """Ask the kernel only for the events that are worth a wake-up now."""
-        self._socket.narrow(self._pipeline.names_wanted)
+        self._socket.narrow(self._pipeline.wanted_by_names)
 
 
 class DrainOrder(NamedTuple):

@@ -29,6 +29,7 @@ from exporter.kernel.cn_proc import (
 )
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
+from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.observer import Journal
 from exporter.processes.open_names import READING_SETTLES_NS, OpenCell, OpenName, OpenNames, Reading
 from exporter.processes.waiting_records import WaitingRecords
@@ -56,9 +57,6 @@ _PARENT_OF_CANARIES = -4  # its cell; children are canaries (this program)
 
 Process = tuple[Cell, int, int]
 """(cell, start in ns of CLOCK_MONOTONIC or 0 if not known, one of the above)"""
-
-Readings = dict[tuple[int, int], tuple[bytes, int]]
-"""(tgid, timestamp_ns of its EXEC or FORK) -> (comm in /proc, when it had been read)"""
 
 
 class KnownProcess(NamedTuple):
@@ -161,7 +159,7 @@ class ProcessTable:
         self._unnamed_ends: dict[int, tuple[int, int, Record]] = {}
         self._records = WaitingRecords()
         self._open_names = OpenNames(tallies, self._settle)
-        self._readings: Readings = {}
+        self._readings: HintsByEvent = {}
         # Processes that want a look into /proc after this batch.
         self._unread: list[int] = []
         # Processes taken from /proc, and when: events that are older than that came before what was read.
@@ -178,7 +176,7 @@ class ProcessTable:
     # -- the hot path -------------------------------------------------------------------------------------------
 
     def apply(  # noqa: PLR0912, PLR0915 - one loop without calls for the events that make up a storm
-        self, chunks: Sequence[bytes], complete_until_ns: int, readings: Readings | None = None
+        self, chunks: Sequence[bytes], complete_until_ns: int, readings: HintsByEvent | None = None
     ) -> None:
         """Handle one drain of the connector.
 
@@ -873,11 +871,9 @@ class ProcessTable:
                     self._remove(owner)
                     self.lost_ends += 1
 
-    def forget_records(self, records: Iterable[Record]) -> None:
-        """After a loss, throw away records whose EXIT was lost; some of waiting_records, in their order."""
-        for record in records:
-            if self._records.oldest.get(record[0]) is record:
-                self.forget_oldest_record(record[0])
+    def oldest_record(self, pid: int) -> Record | None:
+        """Return the record of a pid that has waited longest."""
+        return self._records.oldest.get(pid)
 
     def forget_oldest_record(self, pid: int) -> None:
         """Throw away the record of a pid that has waited longest."""

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from exporter.errors import ConfigError, SetupError
-from exporter.processes.observer import Journal, Loss, News
-from exporter.processes.table import ProcessTable
+from exporter.processes.observer import Loss, News
+from exporter.processes.pipeline import Pipeline
 from exporter.stream.lines import WallClock, json_line
 from exporter.stream.selection import Selection, parse_selection, unavailable
 from exporter.web.server import Limits as ConnectionLimits
@@ -123,7 +123,7 @@ class Hub:
     """Hands news to all subscribers.
 
     Args:
-        table: Where news come from; it keeps a journal only while somebody listens.
+        pipeline: Where news come from; it is observed only while a client listens.
         available: The events that there are.
         clock: Returns the clock of the host where things happen.
         limits: Of clients.
@@ -136,13 +136,13 @@ class Hub:
 
     def __init__(
         self,
-        table: ProcessTable,
+        pipeline: Pipeline,
         available: frozenset[str],
         clock: Callable[[], WallClock],
         limits: Limits,
         emit_soon: Callable[[], None],
     ) -> None:
-        self._table = table
+        self._pipeline = pipeline
         self._available = available
         self._clock = clock
         self.limits = limits
@@ -193,15 +193,15 @@ class Hub:
             )
         subscriber = Subscriber(selection, form, self.limits.buffer_bytes)
         self._subscribers.append(subscriber)
-        if self._table.journal is None:
-            self._table.journal = Journal(self.publish)
+        if not self._pipeline.is_observed:
+            self._pipeline.observe(self.publish)
             self._emit_soon()
         try:
             yield subscriber
         finally:
             self._subscribers.remove(subscriber)
             if not self._subscribers:
-                self._table.journal = None
+                self._pipeline.observe(None)
 
     def close(self) -> None:
         """End all streams."""

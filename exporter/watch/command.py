@@ -20,7 +20,7 @@ from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
-from exporter.processes.observer import Happening, Journal, Loss, News
+from exporter.processes.observer import Happening, Loss, News
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.stream.lines import HEAD, Summary, WallClock, json_line, text_line
 from exporter.stream.selection import Selection, unavailable
@@ -234,7 +234,7 @@ async def watch(config: WatchConfig) -> bool:
         else:
             screen = Printer(config, clock, output)
         watcher = Watcher(selection, config.count, screen, stopped)
-        counting.table.journal = Journal(watcher.take)
+        counting.pipeline.observe(watcher.take)
         sound = await _run(config, counting, watcher, screen, stopped)
     if config.summary:
         output.write(f"{watcher.summary.json_line()}\n" if config.output == "json" else watcher.summary.text())
@@ -275,15 +275,13 @@ async def _run(
 
 async def _finish(counting: Counting, watcher: Watcher) -> None:
     """Tell what has happened until now and is not known yet."""
-    feed, table = counting.feed, counting.table
+    feed, pipeline = counting.feed, counting.pipeline
     if isinstance(feed, Listener):
         watcher.until_ns = time.monotonic_ns()
         for _ in range(_LAST_LOOKS):
             await feed.drain_all()
-            if not table.waits:
+            if not pipeline.waits:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
         feed.count_losses()
-    table.lose_track()
-    if table.journal is not None:
-        table.journal.flush()
+    pipeline.lose_track()

@@ -50,7 +50,7 @@ class Replay:
                 comms[struct.unpack_from("<I", body)[0]] = body[4:]
             elif kind == "A":
                 tgid, uid = struct.unpack_from("<II", body)
-                self._table.adopt(tgid, ProcessInfo(body[8:], uid, 0, False, frozenset()), 1_000_000_000, 0)
+                self._pipeline.adopt(tgid, ProcessInfo(body[8:], uid, 0, False, frozenset()), 1_000_000_000, 0)
             else:
                 (self._now_ns,) = struct.unpack("<Q", body)
                 self._pipeline.apply(self._now_ns)

@@ -9,7 +9,7 @@ from property.test_histories import HISTORY, MEANWHILE
 from replayed import exposition, status
 from simulation import Step, World
 
-from exporter.processes.observer import Happening, Journal, News
+from exporter.processes.observer import Happening, News
 from exporter.tallies.labels import UNKNOWN
 
 
@@ -24,7 +24,7 @@ def labels(happening: Happening) -> tuple[str, str]:
 def test_what_is_told_is_what_is_counted(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
     told: list[News] = []
     world = World(mode, meanwhile)
-    world.table.journal = Journal(told.extend)
+    world.pipeline.observe(told.extend)
     for _ in world.run(history):
         pass
     world.finish()
@@ -46,7 +46,7 @@ def test_telling_changes_nothing_of_what_is_counted(
     mode: Mode, history: list[Step], meanwhile: list[Step]
 ) -> None:
     worlds = [World(mode, meanwhile) for _ in range(2)]
-    worlds[1].table.journal = Journal(lambda news: None)
+    worlds[1].pipeline.observe(lambda news: None)
     for world in worlds:
         for _ in world.run(history):
             pass

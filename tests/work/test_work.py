@@ -70,7 +70,7 @@ class Replay:
         self.pipeline = Pipeline(self.table, RecordDecoder(family_id), self._complain)
         # The process that spawned the others is older than the recording.
         spawner = decode_proc_event(self.drains[0].events[0].datagram(0))[3]
-        self.table.adopt(spawner, ProcessInfo(b"spawner", 0, 0, zombie=False, threads=frozenset()), 1, 0)
+        self.pipeline.adopt(spawner, ProcessInfo(b"spawner", 0, 0, zombie=False, threads=frozenset()), 1, 0)
         self.pipeline.apply(1)
 
     def _read_comm(self, tgid: int) -> bytes | None:

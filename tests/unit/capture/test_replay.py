@@ -51,19 +51,19 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     host = Host(Mode.EXACT, tape=tape)
     host.lives(100, b"sh", 1000)
     host.lives(101, b"gone", 1000)
-    host.table.expect_canary(500)
+    host.pipeline.expect_canary(500)
     host.fork(4000, 500)
     host.end(500, b"canary", 0, 0x2A00)
     host.drain()
-    assert host.table.canary_returned(500) is True
-    host.table.forget_canary(500)
+    assert host.pipeline.canary_returned(500) is True
+    host.pipeline.forget_canary(500)
     host.exec(100, b"new")
     host.drain()
     host.pipeline.lose("taskstats", 3, host.now_ns)
-    host.table.lose_track()
+    host.pipeline.lose_track()
     host.pipeline.take_records(builders.batch([builders.taskstats_datagram(pid=9)], builders.TASKSTATS_STRIDE))
-    host.table.forget_records(host.table.waiting_records())
-    host.table.forget(host.table.missing([100]), host.now_ns)
+    host.pipeline.forget_records(host.pipeline.waiting_records())
+    host.pipeline.forget(host.pipeline.missing([100]), host.now_ns)
     for child in range(600, 640):
         host.pipeline.take_events(
             builders.batch([builders.fork(parent_tgid=100, child_tgid=child, timestamp_ns=host.now_ns)])
@@ -73,9 +73,9 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     replayed = Replayed(Mode.EXACT, tape.files[0])
     assert replayed.pipeline.lost == {"connector": 0, "taskstats": 3}
     assert replayed.table.lost_ends == 1
-    assert replayed.table.waiting_records() == []
+    assert replayed.pipeline.waiting_records() == []
     assert replayed.table.canaries_ended == 1
-    assert replayed.table.canary_returned(500) is None
+    assert replayed.pipeline.canary_returned(500) is None
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
     host.fork(101, 300)
     host.record(child := Thread(300, b"child"), status=0x700)  # its EXIT comes in the next file
     host.fork(OWN_TGID, 500)
-    host.table.expect_canary(500)
+    host.pipeline.expect_canary(500)
     host.record(canary := Thread(500, b"exporter"), status=0x2A00)
     tape.frames_per_file = 1
     host.drain()

@@ -10,7 +10,7 @@ from live_rig import Rig
 
 from exporter.live.canary import Canary, spawn
 from exporter.live.listener import Listener
-from exporter.processes.observer import Happening, Journal, News
+from exporter.processes.observer import Happening, News
 from exporter.processes.pipeline import Pipeline
 
 
@@ -52,7 +52,7 @@ async def test_once_a_canary_has_come_back_its_age_is_the_time_since_then() -> N
 
 async def test_whoever_had_a_canarys_pid_before_it_is_told(rig: Rig) -> None:
     told: list[News] = []
-    rig.table.journal = Journal(told.extend)
+    rig.pipeline.observe(told.extend)
     rig.lives_and_dies(1000, b"make")
     canary = Canary(rig.pipeline, rig.listener, 0.1, records=True, spawn_child=lambda: 1000)
     assert await canary._send() == "the process connector is silent"

@@ -30,7 +30,7 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
     other.write_bytes(other.read_bytes() + b"VmSize:\t    8 kB\n")
     await rig.listener.drain_all()
     await rig.listener.resubscribe()
-    assert [record[0] for record in rig.table.waiting_records()] == [402]
+    assert [record[0] for record in rig.pipeline.waiting_records()] == [402]
     assert rig.table.lost_ends == 1  # 400; nothing says that 401 is not the same process
     assert rig.table.live() == {"init": 1, "other": 1, "huge": 1}
     for tgid in (401, 402):

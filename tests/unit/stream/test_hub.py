@@ -34,7 +34,7 @@ class Rig:
         self.host = Host(Mode.EXACT)
         self.host.lives(100, b"sh", 1000)
         self.firsts = 0
-        self.hub = Hub(self.host.table, AVAILABLE, lambda: WallClock(0, 0), limits, self._count_first)
+        self.hub = Hub(self.host.pipeline, AVAILABLE, lambda: WallClock(0, 0), limits, self._count_first)
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 
     def _count_first(self) -> None:
@@ -131,14 +131,14 @@ async def test_a_filter_that_makes_no_sense_is_refused_with_the_reason(
 
 async def test_nothing_is_told_while_nobody_listens(tmp_path: Path) -> None:
     async with streaming(tmp_path) as rig:
-        assert rig.host.table.journal is None
+        assert not rig.host.pipeline.is_observed
         async with rig.get() as answer:
             assert answer.status == 200
-            assert rig.host.table.journal is not None
+            assert rig.host.pipeline.is_observed
             async with rig.get() as another:
                 assert another.status == 200
             assert rig.firsts == 1
-        await until(lambda: rig.host.table.journal is None)
+        await until(lambda: not rig.host.pipeline.is_observed)
         assert rig.hub.clients == 0
         async with rig.get():
             assert rig.firsts == 2
