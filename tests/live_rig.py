@@ -54,6 +54,10 @@ class FakeSocket:
     def resubscribe(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        """Return one that no event loop has."""
+        return 1 << 30
+
 
 class Rig:
     """A listener, and everything around it."""

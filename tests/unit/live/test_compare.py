@@ -11,6 +11,7 @@ from fake_proc import add_process
 from live_rig import EVENTS_PER_STEP, SECOND_NS, Rig
 
 from exporter.kernel.procfs import ProcessInfo
+from exporter.live import compare
 from exporter.live.compare import start_ns
 
 
@@ -69,3 +70,54 @@ def test_time_in_suspend_is_not_time_that_a_process_lived(monkeypatch: pytest.Mo
     began = (now_ns + suspended_ns - 10 * SECOND_NS) * ticks // SECOND_NS
     started_ns = start_ns(ProcessInfo(b"sh", 0, began, False, frozenset()))
     assert abs(started_ns - (now_ns - 10 * SECOND_NS)) < SECOND_NS
+
+
+async def turn_until_compared(rig: Rig, resyncs: int) -> None:
+    async with asyncio.timeout(30):
+        while rig.listener.resyncs < resyncs:  # noqa: ASYNC110 - what it waits for makes no event
+            await asyncio.sleep(0.01)
+
+
+async def test_losses_that_come_while_a_comparison_is_under_way_wait_for_the_next_look(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compare, "_PAUSE_AFTER_LOSS_SECONDS", 0.0)
+    before = rig.listener.resyncs
+    for drops in (3, 5):
+        rig.connector.drops = drops
+        rig.listener.look_at_buffers()
+    await turn_until_compared(rig, before + 1)
+    rig.listener.look_at_buffers()
+    await turn_until_compared(rig, before + 2)
+    rig.listener.look_at_buffers()
+    lost = [record.__dict__["lost"] for record in caplog.records if record.msg.startswith("messages lost")]
+    assert lost == [3, 2]
+    rig.listener.stop()
+
+
+async def test_a_bug_in_a_comparison_that_follows_a_loss_ends_the_program(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong() -> None:
+        raise RuntimeError("this is a bug")
+
+    monkeypatch.setattr(compare, "_PAUSE_AFTER_LOSS_SECONDS", 0.0)
+    monkeypatch.setattr(rig.pipeline, "lose_track", wrong)
+    rig.connector.drops = 1
+    rig.listener.look_at_buffers()
+    async with asyncio.timeout(30):
+        with pytest.raises(RuntimeError, match="this is a bug"):
+            await rig.listener.crashed
+
+
+async def test_a_stop_ends_the_comparison_that_follows_a_loss(rig: Rig) -> None:
+    before = rig.listener.resyncs
+    rig.connector.drops = 1
+    rig.listener.look_at_buffers()
+    following = rig.listener._comparison._following
+    assert following is not None
+    rig.listener.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+    assert rig.listener.resyncs == before
+    assert not rig.listener.crashed.done()

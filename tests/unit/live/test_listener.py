@@ -39,7 +39,7 @@ async def test_who_begins_to_wait_for_news_does_not_wait_for_the_end_of_a_long_p
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()
-    monkeypatch.setattr(rig.connector, "fileno", lambda: reader, raising=False)
+    monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
     rig.lives_and_dies(1000, b"make")
     rig.listener._wait_by_timer(3600)
     rig.listener.emit_soon()
