@@ -17,7 +17,7 @@ from pathlib import Path
 from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.netlink import Batch
 from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 
 ENTRY = struct.Struct("<BI")
 STORM = Path(__file__).with_name("storm.bin.gz")
