@@ -15,7 +15,11 @@ from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.config import Config
 from exporter.errors import MalformedMessage
-from exporter.exposition.scrape import LIFETIME, Exposition, Status, TallySnapshot, budget, program_metrics
+from exporter.exposition.budget import budget
+from exporter.exposition.metrics import LIFETIME, program_metrics
+from exporter.exposition.scrape import Exposition
+from exporter.exposition.self_metrics import Status
+from exporter.exposition.snapshot import TallySnapshot
 from exporter.feeds import Counting, count_live, count_replay, header_of
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
@@ -217,8 +221,7 @@ class Exporter:
             drain_ns=self._feed.drain_ns,
             receive_buffer_bytes={name: buffer.limit_bytes for name, buffer in buffers.items()},
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
-            mode=self._counting.mode,
-            filter=self._counting.filter,
+            attribution=(self._counting.mode, self._counting.filter),
             stream_clients=None if self._hub is None else self._hub.clients,
             stream_dropped=None if self._hub is None else self._hub.dropped,
         )

@@ -21,7 +21,8 @@ from exporter.live.open_sources import Sources
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
-from exporter.tallies.tallies import Histogram, Tallies
+from exporter.tallies.histograms import Histogram
+from exporter.tallies.tallies import Tallies
 
 Complain = Callable[[str, MalformedMessage], None]
 

@@ -18,7 +18,8 @@ from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
-from exporter.tallies.tallies import CellCounts, Tallies, uid_label
+from exporter.tallies.labels import uid_label
+from exporter.tallies.tallies import Tallies
 
 MS = 1_000_000
 OWN_TGID = 99
@@ -270,17 +271,18 @@ class Host:
 
     # -- what was counted ---------------------------------------------------------------------------------------
 
-    def _by_cell(self, column: Callable[[CellCounts], list[int]]) -> Counts:
+    def _by_cell(self, counter: str) -> Counts:
         cells = self.tallies.snapshot_cells()
-        return {_labels(key): value for key, value in zip(cells.keys, column(cells), strict=True) if value}
+        column = cells.counters[counter]
+        return {_labels(key): value for key, value in zip(cells.keys, column, strict=True) if value}
 
     @property
     def forks(self) -> Counts:
-        return self._by_cell(lambda cells: cells.forks)
+        return self._by_cell("forks")
 
     @property
     def execs(self) -> Counts:
-        return self._by_cell(lambda cells: cells.execs)
+        return self._by_cell("execs")
 
     @property
     def exits(self) -> Ends:
@@ -293,15 +295,15 @@ class Host:
 
     @property
     def coredumps(self) -> Counts:
-        return self._by_cell(lambda cells: cells.coredumps)
+        return self._by_cell("coredumps")
 
     @property
     def uid_changes(self) -> Counts:
-        return self._by_cell(lambda cells: cells.uid_changes)
+        return self._by_cell("uid_changes")
 
     @property
     def ptrace_attaches(self) -> Counts:
-        return self._by_cell(lambda cells: cells.ptrace_attaches)
+        return self._by_cell("ptrace_attaches")
 
     @property
     def live(self) -> dict[str, int]:

@@ -8,7 +8,9 @@ from host import Mode, decoder_of, rules_of
 from exporter.capture.format import Frame
 from exporter.capture.replay import Answers, Player
 from exporter.events import EVENTS
-from exporter.exposition.scrape import TallySnapshot, program_metrics, render
+from exporter.exposition.metrics import program_metrics
+from exporter.exposition.render import render
+from exporter.exposition.snapshot import TallySnapshot
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable

@@ -1,6 +1,6 @@
 """What the dashboards ask Prometheus: selectors, and the forms of PromQL that they share."""
 
-from exporter.exposition.scrape import METRICS
+from exporter.exposition.metrics import METRICS
 
 NODE = 'job=~"$job", instance=~"$instance"'
 COMM = f'{NODE}, comm=~"$comm"'

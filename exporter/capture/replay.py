@@ -12,7 +12,7 @@ from exporter.capture.format import CommRead, Frame, iter_entries
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.processes.pipeline import Pipeline
-from exporter.tallies.tallies import DRAIN_NS, new_histogram
+from exporter.tallies.histograms import DRAIN_NS, new_histogram
 
 _LOG = logging.getLogger(__name__)
 

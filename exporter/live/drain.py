@@ -43,7 +43,7 @@ from enum import Enum, auto
 
 from exporter.live.sources import DrainOrder, Source, Taken
 from exporter.processes.pipeline import Pipeline
-from exporter.tallies.tallies import DRAIN_NS, new_histogram, observe
+from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 
 # While events are held back, no more than this, and no more records either: a flood then overflows the receive
 # buffers, where loss is counted.

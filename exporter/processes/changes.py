@@ -23,7 +23,8 @@ from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
 from exporter.processes.roster import Roster
-from exporter.tallies.tallies import Cell, Tallies
+from exporter.tallies.cells import Cell
+from exporter.tallies.tallies import Tallies
 
 
 @dataclass(slots=True)

@@ -18,7 +18,9 @@ from exporter.processes.owners import owner_of_exit, owner_of_thread
 from exporter.processes.process import Process, UnnamedEnd
 from exporter.processes.roster import Roster
 from exporter.processes.waiting_records import WaitingRecords
-from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies, observe
+from exporter.tallies.cells import Cell
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.tallies import Tallies
 
 # Of failures alone, most that is remembered of processes that go on without their leader.
 LEADERLESS_REMEMBERED = 1024

@@ -13,8 +13,9 @@ from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS, OpenNames
 from exporter.processes.process import OpenName, Process, Reading
 from exporter.processes.roster import Roster
+from exporter.tallies.cells import Cell, Program
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import Cell, Program, Tallies
+from exporter.tallies.tallies import Tallies
 
 _KTHREADD_COMM = b"kthreadd"
 

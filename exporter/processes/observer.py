@@ -12,8 +12,8 @@ from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.kernel.wait_status import CORE_BIT
 from exporter.processes.process import OpenCell
+from exporter.tallies.cells import Cell
 from exporter.tallies.labels import EXCLUDED, UNKNOWN, plain, printable
-from exporter.tallies.tallies import Cell
 
 _CORES_REMEMBERED = 1024
 

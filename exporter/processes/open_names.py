@@ -12,7 +12,8 @@ from collections.abc import Container
 from functools import partial
 
 from exporter.processes.process import OpenName, Process
-from exporter.tallies.tallies import Tallies, count_events
+from exporter.tallies.cells import count_events
+from exporter.tallies.tallies import Tallies
 
 # An exec changes the comm, maps the program and only then sends its event. A reading can fall in between and show
 # a name whose event is still to come, so it is believed when none came for this long.

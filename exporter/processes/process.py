@@ -38,8 +38,8 @@ from typing import NamedTuple
 
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
+from exporter.tallies.cells import Cell, Program
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import Cell, Program
 
 CellOf = Callable[[int | None], Cell]
 """uid -> the cell of a name that has become known"""

@@ -27,8 +27,10 @@ from exporter.processes.process import Children, Process
 from exporter.processes.reconcile import Reconciler
 from exporter.processes.roster import Roster
 from exporter.processes.waiting_records import WaitingRecords
+from exporter.tallies.cells import Cell
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Cell, Tallies
+from exporter.tallies.tallies import Tallies
 
 _KTHREADD = 2
 # Twice as many records as a receive buffer of the default size can hold: no loss that was noticed explains more.

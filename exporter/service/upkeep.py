@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from exporter.errors import ConfigError
-from exporter.exposition.scrape import Budget
+from exporter.exposition.budget import Budget
 from exporter.tallies.expiry import Expiry
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies

@@ -1,4 +1,4 @@
-"""Which series nobody has used for so long that they can go.
+"""Which series have counted nothing for so long that they can go.
 
 A cell that a process, an open name or a remembered record refers to can still be counted in, and what was
 counted there after it went would be lost. Open names and records refer to none; the processes are asked for.
@@ -6,7 +6,8 @@ counted there after it went would be lost. Open names and records refer to none;
 
 from collections.abc import Callable, Iterator
 
-from exporter.tallies.tallies import Cell, Tallies, count_events
+from exporter.tallies.cells import Cell, count_all
+from exporter.tallies.tallies import Tallies
 
 # A few milliseconds.
 _CELLS_IN_A_SLICE = 1000
@@ -34,7 +35,7 @@ class Expiry:
         idle: list[Cell] = []
         for cells in _slices(self._tallies.own_cells()):
             for cell in cells:
-                counted = _counted(cell)
+                counted = count_all(cell)
                 before, since = self._seen.get(cell, (-1, now_seconds))
                 seen[cell] = (counted, since if before == counted else now_seconds)
                 if now_seconds - seen[cell][1] >= self._idle_seconds:
@@ -43,15 +44,11 @@ class Expiry:
         self._seen = seen
         for cells in _slices(idle):
             in_use = self._cells_in_use()
-            gone = [cell for cell in cells if cell not in in_use and _counted(cell) == seen[cell][0]]
+            gone = [cell for cell in cells if cell not in in_use and count_all(cell) == seen[cell][0]]
             self._tallies.drop(gone)
             for cell in gone:
                 del seen[cell]
             yield
-
-
-def _counted(cell: Cell) -> int:
-    return sum(count_events([cell]).values())
 
 
 def _slices(cells: list[Cell]) -> Iterator[list[Cell]]:

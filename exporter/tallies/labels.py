@@ -1,14 +1,32 @@
-"""A comm is up to 15 bytes that any user can set to anything: how it becomes a label value.
+"""The labels of programs: their names, their values, and how both are written.
 
-It becomes text before it becomes a key, so that two byte strings that look the same are one series.
+A comm is up to 15 bytes that any user can set to anything. It becomes text before it becomes a key, so that two
+byte strings that look the same are one series.
 """
 
+from collections.abc import Iterable
+from functools import cache
+
+from exporter.kernel.wait_status import exit_labels
+
+PROGRAM_LABELS = ("comm",)
+"""Of a metric per program; write_program_labels writes them."""
+CELL_LABELS = (*PROGRAM_LABELS, "uid")
+"""Of a metric per program and user; write_cell_labels writes them."""
+END_LABELS = (*CELL_LABELS, "exit_code", "signal")
+"""Of a metric of ends; write_status_labels writes what follows the others."""
+
 UNKNOWN = "<unknown>"
-"""Stands for a comm or uid that nobody could tell."""
+"""Stands for a comm or uid that is not known."""
 OTHER = "<other>"
 """Stands for all comms or uids that have no series of their own because there are too many."""
 EXCLUDED = "<excluded>"
-"""Stands for all comms and uids that nobody wants to know of; never shown."""
+"""Stands for all comms and uids that the rules leave out; never shown."""
+OTHER_UID = -1
+"""Stands for the uids that have no series of their own."""
+
+Key = tuple[str, int | None]
+"""(comm, uid): what a cell is found by."""
 
 # A process that calls itself so is escaped.
 _RESERVED = frozenset({UNKNOWN, OTHER, EXCLUDED})
@@ -30,8 +48,8 @@ def printable(text: str) -> str:
     """Turn a plain text into one line of printable text.
 
     Bytes that are not UTF-8 become `\\xNN`, code points that do not print (control characters, line separators)
-    `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`. A backslash stays as it is: somebody who types the four characters
-    `\\xff` shares a series with the byte.
+    `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`. A backslash stays as it is: a comm of the four characters `\\xff`
+    shares a series with the byte.
     """
     if not text.isprintable():
         text = "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
@@ -41,6 +59,40 @@ def printable(text: str) -> str:
 def escape_label_value(text: str) -> str:
     """Escape a label value for the text formats: backslash, quote and newline."""
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def uid_label(uid: int | None) -> str:
+    """Return the value of the label `uid`."""
+    if uid is None:
+        return UNKNOWN
+    return OTHER if uid == OTHER_UID else str(uid)
+
+
+def find_folded(keys: Iterable[Key]) -> list[int]:
+    """Return the places of the keys that stand for several comms or uids, which have no series of their own."""
+    return [i for i, (comm, uid) in enumerate(keys) if comm == OTHER or uid == OTHER_UID]
+
+
+def write_program_labels(comm: str) -> str:
+    """Return the labels of a program as an exposition has them, without braces."""
+    return f'comm="{escape_label_value(comm)}"'
+
+
+def write_cell_labels(program_labels: str, uid: int | None) -> str:
+    """Return the labels of a program and user as an exposition has them.
+
+    Args:
+        program_labels: The program's, which are escaped once for all its users.
+        uid: The user's.
+    """
+    return f'{program_labels},uid="{uid_label(uid)}"'
+
+
+@cache
+def write_status_labels(status: int) -> str:
+    """Return the labels that an end has behind those of its program and user, with the comma between them."""
+    exit_code, signal = exit_labels(status)
+    return f',exit_code="{exit_code}",signal="{signal}"'
 
 
 def _escape(code_point: int) -> str:

@@ -18,7 +18,10 @@ import builders
 from bench.machine import peak_rss_bytes
 
 from exporter.events import EVENTS
-from exporter.exposition.scrape import TallySnapshot, budget, program_metrics, render
+from exporter.exposition.budget import budget
+from exporter.exposition.metrics import program_metrics
+from exporter.exposition.render import render
+from exporter.exposition.snapshot import TallySnapshot
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
@@ -125,8 +128,8 @@ def attack(processes: int, limit: int) -> dict[str, object]:
     return {
         "malformed": malformed,
         "events": asdict(table.events),
-        "forks": sum(snapshot.cells.forks),
-        "uid_changes": sum(snapshot.cells.uid_changes),
+        "forks": sum(snapshot.cells.counters["forks"]),
+        "uid_changes": sum(snapshot.cells.counters["uid_changes"]),
         "exits_are_exact": counted == ended,
         "histograms": [
             sum(sum(getattr(program, field)[:-1]) for program in snapshot.programs)

@@ -7,13 +7,17 @@ from typing import NamedTuple
 
 from bench.setup import Bench, say
 from bench.stats import Figure
+from library_families import families
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.exposition.scrape import TallySnapshot, families, program_metrics, render
-from exporter.tallies.tallies import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, Tallies, observe
+from exporter.exposition.metrics import program_metrics
+from exporter.exposition.render import render
+from exporter.exposition.snapshot import TallySnapshot
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.tallies import Tallies
 
 _SHOWN = program_metrics(("fork", "exec", "exit", "nonzero_exit", "uid", "coredump"), records=True, live=True)
 

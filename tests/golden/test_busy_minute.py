@@ -27,5 +27,5 @@ def test_the_sample_shows_a_build_a_crash_loop_a_kill_and_a_core_dump() -> None:
     assert exits["cc1"][0] > 500
     assert 0 < exits["cc1"][0x100] < 50
     assert (exits["pg_dump"], exits["image-resize"]) == ({9: 1}, {0x0B: 1})
-    assert sum(cells.coredumps) == 1
+    assert sum(cells.counters["coredumps"]) == 1
     assert replayed.tallies.unattributed()["exit"] == 0

@@ -14,12 +14,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.events import EVENTS
-from exporter.exposition.scrape import Exposition, Status, TallySnapshot, program_metrics
+from exporter.exposition.metrics import program_metrics
+from exporter.exposition.scrape import Exposition
+from exporter.exposition.self_metrics import Status
+from exporter.exposition.snapshot import TallySnapshot
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
-from exporter.tallies.tallies import DRAIN_NS, Tallies, new_histogram
+from exporter.tallies.histograms import DRAIN_NS, new_histogram
+from exporter.tallies.tallies import Tallies
 
 HERE = Path(__file__).parent
 # What differs from machine to machine, or from one moment to the next.
@@ -68,25 +72,20 @@ class Replay:
         return Status(
             events=asdict(self._table.events),
             records=self._pipeline.records if self._mode == "taskstats" else None,
-            task_exits=None,
             pending=self._table.pending(),
             unattributed=self._tallies.unattributed(),
             excluded=self._tallies.excluded(),
             expired=self._tallies.expired(),
-            reload_successful=None,
-            reload_timestamp_seconds=None,
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
             resyncs=0,
             resubscriptions=0,
-            canary_age_seconds=None,
             lost_messages=dict.fromkeys(sockets, 0),
             malformed=sockets,
             drain_ns=new_histogram(DRAIN_NS),
             receive_buffer_bytes=dict.fromkeys(sockets, 1 << 20),
             receive_buffer_used_bytes=dict.fromkeys(sockets, 832),
-            mode=self._mode,
-            filter="kernel",
+            attribution=(self._mode, "kernel"),
         )
 
     def scrape(self, suffix: str) -> str:

@@ -13,7 +13,7 @@ from monitoring.panels import FILES, FOLDER, Asked, interpolate, panels, queries
 
 from dashboards.generate import rules
 from dashboards.generate.queries import STEP, in_range, in_step
-from exporter.exposition.scrape import METRICS
+from exporter.exposition.metrics import METRICS
 
 VALUES = windows(shown_seconds=3600, step_seconds=60)
 

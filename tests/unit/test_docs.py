@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from exporter.config import FLAGS
-from exporter.exposition.scrape import METRICS
+from exporter.exposition.metrics import METRICS
 
 README = Path(__file__).parents[2] / "README.md"
 

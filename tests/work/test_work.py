@@ -103,7 +103,7 @@ def test_the_recorded_storm_is_counted_to_the_last_process(replay: Replay) -> No
     replay.run()
     cells = replay.tallies.snapshot_cells()
     of_storm = {comm: i for i, (comm, _) in enumerate(cells.keys)}["exq"]
-    assert cells.execs[of_storm] == PROCESSES
+    assert cells.counters["execs"][of_storm] == PROCESSES
     assert cells.exits[of_storm] == {0x300: PROCESSES}
     assert replay.events >= 3 * PROCESSES
 

@@ -103,7 +103,8 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
     host.settle()
     replayed = Replayed(Mode.EXACT, tape.files[1])
     cells = replayed.tallies.snapshot_cells()
-    counted = {key: (f, dict(e)) for key, f, e in zip(cells.keys, cells.forks, cells.exits, strict=True) if f or e}
+    rows = zip(cells.keys, cells.counters["forks"], cells.exits, strict=True)
+    counted = {key: (forks, dict(exits)) for key, forks, exits in rows if forks or exits}
     assert counted == {
         ("kthreads-parent", 0): (1, {}),
         ("child", 0): (0, {0x700: 1}),
@@ -136,7 +137,7 @@ def replay_of(data: bytes, speed: float) -> Counting:
 
 
 def forks(counting: Counting) -> int:
-    return sum(counting.tallies.snapshot_cells().forks)
+    return sum(counting.tallies.snapshot_cells().counters["forks"])
 
 
 async def play(counting: Counting) -> bool:

@@ -9,7 +9,7 @@ from exporter.live import drain
 from exporter.live.drain import Drain, State
 from exporter.live.sources import DrainOrder, HintSource, Source, Taken
 from exporter.processes.pipeline import Pipeline
-from exporter.tallies.tallies import DRAIN_NS
+from exporter.tallies.histograms import DRAIN_NS
 
 MS = 1_000_000
 

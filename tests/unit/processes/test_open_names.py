@@ -48,7 +48,7 @@ class Names:
     @property
     def execs(self) -> dict[str, int]:
         cells = self.tallies.snapshot_cells()
-        return {key[0]: count for key, count in zip(cells.keys, cells.execs, strict=True) if count}
+        return {key[0]: count for key, count in zip(cells.keys, cells.counters["execs"], strict=True) if count}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_name_takes_its_counts_of_all_uids_with_it(names: Names) -> None:
     assert names.open.pending()["fork"] == 2
     names.open.resolve(name, b"make")
     cells = names.tallies.snapshot_cells()
-    assert {key: n for key, n in zip(cells.keys, cells.forks, strict=True) if n} == {("make", 33): 2}
+    assert {key: n for key, n in zip(cells.keys, cells.counters["forks"], strict=True) if n} == {("make", 33): 2}
     assert {key: n for key, n in zip(cells.keys, cells.exits, strict=True) if n} == {("make", 33): {0x100: 1}}
     assert [(p.comm, p.lifetime_ns[3]) for p in names.tallies.snapshot_programs()] == [("make", 1)]
     assert names.settled == {1: "make"}

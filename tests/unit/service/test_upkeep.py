@@ -7,7 +7,7 @@ import re
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.exposition.scrape import Budget
+from exporter.exposition.budget import Budget
 from exporter.service.upkeep import Upkeep
 from exporter.tallies.rules import Rule, Rules
 from exporter.tallies.tallies import LEAST_LIMIT, Tallies

@@ -1,10 +1,28 @@
 """exporter/tallies/labels.py: bytes of strangers become label values."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.tallies.labels import EXCLUDED, OTHER, UNKNOWN, escape_label_value, plain, printable
+from exporter.tallies.labels import (
+    CELL_LABELS,
+    END_LABELS,
+    EXCLUDED,
+    OTHER,
+    OTHER_UID,
+    PROGRAM_LABELS,
+    UNKNOWN,
+    escape_label_value,
+    find_folded,
+    plain,
+    printable,
+    uid_label,
+    write_cell_labels,
+    write_program_labels,
+    write_status_labels,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +99,24 @@ def test_any_comm_becomes_a_label_value_that_cannot_break_a_line(comm: bytes) ->
 )
 def test_a_label_value_is_escaped_as_the_text_formats_say(text: str, escaped: str) -> None:
     assert escape_label_value(text) == escaped
+
+
+def test_the_labels_that_are_written_are_those_that_have_a_name() -> None:
+    program = write_program_labels('say "hi"')
+    cell = write_cell_labels(program, 1000)
+    end = cell + write_status_labels(11)
+    assert end == r'comm="say \"hi\"",uid="1000",exit_code="139",signal="SIGSEGV"'
+    for names, text in ((PROGRAM_LABELS, program), (CELL_LABELS, cell), (END_LABELS, end)):
+        assert tuple(re.findall(r'(?:^|,)(\w+)="', text)) == names
+
+
+@pytest.mark.parametrize(
+    ("uid", "text"), [(0, "0"), (0xFFFFFFFE, "4294967294"), (None, UNKNOWN), (OTHER_UID, OTHER)]
+)
+def test_a_uid_is_written_as_its_number_or_as_what_it_stands_for(uid: int | None, text: str) -> None:
+    assert uid_label(uid) == text
+
+
+def test_a_key_is_folded_if_its_comm_or_its_uid_is() -> None:
+    keys = [("sh", 0), (UNKNOWN, None), (OTHER, 0), ("sh", OTHER_UID), ("sh", 1), (UNKNOWN, OTHER_UID)]
+    assert find_folded(keys) == [2, 3, 5]

@@ -1,55 +1,18 @@
-"""Cells, programs and histograms."""
+"""exporter/tallies/tallies.py: which cell is whose, their limit, and what a snapshot copies."""
 
 import gc
 import re
 import struct
-from bisect import bisect_left
 
 import pytest
 
 from exporter.tallies import tallies as tally
-from exporter.tallies.labels import OTHER, UNKNOWN
+from exporter.tallies.cells import count_events
+from exporter.tallies.counters import COUNTERS, values_of
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.labels import OTHER, OTHER_UID, UNKNOWN, uid_label
 from exporter.tallies.rules import Rule, Rules, Selection
-from exporter.tallies.tallies import (
-    LEAST_LIMIT,
-    OTHER_UID,
-    Tallies,
-    count_events,
-    new_histogram,
-    observe,
-    uid_label,
-)
-
-BOUNDS = (10, 20, 30)
-
-
-@pytest.mark.parametrize(
-    ("value", "bucket"), [(0, 0), (10, 0), (11, 1), (20, 1), (30, 2), (31, 3), (10**12, 3)], ids=str
-)
-def test_a_value_is_in_the_bucket_whose_bound_it_does_not_exceed(value: int, bucket: int) -> None:
-    histogram = new_histogram(BOUNDS)
-    observe(histogram, BOUNDS, value)
-    assert histogram[:-1] == [int(i == bucket) for i in range(len(BOUNDS) + 1)]
-    assert histogram[-1] == value
-
-
-@pytest.mark.parametrize(
-    ("seconds", "units", "per_unit"),
-    [
-        (tally.LIFETIME_SECONDS, tally.LIFETIME_NS, 1e9),
-        (tally.CPU_SECONDS, tally.CPU_NS, 1e9),
-        (tally.DRAIN_SECONDS, tally.DRAIN_NS, 1e9),
-        (tally.MAX_RSS_BYTES, tally.MAX_RSS_KIB, 1 / 1024),
-    ],
-    ids=["lifetime", "cpu", "drain", "rss"],
-)
-def test_bounds_rise_and_are_the_same_in_both_units(
-    seconds: tuple[float, ...], units: tuple[int, ...], per_unit: float
-) -> None:
-    assert list(seconds) == sorted(set(seconds))
-    assert len(seconds) <= 15
-    assert [bound * per_unit for bound in seconds] == pytest.approx(units)
-    assert bisect_left(units, units[0]) == 0
+from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 
 
 def test_there_is_one_cell_for_a_comm_and_uid_and_one_program_for_a_comm() -> None:
@@ -97,16 +60,15 @@ def test_absorbing_adds_everything() -> None:
     tallies = Tallies()
     mine, its = tallies.claim_cell(b"a", 0), tallies.claim_cell(b"b", 0)
     for cell, n in ((mine, 1), (its, 10)):
-        cell.forks, cell.execs, cell.coredumps, cell.uid_changes, cell.ptrace_attaches = (
-            n * i for i in range(1, 6)
-        )
+        for i, row in enumerate(COUNTERS, start=1):
+            setattr(cell, row.field, n * i)
         tallies.count_end(cell, 0, n)
         tallies.count_end(cell, n, n)
-        observe(cell.lifetime_ns, tally.LIFETIME_NS, n)
-        observe(cell.cpu_ns, tally.CPU_NS, n)
-        observe(cell.max_rss_kib, tally.MAX_RSS_KIB, n)
+        observe(cell.lifetime_ns, LIFETIME_NS, n)
+        observe(cell.cpu_ns, CPU_NS, n)
+        observe(cell.max_rss_kib, MAX_RSS_KIB, n)
     tallies.absorb(mine, its)
-    assert (mine.forks, mine.execs, mine.coredumps, mine.uid_changes, mine.ptrace_attaches) == (11, 22, 33, 44, 55)
+    assert values_of(mine) == tuple(11 * i for i in range(1, len(COUNTERS) + 1))
     assert mine.exits == {0: 11, 1: 1, 10: 10}
     assert [(h[0], h[-1]) for h in (mine.lifetime_ns, mine.cpu_ns, mine.max_rss_kib)] == [(2, 11)] * 3
     assert count_events([mine]) == {"fork": 11, "exec": 22, "coredump": 33, "uid": 44, "ptrace": 55, "exit": 22}
@@ -117,15 +79,15 @@ def test_a_snapshot_does_not_change_when_counting_goes_on() -> None:
     cell = tallies.claim_cell(b"sh", None)
     cell.forks = 1
     tallies.count_end(cell, 0)
-    observe(cell.lifetime_ns, tally.LIFETIME_NS, 5)
+    observe(cell.lifetime_ns, LIFETIME_NS, 5)
     cells, programs = tallies.snapshot_cells(), tallies.snapshot_programs()
     cell.forks += 1
     cell.exits[0] += 1
-    observe(cell.lifetime_ns, tally.LIFETIME_NS, 5)
+    observe(cell.lifetime_ns, LIFETIME_NS, 5)
     tallies.claim_cell(b"new", 0)
     at = cells.keys.index(("sh", None))
     assert cells.labels[at] == f'comm="sh",uid="{UNKNOWN}"'
-    assert (cells.forks[at], cells.exits[at]) == (1, {0: 1})
+    assert (cells.counters["forks"][at], cells.exits[at]) == (1, {0: 1})
     assert ("new", 0) not in cells.keys
     assert [(p.comm, p.lifetime_ns[-1]) for p in programs] == [("sh", 5)]
 
@@ -145,7 +107,8 @@ def fill(tallies: Tallies) -> None:
 
 def forks(tallies: Tallies) -> dict[tuple[str, str], int]:
     cells = tallies.snapshot_cells()
-    return {(comm, uid_label(uid)): n for (comm, uid), n in zip(cells.keys, cells.forks, strict=True) if n}
+    column = cells.counters["forks"]
+    return {(comm, uid_label(uid)): n for (comm, uid), n in zip(cells.keys, column, strict=True) if n}
 
 
 def test_beyond_the_limit_a_name_is_counted_as_other_and_keeps_its_identity() -> None:
@@ -205,7 +168,7 @@ def test_programs_beyond_the_limit_share_the_histograms_of_other() -> None:
     for n in range(200):
         cell = tallies.claim_cell(b"p%d" % n, 0)
         tallies.count_end(cell, 0)
-        observe(cell.lifetime_ns, tally.LIFETIME_NS, 1)
+        observe(cell.lifetime_ns, LIFETIME_NS, 1)
     programs = tallies.snapshot_programs()
     assert len(programs) == 1000 // 18 - 1
     assert {p.comm: p.lifetime_ns[0] for p in programs}[OTHER] == 200 - len(programs) + 1
@@ -238,7 +201,7 @@ def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
     root = tallies.claim_cell(b"su", 0)
     root.forks += 3
     tallies.count_end(root, 0)
-    observe(root.lifetime_ns, tally.LIFETIME_NS, 1)
+    observe(root.lifetime_ns, LIFETIME_NS, 1)
     user = tallies.claim_sibling(root, 1000)
     user.forks += 1
     assert forks(tallies) == {("su", "1000"): 1}

@@ -1,0 +1,81 @@
+"""How a snapshot of programs becomes text.
+
+It can be a hundred thousand series, so its text is written here, in slices, with each series' labels escaped once
+and kept. The tests hold it together with what the library would have written.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMetrics 1.0 specification.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from exporter.exposition.buckets import bound_labels, cumulative
+from exporter.exposition.budget import budget
+from exporter.exposition.metrics import FOLDED, PROCESSES, SERIES, SERIES_LIMIT, HistogramRow
+from exporter.exposition.snapshot import TallySnapshot
+from exporter.exposition.spec import MetricSpec
+from exporter.tallies.histograms import Histogram
+from exporter.tallies.labels import write_program_labels, write_status_labels
+from exporter.tallies.tallies import ProgramCounts
+
+# Rows that are written in one piece.
+_SLICE = 4000
+
+
+def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+    """Write the families of a snapshot in the text format or in OpenMetrics, without its closing line.
+
+    Yields:
+        Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
+    """
+    cells = snapshot.cells
+    for spec, values in snapshot.counters():
+        yield _head(spec, openmetrics=openmetrics)
+        start = f"{spec.name}{{"
+        yield from _join(
+            f"{start}{labels}}} {value}\n" for labels, value in zip(cells.labels, values, strict=True) if value
+        )
+    for spec, least in snapshot.ends():
+        yield _head(spec, openmetrics=openmetrics)
+        start = f"{spec.name}{{"
+        yield from _join(
+            f"{start}{labels}{write_status_labels(status)}}} {value}\n"
+            for labels, exits in zip(cells.labels, cells.exits, strict=True)
+            for status, value in exits.items()
+            if status >= least
+        )
+    for row, of_programs in snapshot.histograms():
+        yield _head(row.spec, openmetrics=openmetrics)
+        yield from _join(_render_histograms(row, of_programs), _SLICE // (len(row.bounds) + 1))
+    if PROCESSES in snapshot.shown:
+        yield _head(PROCESSES, openmetrics=openmetrics)
+        yield from _join(
+            f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
+        )
+    for spec, metrics in zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True):
+        yield _head(spec, openmetrics=openmetrics)
+        yield from _join(f'{spec.name}{{metric="{name}"}} {value}\n' for name, value in metrics.items())
+
+
+def _render_histograms(row: HistogramRow, of_programs: list[tuple[ProgramCounts, Histogram]]) -> Iterator[str]:
+    name, in_base_unit = row.spec.name, row.in_base_unit
+    tails = [f',le="{bound}"}}' for bound in bound_labels(row.bounds)]
+    for program, histogram in of_programs:
+        labels = program.labels
+        start = f"{name}_bucket{{{labels}"
+        counts = cumulative(histogram)
+        buckets = "".join([f"{start}{tail} {count}\n" for tail, count in zip(tails, counts, strict=True)])
+        yield (
+            f"{buckets}{name}_count{{{labels}}} {counts[-1]}\n"
+            f"{name}_sum{{{labels}}} {in_base_unit(histogram[-1])!r}\n"
+        )
+
+
+def _head(spec: MetricSpec, *, openmetrics: bool) -> str:
+    name = spec.name.removesuffix("_total") if openmetrics else spec.name
+    return f"# HELP {name} {spec.help}\n# TYPE {name} {spec.type}\n"
+
+
+def _join(texts: Iterator[str], size: int = _SLICE) -> Iterator[str]:
+    while piece := "".join(islice(texts, size)):
+        yield piece

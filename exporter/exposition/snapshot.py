@@ -1,0 +1,39 @@
+"""What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from exporter.exposition.metrics import COUNTER_SPECS, ENDS, HISTOGRAMS, EndRow, HistogramRow
+from exporter.exposition.spec import MetricSpec
+from exporter.tallies.histograms import Histogram
+from exporter.tallies.tallies import DEFAULT_LIMIT, CellCounts, ProgramCounts
+
+
+class TallySnapshot(NamedTuple):
+    """Everything that is counted per program, at one moment."""
+
+    cells: CellCounts
+    programs: list[ProgramCounts]
+    live: dict[str, int]
+    shown: frozenset[MetricSpec]
+    """The families to write: those of events that the user did not ask for are absent."""
+    limit: int = DEFAULT_LIMIT
+    """How many series each may have."""
+
+    def counters(self) -> Iterator[tuple[MetricSpec, list[int]]]:
+        """Return the counters that are shown: the number of each cell."""
+        for name, spec in COUNTER_SPECS.items():
+            if spec in self.shown:
+                yield spec, self.cells.counters[name]
+
+    def ends(self) -> Iterator[EndRow]:
+        """Return the counters of ends that are shown."""
+        return (row for row in ENDS if row.spec in self.shown)
+
+    def histograms(self) -> Iterator[tuple[HistogramRow, list[tuple[ProgramCounts, Histogram]]]]:
+        """Return the histograms that are shown: those of the programs that have any value."""
+        for row in HISTOGRAMS:
+            if row.spec in self.shown:
+                histogram_of = attrgetter(row.field)
+                yield row, [(program, counts) for program in self.programs if any(counts := histogram_of(program))]

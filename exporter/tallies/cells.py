@@ -1,0 +1,109 @@
+"""The cells that events add to, one for each comm and uid.
+
+A `Cell` is handed out once per program and user and then kept by each process that counts under that name, so that
+counting is `cell.forks += 1`: no label, no tuple, no hash. What is per comm alone, the histograms, stands in the
+`Program` that the cells of all its users share.
+
+A comm and uid beyond the limit of series gets a `FoldedCell`: it knows its comm and uid, and counts in the cell of
+`<other>`.
+"""
+
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
+
+from exporter.tallies.counters import COUNTERS, EVENT_NAMES, FIELDS, Counters, values_of
+from exporter.tallies.histograms import NO_HISTOGRAMS
+from exporter.tallies.labels import write_cell_labels, write_program_labels
+
+_COUNTED = tuple((row.event, attrgetter(row.field)) for row in COUNTERS)
+
+
+class Program:
+    """What is counted per comm.
+
+    Attributes:
+        comm: The label value.
+        labels: The same as it is written in an exposition.
+        histograms: Its own, or those of `<other>`.
+        cells: How many there are.
+    """
+
+    __slots__ = ("cells", "comm", "histograms", "labels")
+
+    def __init__(self, comm: str) -> None:
+        self.comm = comm
+        self.labels = write_program_labels(comm)
+        self.histograms = NO_HISTOGRAMS
+        self.cells = 0
+
+
+class Cell(Counters):
+    """What is counted per comm and uid.
+
+    Attributes:
+        comm: What the process is called, None where that does not matter.
+        uid: The real uid, None where it is not known.
+        labels: Both as they are written in an exposition.
+        exits: How many processes ended, by wait status without the core bit; see Tallies.count_end.
+        overflow: Takes the statuses for which no series is left; None if there is no limit.
+    """
+
+    __slots__ = ("comm", "cpu_ns", "exits", "labels", "lifetime_ns", "max_rss_kib", "overflow", "program", "uid")
+
+    def __init__(self, program: Program, uid: int | None, overflow: "Cell | None" = None) -> None:
+        super().__init__()
+        self.program = program
+        self.comm: str | None = program.comm
+        self.uid = uid
+        self.labels = write_cell_labels(program.labels, uid)
+        self.overflow = overflow
+        self.exits: dict[int, int] = {}
+        self.lifetime_ns, self.cpu_ns, self.max_rss_kib = program.histograms
+
+
+class FoldedCell(Cell):
+    """A comm and uid without series: what counts here counts in the target's cell.
+
+    It lives for as long as a process that has it, or a record that is remembered.
+    """
+
+    __slots__ = ("__weakref__", "target")
+
+    def __init__(self, target: Cell, comm: str | None, uid: int | None) -> None:
+        self.target = target
+        self.program = target.program
+        self.comm = comm
+        self.uid = uid
+        self.overflow = target.overflow
+        self.exits = target.exits
+        self.lifetime_ns, self.cpu_ns, self.max_rss_kib = target.lifetime_ns, target.cpu_ns, target.max_rss_kib
+
+
+def _of_target(name: str) -> Any:
+    def read(self: FoldedCell) -> int:
+        return getattr(self.target, name)  # type: ignore[no-any-return]
+
+    def write(self: FoldedCell, value: int) -> None:
+        setattr(self.target, name, value)
+
+    return property(read, write)
+
+
+for _name in FIELDS:
+    setattr(FoldedCell, _name, _of_target(_name))
+
+
+def count_events(cells: Iterable[Cell]) -> dict[str, int]:
+    """Add up what some cells counted, by the value of the label `event`."""
+    cells = list(cells)
+    totals = dict.fromkeys(EVENT_NAMES, 0)
+    for event, value_of in _COUNTED:
+        totals[event] += sum(map(value_of, cells))
+    totals["exit"] = sum([sum(cell.exits.values()) for cell in cells])
+    return totals
+
+
+def count_all(cell: Cell) -> int:
+    """Add up all that a cell counted."""
+    return sum(values_of(cell)) + sum(cell.exits.values())

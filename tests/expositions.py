@@ -1,0 +1,157 @@
+"""Snapshots to write, and what comes out, parsed."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from prometheus_client import Metric
+
+from exporter.events import EVENTS
+from exporter.exposition.metrics import METRICS, program_metrics
+from exporter.exposition.scrape import Exposition
+from exporter.exposition.self_metrics import Status
+from exporter.exposition.snapshot import TallySnapshot
+from exporter.tallies.histograms import (
+    CPU_NS,
+    DRAIN_NS,
+    LIFETIME_NS,
+    MAX_RSS_KIB,
+    new_histogram,
+    observe,
+)
+from exporter.tallies.tallies import LEAST_LIMIT, Tallies
+
+Parse = Callable[[str], Iterable[Metric]]
+Family = tuple[str, str, list[tuple[str, dict[str, str], float]]]
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+BY_NAME = {spec.name: spec for spec in METRICS}
+
+NASTY_COMMS = {
+    b"plain": "plain",
+    b"": "",
+    b'say "hi"': 'say "hi"',
+    b"back\\slash": "back\\slash",
+    b"ends with \\": "ends with \\",
+    b"typed \\n": "typed \\n",
+    b'\\"': '\\"',
+    b"new\nline": r"new\x0aline",
+    b"\xff\x1b": r"\xff\x1b",
+    "日é🐍".encode(): "日é🐍",
+    b"# HELP x y": "# HELP x y",
+    b'a="b",c{d} 1': 'a="b",c{d} 1',
+    b" a  b ": " a  b ",
+    b"<unknown>": r"\x3cunknown>",
+}
+
+
+# With exit records and without.
+SHOWN = {records: program_metrics(EVENTS, records=records, live=True) for records in (True, False)}
+
+
+def parsed(text: str, parse: Parse) -> dict[str, Family]:
+    """Every family of an exposition by name: (type, help, samples)."""
+    found: dict[str, Family] = {}
+    for family in parse(text):
+        assert family.name not in found
+        samples = [(sample.name, dict(sample.labels), float(sample.value)) for sample in family.samples]
+        found[family.name] = (family.type, family.documentation, samples)
+    return found
+
+
+def samples(found: dict[str, Family], name: str) -> list[tuple[str, dict[str, str], float]]:
+    return found[name][2]
+
+
+def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
+    tallies = Tallies()
+    for n, comm in enumerate(NASTY_COMMS, start=1):
+        for uid in (0, 0xFFFFFFFE, None):
+            cell = tallies.claim_cell(comm, uid)
+            cell.forks = n
+            cell.execs = 2**53 + 1 if uid is None else 0
+            cell.coredumps = n % 2
+            cell.uid_changes = n % 3
+            cell.ptrace_attaches = n % 5
+            for status, count in {0: n, 0x100: 1, 0xFF00: 2, 9: 3, 11: 4, 33: 5, 64: 6}.items():
+                tallies.count_end(cell, status, count)
+        for value in (0, 1, 999_999, 1_000_000, 1_000_001, 10**9, 10**15):
+            observe(cell.lifetime_ns, LIFETIME_NS, value * n)
+            observe(cell.cpu_ns, CPU_NS, value)
+            observe(cell.max_rss_kib, MAX_RSS_KIB, value)
+    tallies.claim_cell(b"never counted", 1)
+    live = {text: n for n, text in enumerate(NASTY_COMMS.values(), start=1)}
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[records])
+
+
+def status() -> Status:
+    drain_ns = new_histogram(DRAIN_NS)
+    for value in (50_000, 200_000, 3_000_000_000):
+        observe(drain_ns, DRAIN_NS, value)
+    return Status(
+        events={"fork": 1, "exec": 2, "thread_exit": 3},
+        records=19,
+        task_exits={"events": 20, "kernel": 21},
+        pending={"fork": 4},
+        unattributed={"exec": 5},
+        excluded={"fork": 21},
+        expired={"exit": 22},
+        reload_successful=True,
+        reload_timestamp_seconds=23.5,
+        unknown_lifetimes=6,
+        lost_ends=7,
+        resyncs=8,
+        resubscriptions=17,
+        canary_age_seconds=18.5,
+        stream_clients=3,
+        stream_dropped=7,
+        lost_messages={"connector": 9, "taskstats": 10},
+        malformed={"connector": 11, "taskstats": 12},
+        drain_ns=drain_ns,
+        receive_buffer_bytes={"connector": 13, "taskstats": 14},
+        receive_buffer_used_bytes={"connector": 15, "taskstats": 16},
+        attribution=("taskstats", "kernel"),
+    )
+
+
+EMPTY = TallySnapshot(Tallies().snapshot_cells(), [], {}, SHOWN[True])
+
+
+def crowded_snapshot() -> TallySnapshot:
+    """More of everything than there may be series."""
+    tallies = Tallies(LEAST_LIMIT)
+    for n in range(3 * LEAST_LIMIT):
+        cell = tallies.claim_cell(b"c%d" % (n // 2), n % 200)
+        cell.forks += 1
+        tallies.count_end(cell, (n % 256) << 8)
+        observe(cell.lifetime_ns, LIFETIME_NS, 10**6)
+        observe(cell.cpu_ns, CPU_NS, 10**6)
+        observe(cell.max_rss_kib, MAX_RSS_KIB, 10**3)
+    live = {program.comm: 1 for program in tallies.snapshot_programs()}
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[True], tallies.limit)
+
+
+SNAPSHOTS = {
+    "nasty": nasty_snapshot(),
+    "crowded": crowded_snapshot(),
+    "without records": nasty_snapshot(records=False),
+    "empty": EMPTY,
+    "empty and without records": EMPTY._replace(shown=SHOWN[False]),
+}
+each_snapshot = pytest.mark.parametrize("snapshot", SNAPSHOTS.values(), ids=SNAPSHOTS)
+
+
+def one_program() -> TallySnapshot:
+    tallies = Tallies()
+    cell = tallies.claim_cell(b"sh", 1000)
+    cell.forks, cell.execs = 2, 1
+    tallies.count_end(cell, 0, 3)
+    tallies.count_end(cell, 0x8B & ~0x80)
+    for nanoseconds in (1_000_000, 2_500_000_000):
+        observe(cell.lifetime_ns, LIFETIME_NS, nanoseconds)
+    observe(cell.max_rss_kib, MAX_RSS_KIB, 1025)
+    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), {"sh": 4}, SHOWN[True])
+
+
+def scrape(snapshot: TallySnapshot, accept: str) -> tuple[str, str]:
+    content_type, pieces = Exposition(lambda: snapshot, status).pieces(accept)
+    return content_type, b"".join(pieces).decode()

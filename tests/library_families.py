@@ -1,0 +1,54 @@
+"""What render writes, as prometheus-client's objects: the library then writes it in its own way."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from exporter.exposition.buckets import bound_labels
+from exporter.exposition.budget import budget
+from exporter.exposition.metrics import FOLDED, PROCESSES, SERIES, SERIES_LIMIT
+from exporter.exposition.snapshot import TallySnapshot
+from exporter.exposition.spec import MetricSpec
+from exporter.kernel.wait_status import exit_labels
+from exporter.tallies.labels import uid_label
+
+
+def families(snapshot: TallySnapshot) -> Iterator[Metric]:
+    """Return what render writes, as the library's objects."""
+    for spec, values in snapshot.counters():
+        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for key, value in zip(snapshot.cells.keys, values, strict=True):
+            if value:
+                family.add_metric(_program_labels(key), value)
+        yield family
+    for spec, least in snapshot.ends():
+        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for key, exits in zip(snapshot.cells.keys, snapshot.cells.exits, strict=True):
+            for status, value in exits.items():
+                if status >= least:
+                    family.add_metric([*_program_labels(key), *exit_labels(status)], value)
+        yield family
+    for row, of_programs in snapshot.histograms():
+        histograms = HistogramMetricFamily(row.spec.name, row.spec.help, labels=row.spec.labels)
+        for program, histogram in of_programs:
+            buckets = list(zip(bound_labels(row.bounds), accumulate(histogram[:-1]), strict=True))
+            histograms.add_metric([program.comm], buckets, row.in_base_unit(histogram[-1]))
+        yield histograms
+    if PROCESSES in snapshot.shown:
+        yield _numbers(PROCESSES, snapshot.live)
+    for spec, metrics in zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True):
+        yield _numbers(spec, metrics)
+
+
+def _numbers(spec: MetricSpec, values: dict[str, int]) -> Metric:
+    make = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
+    family = make(spec.name, spec.help, labels=spec.labels)
+    for label, value in values.items():
+        family.add_metric([label], value)
+    return family
+
+
+def _program_labels(key: tuple[str, int | None]) -> list[str]:
+    comm, uid = key
+    return [comm, uid_label(uid)]
