@@ -5,11 +5,11 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple, Protocol, TypedDict
+from typing import BinaryIO, NamedTuple, Protocol
 
 from exporter import __version__
 from exporter.capture.format import Header, iter_frames
-from exporter.capture.recorder import Recorder, RecordingPipeline, Tape
+from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
 from exporter.events import Plan, make_plan
@@ -106,30 +106,30 @@ def header_of(sources: Sources) -> Header:
     )
 
 
-class _Rules(TypedDict):
-    """How a table is set up; the same in a replay as it was when it was recorded."""
-
-    records_end_processes: bool
-    own_tgid: int | None
-    keeps: bool
-    failures_only: bool
-
-
 def _records_end_processes(header: Header) -> bool:
     return header.taskstats_version >= AGROUP_SINCE_VERSION
 
 
-def _rules(header: Header, plan: Plan) -> _Rules:
-    return {
-        "records_end_processes": _records_end_processes(header),
-        "own_tgid": header.own_tgid,
-        "keeps": plan.keeps_table,
-        "failures_only": plan.failures_only and bool(header.family_id),
-    }
+class _Proc(NamedTuple):
+    """What a pipeline asks while it counts: /proc and a clock, or what a capture has of them."""
+
+    read_comm: Callable[[int], bytes | None]
+    read_ns: Callable[[], int]
 
 
-def _decoder(header: Header) -> RecordDecoder | None:
-    return RecordDecoder(header.family_id) if header.family_id else None
+def _make_pipeline(header: Header, plan: Plan, tallies: Tallies, proc: _Proc, complain: Complain) -> Pipeline:
+    """Make a pipeline that counts in a replay as it did when the capture was taken."""
+    exact = bool(header.family_id)
+    table = ProcessTable(
+        tallies,
+        *proc,
+        records_end_processes=_records_end_processes(header),
+        own_tgid=header.own_tgid,
+        keeps=plan.keeps_table,
+        failures_only=plan.failures_only and exact,
+    )
+    decoder = RecordDecoder(header.family_id) if exact else None
+    return Pipeline(table, decoder, complain, None if exact else NameHints(*proc))
 
 
 def count_live(
@@ -145,16 +145,16 @@ def count_live(
         tape: Gets a capture of it.
     """
     header = header_of(sources)
-    rules = _rules(header, sources.plan)
     if tape is None:
-        table = ProcessTable(tallies, procfs.read_comm, time.monotonic_ns, **rules)
-        hints = None if sources.names is None else NameHints(procfs.read_comm, time.monotonic_ns)
-        pipeline = Pipeline(table, _decoder(header), complain, hints)
+        pipeline = _make_pipeline(
+            header, sources.plan, tallies, _Proc(procfs.read_comm, time.monotonic_ns), complain
+        )
     else:
         recorder = Recorder(tape, procfs.read_comm, time.monotonic_ns)
-        table = ProcessTable(tallies, recorder.read_comm, recorder.read_ns, **rules)
-        hints = None if sources.names is None else NameHints(recorder.read_comm, recorder.read_ns)
-        pipeline = RecordingPipeline(recorder, table, _decoder(header), complain, hints)
+        pipeline = _make_pipeline(
+            header, sources.plan, tallies, _Proc(recorder.read_comm, recorder.read_ns), complain
+        )
+        recorder.record(pipeline)
     listener = Listener(sources, pipeline, procfs)
     return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
@@ -173,8 +173,6 @@ def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Com
         header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
     )
     answers = Answers()
-    table = ProcessTable(tallies, answers.read_comm, answers.read_ns, **_rules(header, plan))
-    hints = None if header.family_id else NameHints(answers.read_comm, answers.read_ns)
-    pipeline = Pipeline(table, _decoder(header), complain, hints)
+    pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), complain)
     replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from exporter.capture import format as capture
-from exporter.capture.format import CommRead, Frame, iter_entries
+from exporter.capture.format import Frame, iter_entries
+from exporter.capture.kinds import KINDS, LOSE, READ_COMM, CommRead, decode_comm_read
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.processes.pipeline import Pipeline
@@ -19,6 +19,8 @@ _LOG = logging.getLogger(__name__)
 # So long frames are played without a pause, then the event loop gets its turn.
 _SLICE_NS = 10_000_000
 _NS_PER_SECOND = 1_000_000_000
+
+_KINDS = {kind.letter: kind for kind in KINDS}
 
 
 class Answers:
@@ -63,65 +65,37 @@ class Player:
         self._answers = answers
 
     def play(self, frame: Frame) -> None:
-        """Do what a frame tells.
+        """Repeat the calls of a frame.
 
         Raises:
-            CaptureError: It holds something that no capture holds. What stands before it was done.
+            CaptureError: The frame holds an entry that no exporter writes. Those before it were played.
         """
-        for kind, body in iter_entries(frame.entries):
+        for letter, body in iter_entries(frame.entries):
             try:
-                self._play(kind, body)
+                self._play(letter, body)
             except struct.error as error:
-                raise CaptureError(f"the capture has an entry {chr(kind)!r} of a wrong length") from error
+                raise CaptureError(f"the capture has an entry {letter!r} of a wrong length") from error
 
-    def _play(self, kind: int, body: bytes) -> None:  # noqa: PLR0912 - one case for each kind
-        pipeline = self._pipeline
-        if kind == capture.TOOK_EVENTS:
-            pipeline.take_events(capture.decode_batch(body))
-        elif kind == capture.TOOK_RECORDS:
-            pipeline.take_records(capture.decode_batch(body))
-        elif kind == capture.APPLIED:
-            pipeline.apply(*capture.decode_applied(body))
+    def _play(self, letter: str, body: bytes) -> None:
+        if letter == READ_COMM:
+            self._answers.add(decode_comm_read(body))
+            return
+        kind = _KINDS.get(letter)
+        if kind is None:
+            raise CaptureError(f"the capture has an entry {letter!r}, which this exporter does not know")
+        call = getattr(self._pipeline, kind.name)
+        for args in kind.decode(body):
+            if kind is LOSE and args[0] not in self._pipeline.lost:
+                raise CaptureError(f"the capture lost messages of {args[0]}, of which it has none")
+            call(*args)
+        if kind.reads_proc:
             self._answers.clear()
-        elif kind == capture.READ_COMM:
-            self._answers.add(capture.decode_comm_read(body))
-        elif kind == capture.TOOK_NAMES:
-            pipeline.take_names(capture.decode_batch(body))
-            self._answers.clear()
-        elif kind == capture.ADOPTED:
-            pipeline.adopt(*capture.decode_adopted(body))
-        elif kind == capture.KNOWN:
-            pipeline.recall(capture.decode_known(body))
-        elif kind == capture.WAITING:
-            pipeline.recall_record(capture.decode_record(body))
-        elif kind == capture.LOST_TRACK:
-            pipeline.lose_track()
-        elif kind == capture.FORGOT:
-            pipeline.forget(*capture.decode_forgotten(body))
-        elif kind == capture.FORGOT_RECORDS:
-            for pid in capture.decode_pids(body):
-                pipeline.forget_oldest_record(pid)
-        elif kind == capture.LOST:
-            self._lose(*capture.decode_lost(body))
-        elif kind == capture.CANARY_EXPECTED:
-            for tgid in capture.decode_pids(body):
-                pipeline.expect_canary(tgid)
-        elif kind == capture.CANARY_FORGOTTEN:
-            for tgid in capture.decode_pids(body):
-                pipeline.forget_canary(tgid)
-        else:
-            raise CaptureError(f"the capture has an entry {chr(kind)!r}, which this exporter does not know")
 
     def malformed(self) -> dict[str, int]:
         """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
         counts = self._pipeline.malformed.copy()
         counts["connector"] += self._pipeline.table.unknown_events
         return counts
-
-    def _lose(self, socket: str, count: int, noticed_ns: int) -> None:
-        if socket not in self._pipeline.lost:
-            raise CaptureError(f"the capture lost messages of {socket}, of which it has none")
-        self._pipeline.lose(socket, count, noticed_ns)
 
 
 class Replay:

@@ -40,8 +40,8 @@ ROOMS: dict[str, set[str]] = {
 # No socket, clock or file of their own: what they need is passed in.
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
-    "capture.format", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats",
-    "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
+    "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
+    "kernel.taskstats", "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",

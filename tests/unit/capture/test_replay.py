@@ -10,8 +10,7 @@ from host import OWN_TGID, Host, Mode, Thread
 from replayed import MemoryTape, Replayed, exposition, status
 from unit.capture.test_format import HEADER
 
-from exporter.capture import format as capture
-from exporter.capture.format import Frame, encode_frame
+from exporter.capture.format import Frame, encode_entry, encode_frame
 from exporter.capture.replay import Replay
 from exporter.feeds import Counting, count_replay
 from exporter.tallies.tallies import Tallies
@@ -175,6 +174,6 @@ async def test_a_damaged_capture_is_played_to_the_damage(caplog: pytest.LogCaptu
 
 
 async def test_an_entry_that_no_capture_holds_ends_the_replay(caplog: pytest.LogCaptureFixture) -> None:
-    data = encode_frame(Frame(0, capture.encode_entry(ord("?"), b"what")))
+    data = encode_frame(Frame(0, encode_entry("?", b"what")))
     assert await play(replay_of(data, 0)) is False
     assert "an entry '?', which this exporter does not know" in str(caplog.records[0].__dict__["error"])
