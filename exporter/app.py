@@ -21,7 +21,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
@@ -284,7 +284,7 @@ async def _stream(
     if config.stream_socket is None:
         return None
     limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.tell_soon)
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
     sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
     await stack.enter_async_context(serve_stream(hub, sock))
     return hub

@@ -17,7 +17,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
-from exporter.live.sources import Sources
+from exporter.live.open_sources import Sources
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -31,8 +31,14 @@ class Feed(Protocol):
 
     crashed: asyncio.Future[None]
     drain_ns: Histogram
-    resyncs: int
-    resubscriptions: int
+
+    @property
+    def resyncs(self) -> int:
+        """How many comparisons with /proc followed a loss or a silence."""
+
+    @property
+    def resubscriptions(self) -> int:
+        """How often the subscription had to be renewed."""
 
     async def start(self) -> None:
         """Begin."""
@@ -43,8 +49,8 @@ class Feed(Protocol):
     async def drain_all(self) -> None:
         """Count everything that was there when this was called."""
 
-    def tell_soon(self) -> None:
-        """Somebody waits for the news from now on."""
+    def emit_soon(self) -> None:
+        """A client waits for its events from now on."""
 
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC where things happen."""

@@ -141,7 +141,7 @@ class Replay:
         """Let what is due be played."""
         await asyncio.sleep(0)
 
-    def tell_soon(self) -> None:
+    def emit_soon(self) -> None:
         """Do nothing: what is due is played."""
 
     def now_ns(self) -> int:

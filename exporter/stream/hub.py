@@ -127,7 +127,7 @@ class Hub:
         available: The events that there are.
         clock: Returns the clock of the host where things happen.
         limits: Of clients.
-        tell_soon: Called when the first one comes.
+        emit_soon: Called when the first one comes.
 
     Attributes:
         limits: As given.
@@ -140,13 +140,13 @@ class Hub:
         available: frozenset[str],
         clock: Callable[[], WallClock],
         limits: Limits,
-        tell_soon: Callable[[], None],
+        emit_soon: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
         self._available = available
         self._clock = clock
         self.limits = limits
-        self._tell_soon = tell_soon
+        self._emit_soon = emit_soon
         self._subscribers: list[Subscriber] = []
         self.dropped = 0
 
@@ -195,7 +195,7 @@ class Hub:
         self._subscribers.append(subscriber)
         if not self._pipeline.is_observed:
             self._pipeline.observe(self.publish)
-            self._tell_soon()
+            self._emit_soon()
         try:
             yield subscriber
         finally:

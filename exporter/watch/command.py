@@ -19,7 +19,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.processes.observer import Happening, Loss, News
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.stream.lines import HEAD, Summary, WallClock, json_line, text_line

@@ -16,7 +16,7 @@ from exporter.capture.replay import Replay
 from exporter.events import DEFAULT_EVENTS
 from exporter.feeds import Counting, count_live, count_replay, header_of
 from exporter.kernel.procfs import Procfs
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.tallies.tallies import Tallies
 
 COUNT = 2_000

@@ -41,7 +41,8 @@ ROOMS: dict[str, set[str]] = {
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
-    "kernel.taskstats", "live.crosscheck", "live.moderation", "stream.selection", "web.config_file",
+    "kernel.taskstats", "live.crosscheck", "live.drain", "live.losses", "live.moderation", "live.sources",
+    "stream.selection", "web.config_file",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -50,10 +51,10 @@ IMPURE_LIBRARIES = {
 # It reads what the user wrote.
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
-# procfs reads all of /proc; sources asks once which CPUs there can be, privileges what it has left; gate and
+# procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
 # rules_file read what the user wrote.
 OPENS_FILES = {
-    "capture.file", "kernel.procfs", "live.sources", "service.privileges", "tallies.rules_file", "web.gate",
+    "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "tallies.rules_file", "web.gate",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",

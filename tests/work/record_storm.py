@@ -18,7 +18,7 @@ from exporter.feeds import header_of
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.sockets import RECEIVE_BUFFER_BYTES
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.live.sources import Sources, open_sources
+from exporter.live.open_sources import Sources, open_sources
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
