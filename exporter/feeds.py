@@ -1,6 +1,7 @@
-"""What counts, and who feeds it: the sockets of this host, or a capture of another."""
+"""Puts together what counts: a pipeline, and what feeds it. That is the sockets of this host or a capture."""
 
 import asyncio
+import logging
 import os
 import platform
 import time
@@ -23,11 +24,24 @@ from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Histogram, Tallies
 
-Complain = Callable[[str, MalformedMessage], None]
+_LOG = logging.getLogger(__name__)
+
+OnMalformed = Callable[[str, MalformedMessage], None]
+"""Called for each malformed message that was dropped, with the socket's name."""
+
+
+def log_malformed(socket: str, error: MalformedMessage) -> None:
+    """Log that a malformed message was dropped."""
+    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
 class Feed(Protocol):
-    """What a Listener and a Replay have in common."""
+    """What passes events to a pipeline: a Listener or a Replay.
+
+    Attributes:
+        crashed: Gets the exception of a bug; the program must end then.
+        drain_ns: How long the steps of drains took.
+    """
 
     crashed: asyncio.Future[None]
     drain_ns: Histogram
@@ -41,38 +55,38 @@ class Feed(Protocol):
         """How often the subscription had to be renewed."""
 
     async def start(self) -> None:
-        """Begin."""
+        """Find the processes that live, and begin."""
 
     def stop(self) -> None:
         """End."""
 
     async def drain_all(self) -> None:
-        """Count everything that was there when this was called."""
+        """Count every event that was there when this was called."""
 
     def emit_soon(self) -> None:
-        """A client waits for its events from now on."""
+        """End a long pause: a client waits for its events from now on."""
 
     def now_ns(self) -> int:
-        """CLOCK_MONOTONIC where things happen."""
+        """Return CLOCK_MONOTONIC of the host where the events happen."""
 
     def look_at_buffers(self) -> float:
-        """Ask what was lost, and how full the fuller buffer is, from 0 to 1."""
+        """Count losses; return how full the fuller receive buffer is, from 0 to 1."""
 
     def buffers(self) -> dict[str, Meminfo]:
-        """The receive buffers, by socket."""
+        """Return the receive buffers, by socket."""
 
     def malformed(self) -> dict[str, int]:
-        """How many messages were dropped as malformed, by socket."""
+        """Return how many messages were dropped as malformed, by socket."""
 
 
-class Counting(NamedTuple):
-    """The parts of a running program, but for those that show what it counts.
+class Core(NamedTuple):
+    """What counts: a pipeline, the tallies that it counts in, and the feed that passes it events.
 
     Attributes:
-        plan: What there is to be known.
-        mode: Where comm and uid come from, as --attribution calls it.
-        filter: Who leaves out unwanted events, as --filter calls it.
-        kernel: Release of the kernel that told of them.
+        plan: Which events there are.
+        mode: Where comm and uid come from, as of --attribution.
+        filter: What leaves out unwanted events, as of --filter.
+        kernel: Release of the kernel that sent the events.
     """
 
     plan: Plan
@@ -85,12 +99,12 @@ class Counting(NamedTuple):
 
     @property
     def table(self) -> ProcessTable:
-        """Who lives."""
+        """The processes that live, and what the table counts itself. It is only read; see Pipeline."""
         return self.pipeline.table
 
     @property
     def has_records(self) -> bool:
-        """Exit records tell what ended processes had used."""
+        """There are exit records, which have what an ended process had used."""
         return self.mode == "taskstats"
 
 
@@ -117,14 +131,16 @@ def _records_end_processes(header: Header) -> bool:
 
 
 class _Proc(NamedTuple):
-    """What a pipeline asks while it counts: /proc and a clock, or what a capture has of them."""
+    """What a pipeline asks while it counts: /proc and a clock, or what a capture has of their answers."""
 
     read_comm: Callable[[int], bytes | None]
     read_ns: Callable[[], int]
 
 
-def _make_pipeline(header: Header, plan: Plan, tallies: Tallies, proc: _Proc, complain: Complain) -> Pipeline:
-    """Make a pipeline that counts in a replay as it did when the capture was taken."""
+def _make_pipeline(
+    header: Header, plan: Plan, tallies: Tallies, proc: _Proc, on_malformed: OnMalformed
+) -> Pipeline:
+    """Make a pipeline by a capture's header, so that a replay counts as the recorded exporter did."""
     exact = bool(header.family_id)
     table = ProcessTable(
         tallies,
@@ -135,50 +151,60 @@ def _make_pipeline(header: Header, plan: Plan, tallies: Tallies, proc: _Proc, co
         failures_only=plan.failures_only and exact,
     )
     decoder = RecordDecoder(header.family_id) if exact else None
-    return Pipeline(table, decoder, complain, None if exact else NameHints(*proc))
+    return Pipeline(table, decoder, on_malformed, None if exact else NameHints(*proc))
 
 
-def count_live(
-    sources: Sources, procfs: Procfs, tallies: Tallies, complain: Complain, tape: Tape | None = None
-) -> Counting:
-    """Count what the sockets of this host tell. Called while an event loop runs.
+def make_live_core(
+    sources: Sources,
+    procfs: Procfs,
+    tallies: Tallies,
+    *,
+    tape: Tape | None = None,
+    on_malformed: OnMalformed = log_malformed,
+) -> Core:
+    """Make a core that counts the events of this host. Call it while an event loop runs.
 
     Args:
         sources: The sockets.
-        procfs: The host's.
-        tallies: Where it is counted.
-        complain: Told of malformed messages.
-        tape: Gets a capture of it.
+        procfs: The host's /proc.
+        tallies: Where the events are counted.
+        tape: Gets a capture; None for no capture.
+        on_malformed: Called for each message that was dropped.
     """
     header = header_of(sources)
-    if tape is None:
-        pipeline = _make_pipeline(
-            header, sources.plan, tallies, _Proc(procfs.read_comm, time.monotonic_ns), complain
-        )
+    recorder = None if tape is None else Recorder(tape, procfs.read_comm, time.monotonic_ns)
+    if recorder is None:
+        proc = _Proc(procfs.read_comm, time.monotonic_ns)
     else:
-        recorder = Recorder(tape, procfs.read_comm, time.monotonic_ns)
-        pipeline = _make_pipeline(
-            header, sources.plan, tallies, _Proc(recorder.read_comm, recorder.read_ns), complain
-        )
+        proc = _Proc(recorder.read_comm, recorder.read_ns)
+    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed)
+    if recorder is not None:
         recorder.record(pipeline)
     listener = Listener(sources, pipeline, procfs)
-    return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
+    return Core(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
 
-def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Complain, speed: float) -> Counting:
-    """Count what a capture tells. Called while an event loop runs.
+def make_replay_core(
+    header: Header,
+    file: BinaryIO,
+    tallies: Tallies,
+    *,
+    speed: float,
+    on_malformed: OnMalformed = log_malformed,
+) -> Core:
+    """Make a core that counts the events of a capture. Call it while an event loop runs.
 
     Args:
         header: The capture's.
         file: At its first frame.
-        tallies: Where it is counted.
-        complain: Told of malformed messages.
-        speed: How many times as fast as it happened; 0 for as fast as can be.
+        tallies: Where the events are counted.
+        speed: How many times as fast as the events happened; 0 for as fast as possible.
+        on_malformed: Called for each message that was dropped.
     """
     plan = make_plan(
         header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
     )
     answers = Answers()
-    pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), complain)
+    pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
     replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
-    return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)
+    return Core(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

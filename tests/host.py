@@ -49,7 +49,7 @@ def make_pipeline(
     tallies: Tallies,
     read_comm: Callable[[int], bytes | None],
     now_ns: Callable[[], int],
-    complain: Callable[[str, MalformedMessage], None],
+    on_malformed: Callable[[str, MalformedMessage], None],
     *,
     failures_only: bool = False,
 ) -> Pipeline:
@@ -64,7 +64,7 @@ def make_pipeline(
         failures_only=failures_only,
     )
     decoder = RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
-    return Pipeline(table, decoder, complain, NameHints(read_comm, now_ns))
+    return Pipeline(table, decoder, on_malformed, NameHints(read_comm, now_ns))
 
 
 class Thread(NamedTuple):

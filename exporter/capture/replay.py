@@ -1,4 +1,4 @@
-"""Plays a capture: what counts gets what it got when the capture was taken, and counts the same."""
+"""Plays a capture: a pipeline gets the calls that it got when the capture was taken, and counts the same."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from exporter.tallies.tallies import DRAIN_NS, new_histogram
 
 _LOG = logging.getLogger(__name__)
 
-# So long frames are played without a pause, then the event loop gets its turn.
+# Frames are played for so long without a pause; then the event loop gets its turn.
 _SLICE_NS = 10_000_000
 _NS_PER_SECOND = 1_000_000_000
 
@@ -24,14 +24,14 @@ _KINDS = {kind.letter: kind for kind in KINDS}
 
 
 class Answers:
-    """Stands for /proc: answers as it answered then."""
+    """Stands for /proc: answers what it answered when the capture was taken."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[CommRead]] = {}
         self._read_ns = 0
 
     def read_comm(self, tgid: int) -> bytes | None:
-        """Return what was read; None, as of one that is gone, where nobody had asked."""
+        """Return what was read; None, as of a process that is gone, if the capture has no answer."""
         waiting = self._waiting.get(tgid)
         if not waiting:
             return None
@@ -40,15 +40,15 @@ class Answers:
         return read.comm
 
     def read_ns(self) -> int:
-        """When it was."""
+        """Return when the last answer had been read, CLOCK_MONOTONIC."""
         return self._read_ns
 
     def add(self, read: CommRead) -> None:
-        """Make an answer ready for the next call that asks."""
+        """Keep an answer for the next call."""
         self._waiting.setdefault(read.tgid, deque()).append(read)
 
     def clear(self) -> None:
-        """That call is over."""
+        """Drop the answers that the call did not ask for."""
         self._waiting.clear()
 
 
@@ -56,8 +56,8 @@ class Player:
     """Hands the entries of a capture to a pipeline.
 
     Args:
-        pipeline: Counts. It asks `answers` for comms.
-        answers: Of /proc.
+        pipeline: Gets the calls. It asks `answers` for comms.
+        answers: Gets what /proc had answered.
     """
 
     def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
@@ -92,26 +92,26 @@ class Player:
             self._answers.clear()
 
     def malformed(self) -> dict[str, int]:
-        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        """Return how many messages were malformed, or of a kind that this release does not know, by socket."""
         counts = self._pipeline.malformed.copy()
         counts["connector"] += self._pipeline.table.unknown_events
         return counts
 
 
 class Replay:
-    """Plays frames when they come; stands where a Listener stands when there is a kernel.
+    """Plays frames at their time; the feed of a pipeline in place of a Listener.
 
     Made while an event loop runs.
 
     Args:
-        player: Does it.
-        frames: In their order.
+        player: Plays each frame.
+        frames: The capture's, in their order.
         began_ns: When the capture began, by the clock of its frames.
-        speed: How many times as fast as it happened; 0 for as fast as can be.
+        speed: How many times as fast as the events happened; 0 for as fast as possible.
 
     Attributes:
         crashed: Gets the exception of a bug.
-        ended: Done when nothing is left to play; whether the capture was sound to its end.
+        ended: Done when nothing is left to play: True if the capture was sound to its end.
     """
 
     def __init__(self, player: Player, frames: Iterator[Frame], *, began_ns: int, speed: float) -> None:
@@ -138,18 +138,18 @@ class Replay:
             self._task.cancel()
 
     async def drain_all(self) -> None:
-        """Let what is due be played."""
+        """Let the frames that are due be played."""
         await asyncio.sleep(0)
 
     def emit_soon(self) -> None:
-        """Do nothing: what is due is played."""
+        """Do nothing: frames are played as soon as they are due."""
 
     def now_ns(self) -> int:
-        """Return up to when it has played, by the clock of the capture's frames."""
+        """Return the time of the last frame that was played."""
         return self._now_ns
 
     def look_at_buffers(self) -> float:
-        """Return 0: there are no sockets, and the capture tells of losses."""
+        """Return 0: there are no sockets. Losses are entries of the capture."""
         return 0.0
 
     def buffers(self) -> dict[str, Meminfo]:
@@ -157,7 +157,7 @@ class Replay:
         return {}
 
     def malformed(self) -> dict[str, int]:
-        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        """Return how many messages were malformed, or of a kind that this release does not know, by socket."""
         return self._player.malformed()
 
     async def _play(self) -> None:
@@ -166,7 +166,7 @@ class Replay:
         except CaptureError as error:
             _LOG.error("the capture ends early", extra={"error": error, "whole_frames": self._played})
             self.ended.set_result(False)
-        except Exception as error:  # noqa: BLE001 - handed to whoever runs the program, who ends it
+        except Exception as error:  # noqa: BLE001 - the program ends with it
             self.crashed.set_exception(error)
         else:
             _LOG.info("the capture has ended", extra={"frames": self._played})

@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
         "capture", "config", "errors", "feeds", "kernel", "live", "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "errors", "exposition", "feeds", "kernel", "live", "service",
+        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "service",
         "stream", "tallies", "web",
     },
     "__main__": {"app", "config", "errors", "service", "watch"},
