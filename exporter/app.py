@@ -14,13 +14,12 @@ from typing import Any
 from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.config import Config
-from exporter.errors import MalformedMessage
 from exporter.exposition.budget import budget
 from exporter.exposition.metrics import LIFETIME, program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
-from exporter.feeds import Counting, count_live, count_replay, header_of
+from exporter.feeds import Core, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
@@ -54,7 +53,7 @@ class Exporter:
         hub: Streams to local clients, if anybody wants it.
     """
 
-    def __init__(self, counting: Counting, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
+    def __init__(self, counting: Core, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
@@ -227,10 +226,6 @@ class Exporter:
         )
 
 
-def _complain(socket: str, error: MalformedMessage) -> None:
-    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
-
-
 def _read_rules(path: str) -> Rules:
     from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
@@ -263,7 +258,7 @@ async def run(config: Config) -> None:
             header, file = stack.enter_context(open_capture(config.replay))
             of_then = WallClock(header.wall_ns, header.monotonic_ns)
             clock = lambda: of_then  # noqa: E731 - what the other branch has by name
-            counting = count_replay(header, file, tallies, _complain, config.speed)
+            counting = make_replay_core(header, file, tallies, speed=config.speed)
         else:
             procfs = Procfs(config.procfs_path)
             procfs.check()
@@ -274,14 +269,14 @@ async def run(config: Config) -> None:
             if config.capture is not None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
-            counting = count_live(sources, procfs, tallies, _complain, tape)
+            counting = make_live_core(sources, procfs, tallies, tape=tape)
         exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack))
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 
 
 async def _stream(
-    config: Config, counting: Counting, clock: Callable[[], WallClock], stack: AsyncExitStack
+    config: Config, counting: Core, clock: Callable[[], WallClock], stack: AsyncExitStack
 ) -> Hub | None:
     """Serve events to local clients until the stack unwinds, if that was asked for."""
     if config.stream_socket is None:

@@ -33,7 +33,7 @@ class Naming:
     Attributes:
         names: Those that are open.
         hints: Comms that were read as soon as an event arrived elsewhere; used ones are taken out.
-        unread: Processes that want a look into /proc after this batch.
+        unread: The tgids of processes that want a look into /proc after this batch.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Naming:
         self._nameless = Program(UNKNOWN)
         self.names = OpenNames(tallies)
         self.hints: HintsByEvent = {}
-        self.unread: list[Process] = []
+        self.unread: list[int] = []
 
     def open_name(self, process: Process) -> OpenName:
         """Give a process that exec'd, or a stranger, a name of its own to count under."""
@@ -112,7 +112,7 @@ class Naming:
     def look_later(self, process: Process | None) -> None:
         """Read a process in /proc at the end of this batch."""
         if process is not None:
-            self.unread.append(process)
+            self.unread.append(process.tgid)
 
     def cell_to_count(self, tgid: int) -> Cell:
         """Return the cell in which an event of a process counts that is not its end."""
@@ -137,18 +137,19 @@ class Naming:
         """Read the processes in /proc that want it."""
         unread = dict.fromkeys(self.unread)
         self.unread.clear()
-        for process in unread:
-            if self._roster.by_tgid.get(process.tgid) is not process:
+        for tgid in unread:
+            process = self._roster.by_tgid.get(tgid)
+            if process is None:
                 continue
             if process.needs_name:
                 self.open_name(process)
             name = process.open_name
             if name is None or name.reading is not None:
                 continue
-            comm = self._read_comm(process.tgid)
+            comm = self._read_comm(tgid)
             is_new = process.start_ns + READING_SETTLES_NS > self._now_ns()
             if comm is None or (comm == _KTHREADD_COMM and is_new):
                 # Its EXIT is on the way, it is hidden, or it is a kernel thread yet to be renamed: look again.
-                self.unread.append(process)
+                self.unread.append(tgid)
             else:
                 name.reading = Reading(process, comm, self._now_ns())

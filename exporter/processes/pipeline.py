@@ -30,7 +30,7 @@ class Pipeline:
     Args:
         table: Gets the events and records.
         decoder: Decodes exit records; None where there are none.
-        complain: Called for each datagram that was dropped, with the socket's name and the reason.
+        on_malformed: Called for each malformed datagram, with the socket's name and the reason it was dropped.
         hints: Reads comms for the second connector socket; None where there is no such socket.
 
     Attributes:
@@ -45,12 +45,12 @@ class Pipeline:
         self,
         table: ProcessTable,
         decoder: RecordDecoder | None,
-        complain: Callable[[str, MalformedMessage], None],
+        on_malformed: Callable[[str, MalformedMessage], None],
         hints: NameHints | None = None,
     ) -> None:
         self.table = table
         self._decoder = decoder
-        self._complain = complain
+        self._on_malformed = on_malformed
         self._hints = hints
         self.records = 0
         self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
@@ -124,7 +124,7 @@ class Pipeline:
 
     def _drop(self, socket: str, error: MalformedMessage) -> None:
         self.malformed[socket] += 1
-        self._complain(socket, error)
+        self._on_malformed(socket, error)
 
     # -- comparing with /proc -----------------------------------------------------------------------------------
 

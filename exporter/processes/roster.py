@@ -24,8 +24,11 @@ class Roster:
         self._last_number = 0
 
     def __iter__(self) -> Iterator[Process]:
-        yield from self.by_tgid.values()
-        yield from self._late.values()
+        # A late process stands before the one that has its pid: in the order of their forks.
+        for tgid, process in self.by_tgid.items():
+            yield from self.late_of.get(tgid, ())
+            yield process
+        yield from (process for process in self._late.values() if process.tgid not in self.by_tgid)
 
     def add(self, process: Process) -> Process:
         """Take a process in, and return it."""

@@ -244,7 +244,7 @@ class ProcessTable:
                     process = get(tgid)
                     if process is not None and process.odd is None and not process.execd_ns:
                         process.execd_ns = timestamp_ns or 1
-                        unread(process)
+                        unread(tgid)
                     else:
                         changes.exec(event)
                 else:

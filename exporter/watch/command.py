@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from exporter.capture.file import open_capture
 from exporter.capture.replay import Replay
-from exporter.errors import ConfigError, MalformedMessage, SetupError
-from exporter.feeds import Counting, count_live, count_replay
+from exporter.errors import ConfigError, SetupError
+from exporter.feeds import Core, make_live_core, make_replay_core
 from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
@@ -180,25 +180,21 @@ class Watcher:
 
 
 @contextmanager
-def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Selection, Callable[[], WallClock]]]:
+def _counting(config: WatchConfig) -> Iterator[tuple[Core, Selection, Callable[[], WallClock]]]:
     if config.replay is not None:
         with open_capture(config.replay) as (header, file):
             selection = config.selection.with_default(header.events & _DEFAULT_OF_CAPTURES or header.events)
             if missing := unavailable(selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield count_replay(header, file, Tallies(), _complain, config.speed), selection, lambda: clock
+            yield make_replay_core(header, file, Tallies(), speed=config.speed), selection, lambda: clock
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
     selection = config.selection.with_default(_DEFAULT_EVENTS)
     wanted = selection.wanted(_DEFAULT_EVENTS)
     with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield count_live(sources, procfs, Tallies(), _complain), selection, WallClock.now
-
-
-def _complain(socket: str, error: MalformedMessage) -> None:
-    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
+        yield make_live_core(sources, procfs, Tallies()), selection, WallClock.now
 
 
 async def watch(config: WatchConfig) -> bool:
@@ -244,7 +240,7 @@ async def watch(config: WatchConfig) -> bool:
 
 
 async def _run(
-    config: WatchConfig, counting: Counting, watcher: Watcher, screen: Screen, stopped: asyncio.Event
+    config: WatchConfig, counting: Core, watcher: Watcher, screen: Screen, stopped: asyncio.Event
 ) -> bool:
     feed = counting.feed
     enough: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
@@ -273,7 +269,7 @@ async def _run(
         screen.end()
 
 
-async def _finish(counting: Counting, watcher: Watcher) -> None:
+async def _finish(counting: Core, watcher: Watcher) -> None:
     """Tell what has happened until now and is not known yet."""
     feed, pipeline = counting.feed, counting.pipeline
     if isinstance(feed, Listener):

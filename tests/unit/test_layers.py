@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
         "capture", "config", "errors", "feeds", "kernel", "live", "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "errors", "exposition", "feeds", "kernel", "live", "service",
+        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "service",
         "stream", "tallies", "web",
     },
     "__main__": {"app", "config", "errors", "service", "watch"},
@@ -40,8 +40,9 @@ ROOMS: dict[str, set[str]] = {
 # No socket, clock or file of their own: what they need is passed in.
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
-    "capture.format", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink", "kernel.taskstats",
-    "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses", "live.moderation", "live.sources",
+    "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
+    "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses", "live.moderation",
+    "live.sources",
     "stream.selection", "web.config_file",
 }  # fmt: skip
 IMPURE_LIBRARIES = {

@@ -10,10 +10,9 @@ from host import OWN_TGID, Host, Mode, Thread
 from replayed import MemoryTape, Replayed, exposition, status
 from unit.capture.test_format import HEADER
 
-from exporter.capture import format as capture
-from exporter.capture.format import Frame, encode_frame
+from exporter.capture.format import Frame, encode_entry, encode_frame
 from exporter.capture.replay import Replay
-from exporter.feeds import Counting, count_replay
+from exporter.feeds import Core, make_replay_core
 from exporter.tallies.tallies import Tallies
 
 
@@ -131,18 +130,18 @@ def three_forks(tape: MemoryTape) -> list[Frame]:
     return tape.files[0]
 
 
-def replay_of(data: bytes, speed: float) -> Counting:
+def replay_of(data: bytes, speed: float) -> Core:
     header = HEADER._replace(family_id=builders.FAMILY_ID, monotonic_ns=three_forks(MemoryTape())[0].time_ns)
-    return count_replay(header, io.BytesIO(data), Tallies(), lambda socket, error: None, speed)
+    return make_replay_core(header, io.BytesIO(data), Tallies(), speed=speed)
 
 
-def forks(counting: Counting) -> int:
-    return sum(counting.tallies.snapshot_cells().counters["forks"])
+def forks(core: Core) -> int:
+    return sum(core.tallies.snapshot_cells().counters["forks"])
 
 
-async def play(counting: Counting) -> bool:
+async def play(core: Core) -> bool:
     """Play to the end; return whether the capture was sound."""
-    replay = counting.feed
+    replay = core.feed
     assert isinstance(replay, Replay)
     await replay.start()
     try:
@@ -154,28 +153,39 @@ async def play(counting: Counting) -> bool:
 async def test_a_replay_takes_its_time() -> None:
     data = b"".join(map(encode_frame, three_forks(MemoryTape())))
     began = time.monotonic()
-    assert await play(counting := replay_of(data, 30)) is True
+    assert await play(core := replay_of(data, 30)) is True
     assert time.monotonic() - began >= 0.1
-    assert forks(counting) == 3
+    assert forks(core) == 3
 
 
 async def test_a_replay_as_fast_as_can_be_does_not_wait() -> None:
     frames = three_forks(MemoryTape())
     late = [frame._replace(time_ns=frame.time_ns + (hours << 42)) for hours, frame in enumerate(frames)]
-    assert await play(counting := replay_of(b"".join(map(encode_frame, late)), 0)) is True
-    assert forks(counting) == 3
+    assert await play(core := replay_of(b"".join(map(encode_frame, late)), 0)) is True
+    assert forks(core) == 3
 
 
 async def test_a_damaged_capture_is_played_to_the_damage(caplog: pytest.LogCaptureFixture) -> None:
     data = b"".join(map(encode_frame, three_forks(MemoryTape())))
-    assert await play(counting := replay_of(data[:-1], 0)) is False
-    assert forks(counting) == 2
+    assert await play(core := replay_of(data[:-1], 0)) is False
+    assert forks(core) == 2
     [line] = caplog.records
     assert line.getMessage() == "the capture ends early"
     assert str(line.__dict__["error"]) == f"the capture is cut short in frame {line.__dict__['whole_frames'] + 1}"
 
 
 async def test_an_entry_that_no_capture_holds_ends_the_replay(caplog: pytest.LogCaptureFixture) -> None:
-    data = encode_frame(Frame(0, capture.encode_entry(ord("?"), b"what")))
+    data = encode_frame(Frame(0, encode_entry("?", b"what")))
     assert await play(replay_of(data, 0)) is False
     assert "an entry '?', which this exporter does not know" in str(caplog.records[0].__dict__["error"])
+
+
+async def test_a_malformed_message_is_logged_with_its_socket(caplog: pytest.LogCaptureFixture) -> None:
+    tape = MemoryTape()
+    host = Host(Mode.EXACT, tape=tape)
+    host.event(lambda **_: b"short")
+    host.drain()
+    assert await play(core := replay_of(b"".join(map(encode_frame, tape.files[0])), 0)) is True
+    assert core.feed.malformed() == {"connector": 1, "taskstats": 0}
+    [line] = caplog.records
+    assert (line.getMessage(), line.__dict__["socket"]) == ("malformed message dropped", "connector")

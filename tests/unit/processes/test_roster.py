@@ -32,7 +32,7 @@ def test_a_process_that_lost_its_pid_is_an_owner_before_the_one_that_has_it(rost
         roster.lose_pid(one)
     roster.add(third)
     assert roster.owners(400) == [first, second, third]
-    assert list(roster) == [third, first, second]
+    assert list(roster) == [first, second, third]
     assert roster.holds(first)
     roster.remove(first)
     assert roster.owners(400) == [second, third]
