@@ -1,4 +1,4 @@
-"""What to listen to here: the best that is allowed, found by trying."""
+"""Opening the sockets: takes the best source of names that the kernel permits, found by trying."""
 
 import logging
 from collections.abc import Iterator
@@ -19,7 +19,11 @@ _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 
 class Sources(NamedTuple):
-    """The open sockets: exit records, or where they are not to be had a second subscription to read names by."""
+    """The open sockets, and what they were opened for.
+
+    Names come from exit records, or where there are none from /proc: then a second connector socket says when to
+    read there.
+    """
 
     plan: Plan
     connector: Connector
@@ -33,7 +37,7 @@ class Sources(NamedTuple):
 
     @property
     def filter(self) -> str:
-        """Who leaves out unwanted events, as --filter calls it."""
+        """What leaves out unwanted events, as --filter calls it."""
         return "kernel" if self.connector.kernel_masks else "bpf"
 
     @property
@@ -46,20 +50,20 @@ class Sources(NamedTuple):
 def open_sources(
     attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int, *, named: bool = False
 ) -> Iterator[Sources]:
-    """Open what is asked for.
+    """Open the sockets, and close them when the block ends.
 
     Args:
         attribution: taskstats, procfs, or auto: taskstats if it is permitted.
-        events: What the user wants to know of.
+        events: What the user asked for, of events.EVENTS.
         filter_by: kernel, bpf or auto.
         buffer_bytes: Size of each socket's receive buffer.
-        named: The name belongs to each event, even if that takes events that nobody asked for.
+        named: Each event is to have a name, even if that takes events that the user did not ask for.
 
     Raises:
-        SetupError: It cannot be had here.
+        SetupError: The kernel does not permit or does not have it; says what is missing.
     """
     with ExitStack() as sockets:
-        # First the records: then every EXIT finds its own. Whoever listens drops those that are too old.
+        # Records first: then every EXIT finds its own. The first comparison with /proc drops older records.
         taskstats = _open_taskstats(attribution, buffer_bytes)
         if taskstats is not None:
             sockets.enter_context(closing(taskstats))
