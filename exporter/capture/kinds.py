@@ -8,9 +8,8 @@ Source: docs/capture.md.
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 from exporter.errors import CaptureError
 from exporter.kernel.netlink import Batch
@@ -18,8 +17,6 @@ from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import COMM_UID_BYTES, Record
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.process import KnownProcess
-
-_P = ParamSpec("_P")
 
 _BATCH = struct.Struct("<II")
 _APPLY = struct.Struct("<QI")
@@ -35,16 +32,15 @@ _MOST_SLOTS = 4096
 _LONGEST_DATAGRAM = 1 << 16
 
 
-@dataclass(frozen=True)
-class Kind(Generic[_P]):
+class Kind(NamedTuple):
     """Calls of one method of Pipeline, as entries of a capture."""
 
     letter: str
-    method: Callable[Concatenate[Pipeline, _P], object]
-    encode: Callable[_P, bytes]
-    """An entry's body, from the arguments of a call."""
+    method: Callable[..., object]
+    encode: Callable[..., bytes]
+    """Makes an entry's body of the arguments of a call; it has the method's parameters, as a test holds."""
     decode: Callable[[bytes], Sequence[tuple[Any, ...]]]
-    """The arguments of each call that a body stands for; nearly always it is one call."""
+    """Returns the arguments of each call that a body stands for; nearly always it is one call."""
     reads_proc: bool = False
     """The entry follows the call, because the answers that /proc gave during the call stand before the entry."""
 
@@ -217,7 +213,7 @@ RECALL = Kind("K", Pipeline.recall, encode_known, decode_known)
 RECALL_RECORD = Kind("W", Pipeline.recall_record, encode_record, decode_record)
 EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
 
-KINDS: tuple[Kind[...], ...] = (
+KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
     Kind("R", Pipeline.take_records, encode_batch, decode_batch),
     Kind("N", Pipeline.take_names, encode_batch, decode_batch, reads_proc=True),

@@ -75,7 +75,7 @@ class Recorder:
         for kind in KINDS:
             setattr(pipeline, kind.name, self._noting(kind, pipeline))
 
-    def _noting(self, kind: Kind[...], pipeline: Pipeline) -> Callable[..., Any]:
+    def _noting(self, kind: Kind, pipeline: Pipeline) -> Callable[..., Any]:
         method: Callable[..., Any] = getattr(pipeline, kind.name)
 
         @wraps(method)
