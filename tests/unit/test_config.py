@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter.config import FLAGS, Config, Flag, ListenAddress, parse_args, parse_listen_address
+from exporter.config import FLAGS, Config, ListenAddress, parse_args, parse_listen_addresses
 from exporter.errors import ConfigError
+from exporter.flags import Flag
 from exporter.service.privileges import User
 
 PREFIX = "PROC_CONNECTOR_EXPORTER_"
@@ -104,7 +105,7 @@ def test_a_setting_comes_from_its_flag_or_its_variable_and_the_flag_wins(setting
     ],
 )
 def test_a_listen_address_is_read_and_written_in_the_same_way(text: str, address: ListenAddress) -> None:
-    assert parse_listen_address(text) == address
+    assert parse_listen_addresses("--flag", text) == (address,)
     assert str(address) == text
 
 

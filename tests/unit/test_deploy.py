@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import ENVIRONMENT_PREFIX, FLAGS
+from exporter.config import FLAGS
+from exporter.flags import ENVIRONMENT_PREFIX
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd"
 SERVICE = SYSTEMD / "proc-connector-exporter.service"

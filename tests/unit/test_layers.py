@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).parents[2] / "exporter"
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "flag_parsers": {"errors"},
+    "flags": {"flag_parsers"},
     "kernel": {"errors"},
     "events": {"errors", "kernel"},
     "tallies": {"errors", "events", "kernel"},
@@ -24,11 +26,12 @@ ROOMS: dict[str, set[str]] = {
     "live": {"errors", "events", "kernel", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
-    "config": {"__init__", "errors", "events", "service", "tallies"},
+    "config": {"__init__", "errors", "events", "flag_parsers", "flags", "service", "tallies"},
     "web": {"__init__", "config", "errors"},
     "stream": {"errors", "events", "kernel", "processes", "web"},
     "watch": {
-        "capture", "config", "errors", "feeds", "kernel", "live", "processes", "stream", "tallies",
+        "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes", "stream",
+        "tallies",
     },
     "app": {
         "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "service",

@@ -1,0 +1,140 @@
+"""What the values of flags mean.
+
+Each parser takes a flag's name and a text, and raises ConfigError, which names the flag, if the text is not such a
+value.
+"""
+
+import grp
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from exporter.errors import ConfigError
+
+_T = TypeVar("_T")
+
+# (uid_t)-1 and (gid_t)-1 mean "do not change".
+_NO_ID = 0xFFFFFFFF
+_FASTEST = 1_000_000
+
+
+def optional(parse: Callable[[str, str], _T]) -> Callable[[str, str], _T | None]:
+    """Return a parser that turns an empty text into None."""
+    return lambda flag, text: parse(flag, text) if text else None
+
+
+def parse_text(_: str, text: str) -> str:
+    """Take the text as it is."""
+    return text
+
+
+def parse_path(_: str, text: str) -> Path:
+    """Take the text as the name of a file."""
+    return Path(text)
+
+
+def count_between(least: int, most: int) -> Callable[[str, str], int]:
+    """Return a parser of whole numbers."""
+
+    def parse(flag: str, text: str) -> int:
+        if not (
+            text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most
+        ):
+            raise ConfigError(f"{flag} must be a number from {least} to {most}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def interval_between(least: int, most: int) -> Callable[[str, str], float]:
+    """Return a parser of seconds: 0, or between two bounds."""
+
+    def parse(flag: str, text: str) -> float:
+        seconds = _number(text)
+        if not (seconds == 0 or least <= seconds <= most):
+            raise ConfigError(f"{flag} must be 0, or seconds from {least} to {most}, got {text!r}")
+        return seconds
+
+    return parse
+
+
+def number_up_to(most: float) -> Callable[[str, str], float]:
+    """Return a parser of numbers above 0."""
+
+    def parse(flag: str, text: str) -> float:
+        number = _number(text)
+        if not 0 < number <= most:
+            raise ConfigError(f"{flag} must be a number above 0, got {text!r}")
+        return number
+
+    return parse
+
+
+def whole_up_to(most: int) -> Callable[[str, str], int]:
+    """Return a parser of whole numbers above 0, written in any way."""
+    parse_number = number_up_to(most)
+
+    def parse(flag: str, text: str) -> int:
+        number = parse_number(flag, text)
+        if number != int(number):
+            raise ConfigError(f"{flag} must be a whole number, got {text!r}")
+        return int(number)
+
+    return parse
+
+
+def parse_speed(flag: str, text: str) -> float:
+    """Parse a factor, 0 or more."""
+    speed = _number(text)
+    if not 0 <= speed <= _FASTEST:
+        raise ConfigError(f"{flag} must be a factor from 0 to {_FASTEST}, got {text!r}")
+    return speed
+
+
+def parse_mode(flag: str, text: str) -> int:
+    """Parse permissions in octal."""
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise ConfigError(f"{flag} must be permissions in octal such as 0660, got {text!r}")
+    return int(text, 8)
+
+
+def parse_uids(flag: str, text: str) -> frozenset[int]:
+    """Parse a comma-separated list of uids."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(map(_is_id, words)):
+        raise ConfigError(f"{flag} must be uids such as 0,1000, got {text!r}")
+    return frozenset(map(int, words))
+
+
+def find_group(flag: str, text: str) -> int:
+    """Look up a group by name or gid."""
+    if _is_id(text):
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError as error:
+        raise ConfigError(f"{flag}: there is no group {text!r}") from error
+
+
+def parse_page_path(flag: str, text: str) -> str:
+    """Parse the path of a page."""
+    if not text.startswith("/") or text.startswith("//") or text == "/":
+        raise ConfigError(f"{flag} must begin with / and name a page other than /, got {text!r}")
+    if text.startswith("/-/"):
+        raise ConfigError(f"{flag} must not be below /-/, got {text!r}")
+    if any(c in text for c in "{}?#"):
+        raise ConfigError(f"{flag} must be a plain path without {{}}?#, got {text!r}")
+    return text
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < _NO_ID
+
+
+def _number(text: str) -> float:
+    """Return a number, one below 0 for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0

@@ -1,0 +1,80 @@
+"""How a flag is declared: as a field of a dataclass, so that it stands in one row.
+
+The row has the flag's name, its default as a user writes it, its help and its parser; the field has the name and
+the type that the program uses.
+"""
+
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, NamedTuple
+
+from exporter.flag_parsers import parse_text
+
+ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
+
+Parse = Callable[[str, str], Any]
+"""(the flag's name, what the user wrote) -> the value; raises ConfigError with a text that names the flag."""
+
+SWITCH = ("true", "false")
+
+
+class Flag(NamedTuple):
+    """One flag as its users see it."""
+
+    name: str
+    metavar: str | None
+    default: str | None
+    """None if the flag has no value unless it is given; its field is None then."""
+    help: str
+    parse: Parse
+    choices: tuple[str, ...] | None = None
+    repeatable: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag alone turns it on."""
+        return self.choices == SWITCH
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it too."""
+        return ENVIRONMENT_PREFIX + self.name.removeprefix("--").upper().replace(".", "_").replace("-", "_")
+
+
+def _parse_switch(_: str, text: str) -> bool:
+    return text == "true"
+
+
+def flag(
+    name: str,
+    metavar: str | None,
+    default: str | None,
+    description: str,
+    parse: Parse = parse_text,
+    *,
+    choices: tuple[str, ...] | None = None,
+    repeatable: bool = False,
+) -> Any:
+    """Declare a flag.
+
+    Args:
+        name: With its hyphens.
+        metavar: What stands for the value in --help; None to have the choices there.
+        default: As a user writes it; None for no value.
+        description: Its help.
+        parse: Makes the field's value.
+        choices: All values that there are.
+        repeatable: May be given more than once; commas separate the values then.
+    """
+    row = Flag(name, metavar, default, description, parse, choices, repeatable)
+    return field(default=None if default is None else parse(name, default), metadata={"flag": row})
+
+
+def switch(name: str, description: str) -> Any:
+    """Declare a flag that is false unless it is given."""
+    return flag(name, "BOOL", "false", description, _parse_switch, choices=SWITCH)
+
+
+def flags_of(config: type) -> dict[str, Flag]:
+    """Return the flags that a dataclass declares, by the name of the field."""
+    return {row.name: row.metadata["flag"] for row in fields(config) if "flag" in row.metadata}
