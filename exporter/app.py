@@ -28,15 +28,18 @@ from exporter.live.open_sources import open_sources
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
-from exporter.stream.hub import Hub, Limits, open_stream_socket, serve_stream
-from exporter.stream.lines import WallClock
+from exporter.stream.endpoint import serve_stream
+from exporter.stream.hub import Hub, Limits
+from exporter.stream.unix_socket import open_stream_socket
+from exporter.stream.wall_clock import WallClock
 from exporter.tallies.expiry import Expiry
 from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
 from exporter.web.gate import Gate
+from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets
 from exporter.web.pages import make_app
-from exporter.web.server import Server, open_web_sockets, socket_name, take_passed_sockets
+from exporter.web.server import Server
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from exporter.config import ListenAddress
 from exporter.web.gate import Gate
-from exporter.web.server import Limits, Server, open_web_sockets
+from exporter.web.listening_sockets import open_web_sockets
+from exporter.web.server import Limits, Server
 
 PATIENCE_SECONDS = 30.0
 
@@ -157,3 +158,10 @@ async def serving(
     finally:
         await served.close_clients()
         await server.stop()
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file at once, as editors and Kubernetes do."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)

@@ -1,4 +1,4 @@
-"""Exporter: whether the numbers are true, and what they cost."""
+"""Exporter: whether the numbers are right, and what they cost."""
 
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -82,8 +82,8 @@ def exporter() -> Dashboard:
     """Return the dashboard."""
     return page(
         "proc-connector-exporter",
-        "Truth and cost of the exporters themselves: what was lost or unknown, whether the kernel still talks to "
-        "them, and what they use.",
+        "Accuracy and cost of the exporters: lost messages, unknown names, whether the kernel still sends events, "
+        "and the CPU and memory that the exporters use.",
         {
             "": [
                 number(
@@ -97,7 +97,7 @@ def exporter() -> Dashboard:
                 ),
                 number(
                     "Unknown names",
-                    "Share of the forks, execs and exits that count under <unknown>. Next to nothing in taskstats "
+                    "Share of the forks, execs and exits that are counted under <unknown>. Nearly 0 in taskstats "
                     "mode, a few percent in procfs mode under load.",
                     RATIO,
                     f"sum({rate(_UNATTRIBUTED)}) / sum({rate(_EVENTS, _NAMED)})",
@@ -106,8 +106,8 @@ def exporter() -> Dashboard:
                 ),
                 number(
                     "Oldest canary",
-                    "The longest time since a child with a known end came back as an event. Every 15 seconds is "
-                    "normal.",
+                    "The longest time since the end of a canary (a child with a known end) arrived. Every 15 "
+                    "seconds is normal.",
                     SECONDS,
                     f"max({_CANARY})",
                     CANARY_STEPS,
@@ -136,7 +136,7 @@ def exporter() -> Dashboard:
             "Truth": [
                 graph(
                     "Lost messages",
-                    "Messages that the kernel dropped, by node and socket. What they told is in no metric. "
+                    "Messages that the kernel dropped, by node and socket. Their events are in no metric. "
                     f"{EACH_BAR}",
                     COUNT,
                     Query(
@@ -150,8 +150,8 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Fill of the receive buffers",
-                    "What waited in the socket's buffer when it was last drained, as a share of its size. Near "
-                    "100 % messages are lost next. The ten fullest.",
+                    "Bytes that waited in the socket's buffer when it was last drained, as a share of its "
+                    "size. Near 100 % messages will be lost. The ten fullest.",
                     RATIO,
                     Query(
                         top(f"{_USED} / proc_connector_receive_buffer_bytes{{{NODE}}}", _highest(_USED)),
@@ -162,7 +162,7 @@ def exporter() -> Dashboard:
                 _each_node(
                     "Age of the canary",
                     "A saw tooth up to the canary's interval is normal. A line that rises means that the kernel "
-                    "has fallen silent or the exporter is far behind.",
+                    "sends no events or the exporter is far behind.",
                     SECONDS,
                     _CANARY,
                     _highest(_CANARY),
@@ -170,8 +170,8 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Unknown names",
-                    "Share of the events of each kind that count under <unknown>, of the ten with the most "
-                    "in the shown time. Nothing is drawn while nothing is unknown.",
+                    "Share of the events of each kind that are counted under <unknown>, of the ten with the most "
+                    "in the shown time. Empty while all names are known.",
                     RATIO,
                     Query(
                         top(
@@ -183,9 +183,9 @@ def exporter() -> Dashboard:
                     ),
                 ),
                 _each_node(
-                    "Ends that no event told of",
-                    "Share of the ends of threads and processes that the kernel's own totals in /proc show and "
-                    "no event told of, whatever the reason: an independent check. On a quiet host a handful more "
+                    "Ends without an event",
+                    "Share of the ends of threads and processes that the kernel's own totals in /proc for which "
+                    "no event arrived, for any reason: an independent check. On a quiet host a handful more "
                     "or less means nothing.",
                     RATIO,
                     f"clamp_min(1 - sum by (instance) ({rate(_TASK_EXITS, _BY_EVENTS)}) "
@@ -209,9 +209,9 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Folded, excluded, expired",
-                    "What lost its name: counts that went to <other> because of the limit, events that the rules "
-                    "of --config.file leave out of the metrics of programs, and events whose series are gone "
-                    f"because they were idle. {EACH_BAR}",
+                    "Counts without their name: counts that went to <other> because of the limit, events that "
+                    "the rules of --config.file exclude from the metrics of programs, and events of series "
+                    f"that were dropped because they were idle. {EACH_BAR}",
                     COUNT,
                     Query(_sum_in_step("proc_connector_folded_total"), "folded"),
                     Query(_sum_in_step("proc_connector_excluded_total"), "excluded"),
@@ -222,8 +222,8 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Repairs",
-                    "Comparisons with /proc after a loss, renewals of the subscription, ends that were found out "
-                    "only so, lifetimes nobody knew. And exporters whose --config.file is broken. All of it is 0 "
+                    "Comparisons with /proc after a loss, renewals of the subscription, ends that only these "
+                    "comparisons found, unknown lifetimes, exporters whose --config.file is broken. All are 0 "
                     f"on a good day. {EACH_BAR}",
                     COUNT,
                     Query(_sum_in_step("proc_connector_resyncs_total"), "comparisons with /proc"),
@@ -238,8 +238,8 @@ def exporter() -> Dashboard:
                 ),
                 rows(
                     "Exporters",
-                    "How each exporter works. mode: where names come from (taskstats is exact). filter: who keeps "
-                    "unwanted events away (the kernel is cheapest).",
+                    "How each exporter works. mode: where names come from (taskstats is exact). filter: what "
+                    "keeps unwanted events away (kernel is cheapest).",
                     {
                         "instance": Column("Node", width=200),
                         "mode": Column("Mode", width=120),
@@ -263,7 +263,7 @@ def exporter() -> Dashboard:
                 ),
                 _each_node(
                     "CPU per event",
-                    "What one event costs: CPU time of the exporter by events delivered, scrapes and canaries "
+                    "Cost of one event: CPU time of the exporter by events delivered, scrapes and canaries "
                     "included; on a quiet host these are most of it.",
                     SECONDS,
                     f"sum by (instance) ({rate(_CPU)} {_ONLY_OURS}) / (sum by (instance) ({rate(_EVENTS)}) > 0)",
@@ -288,7 +288,7 @@ def exporter() -> Dashboard:
                 heat(
                     "Drains",
                     "How long the exporter took each time to read and count what had arrived. Rows above 100 ms "
-                    "mean that it has more to do than it can.",
+                    "mean that it has more work than it can do.",
                     SECONDS,
                     f"sum by (le) ({rate(f'{_DRAIN}_bucket')})",
                 ),
@@ -302,15 +302,15 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Events waiting for a name",
-                    "Events whose program is being looked up; they are counted within a moment. A line that stays "
-                    "high is an exporter that cannot read /proc.",
+                    "Events that wait for the name of their program; they are counted within a moment. A line "
+                    "that stays high is an exporter that cannot read /proc.",
                     COUNT,
                     Query(f"sum by (event) (proc_connector_pending_events{{{NODE}}})", "{{event}}"),
                 ),
                 _each_node(
                     "Samples per scrape",
-                    "How many samples each exporter hands out: the number of programs times what is known of "
-                    "them. It is what Prometheus pays for.",
+                    "How many samples a scrape of each exporter has: it grows with the number of programs. "
+                    "Prometheus stores all of them.",
                     COUNT,
                     f"{_SAMPLES} {_ONLY_OURS}",
                     f"{_highest(_SAMPLES)} {_ONLY_OURS}",

@@ -1,4 +1,4 @@
-"""Failures: who ends badly, how, since when, and again and again."""
+"""Failures: which programs fail, how, since when, and again and again."""
 
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
@@ -76,19 +76,19 @@ def failures() -> Dashboard:
     """Return the dashboard."""
     return page(
         "proc-connector-failures",
-        "Processes that ended with another exit code than 0 or by a signal: who, how, since when, how often.",
+        "Processes that ended with an exit code other than 0 or by a signal: which, how, since when, how often.",
         {
             "": [
                 number(
                     "Failures",
-                    "Processes per second that ended with another exit code than 0.",
+                    "Processes per second that ended with an exit code other than 0.",
                     PER_SECOND,
                     f"sum({rate(FAILED, PROGRAM)})",
                     decimals=2,
                 ),
                 number(
                     "Share of all ends",
-                    "Scripts that ask questions (grep, test) make some of it; watch for changes.",
+                    "Programs that answer by exit code (grep, test) are part of it; watch for changes.",
                     RATIO,
                     share(FAILED, EXITS, PROGRAM),
                     FAILURE_STEPS,
@@ -114,14 +114,14 @@ def failures() -> Dashboard:
                 ),
                 top_rates(
                     "Failures by program",
-                    "Ends per second with another exit code than 0, of the ten programs with the most in the "
+                    "Ends per second with an exit code other than 0, of the ten programs with the most in the "
                     "shown time. A first failure is in the bars and tables, not yet in a rate.",
                     FAILED,
                 ),
                 rare(
                     "Deaths by signal",
                     "Processes that died of each signal. SIGSEGV and SIGABRT are bugs; SIGKILL may be the kernel "
-                    "out of memory; SIGTERM and SIGPIPE are everyday life.",
+                    "out of memory; SIGTERM and SIGPIPE are normal.",
                     FAILED,
                     by="signal",
                     legend="{{signal}}",
@@ -129,7 +129,7 @@ def failures() -> Dashboard:
                     colors=SIGNAL_COLORS,
                 ),
             ],
-            "Who, how, since when": [
+            "Which, how, since when": [
                 rows(
                     "Again and again",
                     "Programs that failed at least three times in the shown time and in at least half of their "
@@ -157,8 +157,8 @@ def failures() -> Dashboard:
                 rows(
                     "Every kind of failure",
                     "One row per program, user and way to fail. First and latest are within the shown time: a "
-                    "first that is recent is news. exit_code is what a shell shows; a signal is only named where "
-                    "a signal killed.",
+                    "recent first is new. exit_code is what a shell shows; signal is empty unless a "
+                    "signal ended the process.",
                     {
                         "comm": Column("Program"),
                         "uid": Column("uid", width=60),
@@ -182,7 +182,7 @@ def failures() -> Dashboard:
             "How": [
                 top_rates(
                     "Failures by exit code",
-                    "Ends per second by what a shell would show: 1 any failure, 2 wrong usage, 126 not "
+                    "Ends per second by the exit code of a shell: 1 any failure, 2 wrong usage, 126 not "
                     "executable, 127 not found, 128+n signal n.",
                     FAILED,
                     by="exit_code",
@@ -191,16 +191,16 @@ def failures() -> Dashboard:
                 ),
                 top_rates(
                     "Failures by user",
-                    "Ends per second with another exit code than 0 by real uid.",
+                    "Ends per second with an exit code other than 0 by real uid.",
                     FAILED,
                     by="uid",
                     legend="uid {{uid}}",
                 ),
                 rare(
                     "SIGKILL and out of memory",
-                    "Processes that died of SIGKILL, by program, beside the kernel's out-of-memory kills of the "
+                    "Processes that died of SIGKILL, by program, and the kernel's out-of-memory kills of the "
                     "same hosts (node_exporter's node_vmstat_oom_kill, if it is scraped). Kills without an OOM "
-                    "were sent by somebody: a timeout, a container runtime, an operator.",
+                    "were sent by a timeout, a container runtime or an operator.",
                     FAILED,
                     Query(_OOM_KILLS, _OOM),
                     by="comm",

@@ -59,7 +59,7 @@ def fleet() -> Dashboard:
     """Return the dashboard."""
     return page(
         "proc-connector-fleet",
-        "What is born and what dies on all nodes, and whether the numbers can be trusted. Needs the recording "
+        "Forks, ends and failures on all nodes, and whether the numbers can be trusted. Needs the recording "
         "rules of dashboards/rules/recording.yaml.",
         {
             "": [
@@ -73,7 +73,7 @@ def fleet() -> Dashboard:
                 ),
                 number(
                     "Down",
-                    "Exporters that are not reached: nothing is known of these nodes. Absent: Prometheus has no "
+                    "Exporters that cannot be scraped: their nodes are not counted. Absent: Prometheus has no "
                     "exporter to scrape at all.",
                     COUNT,
                     f"count({_DOWN}) or 0 * count(up{{{NODE}}}) or {_NO_TARGET} * absent(up{{{NODE}}})",
@@ -91,8 +91,8 @@ def fleet() -> Dashboard:
                 ),
                 number(
                     "Failures",
-                    "Share of the ended processes whose exit code was not 0. Scripts that ask questions "
-                    "(grep, test) make some of it; watch for changes.",
+                    "Share of the ended processes whose exit code was not 0. Programs that answer by exit "
+                    "code (grep, test) are part of it; watch for changes.",
                     RATIO,
                     f"sum({_node(rules.NONZERO_EXITS)}) / sum({_node(rules.EXITS)})",
                     FAILURE_STEPS,
@@ -126,8 +126,8 @@ def fleet() -> Dashboard:
                 ),
                 number(
                     "Canary",
-                    "The longest time since a node proved that events still arrive. Every 15 "
-                    "seconds is normal; above a minute the node is deaf or far behind.",
+                    "The longest time since the end of a canary arrived on a node. Every 15 seconds is "
+                    "normal; above a minute the exporter gets no events or is far behind.",
                     SECONDS,
                     f"max({_node(_CANARY_AGE)})",
                     CANARY_STEPS,
@@ -135,22 +135,23 @@ def fleet() -> Dashboard:
                 ),
                 graph(
                     "Births by node",
-                    "Processes forked per second on the ten busiest nodes of the shown time. One "
-                    "that leaves the others behind has a fork storm or a new job.",
+                    "Processes forked per second on the ten busiest nodes of the shown time. A "
+                    "node far above the others has a fork storm or a new job.",
                     PER_SECOND,
                     Query(_top(rules.FORKS), "{{instance}}"),
                 ),
                 graph(
                     "Failures by node",
-                    "Processes per second that ended with another code than 0, on the ten nodes with the most.",
+                    "Processes per second that ended with an exit code other than 0, on the ten nodes with "
+                    "the most.",
                     PER_SECOND,
                     Query(_top(rules.NONZERO_EXITS), "{{instance}}"),
                 ),
                 graph(
                     "Deaths by signal",
                     "Processes that died of each signal within the 15 minutes before, on all nodes. SIGSEGV and "
-                    "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are everyday "
-                    f"life. {_ESTIMATE}",
+                    "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are "
+                    f"normal. {_ESTIMATE}",
                     COUNT,
                     Query(f"round(sum by (signal) ({_node(rules.SIGNALS)}))", "{{signal}}"),
                     stacked=True,
@@ -184,8 +185,8 @@ def fleet() -> Dashboard:
             "Nodes": [
                 rows(
                     "Nodes",
-                    "One row per node; a click on its name leads to its processes. A coloured number wants "
-                    "to be looked at. Signals, core dumps and lost messages are estimates of the last 15 "
+                    "One row per node; a click on its name leads to its processes. A coloured number needs "
+                    "attention. Signals, core dumps and lost messages are estimates of the last 15 "
                     "minutes.",
                     {"instance": Column("Node", link=link_to("proc-connector-node", "instance"))},
                     [

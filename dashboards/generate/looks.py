@@ -21,12 +21,12 @@ CPUS = "suffix: CPUs"
 
 SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": BLUE, "SIGPIPE": YELLOW}
 EXIT_CODE_COLORS = {"139": RED, "134": ORANGE, "137": "purple", "143": BLUE, "141": YELLOW}
-"""What a shell shows of the same signals."""
+"""The exit codes that a shell shows for the same signals."""
 QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
 
 EACH_BAR = (
-    "Each bar counts what the scrapes since the bar before have brought; what happened while nobody scraped for "
-    "more than five minutes is in none."
+    "Each bar counts what the scrapes since the bar before have brought; events of a time without scrapes, if "
+    "it is longer than five minutes, are in none."
 )
 
 Steps = Sequence[tuple[float | None, str]]
@@ -38,7 +38,7 @@ FAILURE_STEPS: Steps = ((None, GREEN), (0.25, YELLOW), (0.5, ORANGE))
 CANARY_STEPS: Steps = ((None, GREEN), (30, YELLOW), (60, RED))
 
 Words = Mapping[str, tuple[str, str]]
-"""What stands there for certain values, and its colour."""
+"""Value -> the text that is shown instead, and its colour."""
 NO_WORDS: Words = {}
 SEVERITIES: Words = {
     "critical": ("critical", RED),
@@ -48,7 +48,7 @@ SEVERITIES: Words = {
 
 
 def thresholds(steps: Steps) -> builders.ThresholdsConfig:
-    """Return the values from which on something has another colour."""
+    """Return the thresholds of colours."""
     made = [dashboard.Threshold(value, color) for value, color in steps]
     return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(made)
 

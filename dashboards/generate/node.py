@@ -1,4 +1,4 @@
-"""Node: what the processes of one or a few nodes do."""
+"""Node: the processes of one or a few nodes."""
 
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -39,7 +39,7 @@ _CPU = "proc_connector_process_cpu_seconds"
 _RSS = "proc_connector_process_max_rss_bytes"
 _LIVING = f"proc_connector_processes{{{COMM}}}"
 _BELOW_A_SECOND = f'{COMM}, le="1.0"'
-_NEW = "A program that is new begins at its second scrape; the table below counts it from the first."
+_NEW = "The line of a new program begins at its second scrape; the table below counts it from the first."
 
 
 def _by_comm(q: float, histogram: str) -> Query:
@@ -72,7 +72,7 @@ def node() -> Dashboard:
                 _per_second("Ends", "Processes that ended, per second.", EXITS),
                 number(
                     "Failures",
-                    "Share of the ends with another exit code than 0.",
+                    "Share of the ends with an exit code other than 0.",
                     RATIO,
                     share(FAILED, EXITS, PROGRAM),
                     FAILURE_STEPS,
@@ -80,32 +80,32 @@ def node() -> Dashboard:
                 ),
                 number(
                     "Gone in 1 s",
-                    "Share of the ended processes that lived for less than a second: what a poller cannot see.",
+                    "Share of the ended processes that lived for less than a second: a poller cannot see them.",
                     RATIO,
                     f"sum({rate(f'{LIFETIME}_bucket', _BELOW_A_SECOND)}) / sum({rate(f'{LIFETIME}_count', COMM)})",
                     decimals=1,
                 ),
                 number(
                     "Living processes",
-                    "Processes that live now, kernel threads included.",
+                    "Processes that are alive now, kernel threads included.",
                     COUNT,
                     f"sum({_LIVING})",
                 ),
             ],
-            "Who is born and who ends": [
+            "Births and ends": [
                 top_rates(
                     "Births by program",
-                    f"Forks per second by the program that forked: who makes the work. The ten highest. {_NEW}",
+                    f"Forks per second by the program that forked. The ten highest. {_NEW}",
                     FORKS,
                 ),
                 top_rates(
                     "Executions by program",
-                    f"Execs per second by the program that was started: what the work is. The ten highest. {_NEW}",
+                    f"Execs per second by the program that was started. The ten highest. {_NEW}",
                     EXECS,
                 ),
                 top_rates(
                     "Ends by program",
-                    f"Processes that ended per second, whatever their exit code. The ten highest. {_NEW}",
+                    f"Processes that ended per second, with any exit code. The ten highest. {_NEW}",
                     EXITS,
                 ),
                 graph(
@@ -117,9 +117,9 @@ def node() -> Dashboard:
                 ),
                 rows(
                     "Top churners",
-                    "The programs by how often they ended in the shown time, exactly. Many short lives of one "
-                    "program are a loop that starts it; CPU and memory are of processes that ended. A click "
-                    "leads to its failures.",
+                    "The programs by how often they ended in the shown time, exactly. Many short lifetimes "
+                    "of one program mean that a loop starts it; CPU and memory are of processes that ended. A "
+                    "click leads to its failures.",
                     {"comm": Column("Program", width=180, link=link_to("proc-connector-failures", "comm"))},
                     [
                         Column("Ends", COUNT, f"round({_ENDED}) > 0"),
@@ -161,7 +161,7 @@ def node() -> Dashboard:
                 ),
                 graph(
                     "Living processes by program",
-                    "Processes that live, of the ten programs with the most on "
+                    "Processes that are alive, of the ten programs with the most on "
                     "average. A line that only rises is a leak of processes.",
                     COUNT,
                     Query(
@@ -173,11 +173,11 @@ def node() -> Dashboard:
                     ),
                 ),
             ],
-            "What the dead have used (taskstats mode)": [
+            "What ended processes used (taskstats mode)": [
                 graph(
                     "CPU of ended processes",
-                    "CPU time of processes, counted when they end: the cost of what no "
-                    "poller sees. A process that ran for an hour adds its whole hour at its end.",
+                    "CPU time of processes, counted when they end: it has also those "
+                    "that no poller sees. A process that ran for an hour adds its whole hour at its end.",
                     CPUS,
                     Query(top_rate("comm", f"{_CPU}_sum", COMM), "{{comm}}"),
                     stacked=True,
@@ -195,14 +195,14 @@ def node() -> Dashboard:
                 rare(
                     "Changes of uid",
                     "Changes of real or effective uid, by the program and its new real uid: sudo, login, cron. "
-                    "Rare on most nodes, so each new colour has a story.",
+                    "Rare on most nodes, so look at each new colour.",
                     "proc_connector_uid_changes_total",
                     by="comm, uid",
                     legend="{{comm}} to {{uid}}",
                 ),
                 rare(
                     "Traced processes",
-                    "Processes that a debugger or tracer took hold of, by the traced.",
+                    "Processes that a debugger or tracer attached to, by the traced program.",
                     "proc_connector_ptrace_attaches_total",
                     by="comm, uid",
                     legend="{{comm}} of {{uid}}",

@@ -20,7 +20,7 @@ STEP = "${__interval_ms}ms"
 
 ABSENT = 'ALERTS{alertname="ProcConnectorExporterAbsent", alertstate="firing"}'
 FIRING = f'(ALERTS{{alertname=~"Proc.*", alertstate="firing", {NODE}}} or {ABSENT})'
-"""The firing alerts of the chosen nodes, and the one that has no node: that nobody is there."""
+"""The firing alerts of the chosen nodes, and the one that has no node: that no exporter is scraped."""
 
 
 def rate(metric: str, labels: str = NODE) -> str:
@@ -117,5 +117,5 @@ def quantile_in_range(q: float, histogram: str, labels: str = COMM) -> str:
 
 
 def or_zero(expr: str) -> str:
-    """Return PromQL that says 0 where nothing was counted, provided that somebody is there to count."""
+    """Return PromQL that says 0 where nothing was counted, provided that an exporter is scraped."""
     return f"{expr} or 0 * count({BUILD})"

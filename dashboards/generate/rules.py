@@ -1,8 +1,8 @@
 """Recording rules and alerts.
 
-Every number that an alert compares with has a name, a reason and one place: `Threshold`. In the rule it stands at
-the end of a line with its name as a PromQL comment (`> 60 # canary_late_seconds`), so that whoever renders the
-rules for others (a Helm chart) can put another number there without knowing PromQL.
+Every number that an alert compares with has a name, a reason and one place: `Threshold`. In the rule it is at the
+end of a line, followed by its name as a PromQL comment (`> 60 # canary_late_seconds`), so that a Helm chart can
+put another number there without parsing PromQL.
 """
 
 import json
@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import yaml
 
 WINDOW = "15m"
-"""How far back alerts look for what is rare."""
+"""How far back alerts look for rare events."""
 LOOP_WINDOW = "45m"
-"""Kubernetes waits for up to five minutes before it starts anew what ran for less than ten: three times that."""
+"""Three times the longest cycle: Kubernetes waits up to five minutes to restart what ran for less than ten."""
 KEEP = "5m"
-"""How long an alert that fires at once outlives its reason, so that a scrape that fails does not send it twice."""
+"""How long an alert without `for` stays after its reason ended, so that a failed scrape does not send it twice."""
 
 _END_LABELS = ("uid", "exit_code", "signal")
 _NONZERO_EXITS = "proc_connector_nonzero_exits_total"
 _EXITS = "proc_connector_exits_total"
 
-# What recording rules are called: level:metric:operation.
+# Names of recording rules: level:metric:operation.
 FORKS = "instance:proc_connector_forks:rate5m"
 EXECS = "instance:proc_connector_execs:rate5m"
 EXITS = "instance:proc_connector_exits:rate5m"
@@ -45,22 +45,22 @@ FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW
 
 
 def without(*labels: str) -> str:
-    """Return the clause that sums these labels away, and `pod`: with it a rollout would end every history."""
+    """Return the clause that sums away these labels and `pod`, with which a rollout would begin new series."""
     return f"without ({', '.join(['pod', *labels])})"
 
 
 def happened(metric: str, *labels: str, window: str = WINDOW) -> str:
-    """Return PromQL for how often something happened within the window, the first time of a series included.
+    """Return PromQL for how often something happened within the window, the first count of a series included.
 
-    A counter that is born at 1 has no increase, nor has one that a restart took from 1 to 1. So where the exporter
-    is younger than the window the value says it all; and so it does where the series was not there a window ago,
-    provided that somebody looked then: else the series may be old, and only the scrapes were missing. An increase
-    that is more than the value has in it what was before the restart.
+    A counter whose first value is 1 has no increase, and neither has one that a restart took from 1 to 1. So where
+    the exporter is younger than the window, the value is used. The value is also used where the series did not
+    exist a window ago, provided that the exporter was scraped then: otherwise the series may be old and only the
+    scrapes were missing. An increase above the value includes counts from before a restart, and is used.
 
     Args:
         metric: A counter.
-        labels: Those to sum away.
-        window: In minutes.
+        labels: The labels to sum away.
+        window: In minutes, such as 15m.
     """
     seconds = int(window.removesuffix("m")) * 60
     return (
@@ -84,7 +84,7 @@ class Recording(NamedTuple):
     expr: str
 
     def rule(self) -> dict[str, Any]:
-        """Return it as Prometheus wants it."""
+        """Return the rule as Prometheus reads it."""
         return {"record": self.record, "expr": self.expr}
 
 
@@ -117,16 +117,16 @@ RARE = (
     Recording(LOST, happened("proc_connector_lost_messages_total")),
 )
 PAST = (
-    # The median, because a storm of hours must not become the usual; and the most of these hours yesterday,
-    # because what comes every night is no storm.
+    # The median, so that a storm of some hours does not become usual; and the highest rate of these hours
+    # yesterday, so that a load that comes every night is no storm.
     Recording(
         USUAL_FORKS,
         f"max_over_time({FORKS}[2h] offset 23h) > quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})\n"
         f"or\n"
         f"quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})",
     ),
-    # Remembers for a day, whatever becomes of the series, and over an hour in which no rule was evaluated: its own
-    # last value costs next to nothing where a day of all failures would be too much for a fleet.
+    # Remembers failures for a day, even if their series end, and over an hour in which no rule was evaluated. It
+    # reads its own last value, which costs next to nothing; a day of all failures would be too much for a fleet.
     Recording(
         FAILED_AT,
         f"max {without(*_END_LABELS)} (timestamp({_NONZERO_EXITS} offset {WINDOW}))\n"
@@ -148,13 +148,13 @@ RECORDINGS = {"proc-connector-rates": RATES, "proc-connector-rare": RARE, "proc-
 
 
 class Threshold(NamedTuple):
-    """A number (or a regular expression) that users may want to be another."""
+    """A number (or a regular expression) that users can change."""
 
     value: float | str
     why: str
 
 
-# Programs that answer a question with their exit code: 1 is no failure of theirs. And what is no single program.
+# Programs that answer with their exit code, so that 1 is no failure, and comms that are not one program.
 _ANSWERS = (
     "<unknown>|<other>|test|false|expr|[a-z]*grep|diff|cmp|pidof|kill|pkill|which|command-not-foun|mountpoint"
     "|ping|timeout|lsof|readlink"
@@ -163,27 +163,27 @@ _ANSWERS = (
 THRESHOLDS: Mapping[str, Threshold] = {
     "exporter_jobs": Threshold(
         ".*proc-connector.*",
-        "regular expression of the exporter's jobs in the scrape configuration; `up` has nothing else to know "
-        "them by",
+        "regular expression of the exporter's jobs in the scrape configuration; `up` has no other label that "
+        "identifies them",
     ),
     "canary_late_seconds": Threshold(
         60,
-        "four times the default --canary.interval: one or two missed are a busy host; raise it with the interval",
+        "four times the default --canary.interval: a busy host may miss one or two; raise it with the interval",
     ),
     "exporter_restarts": Threshold(
-        3, "within an hour: an upgrade, its end in tears and the next one are three; a crash loop is many more"
+        3, "within an hour: an upgrade, its rollback and the next upgrade are three; a crash loop is many more"
     ),
-    "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message is a number that is wrong"),
-    "folded": Threshold(0, "what is folded has lost its name; the limit is there for hosts that are attacked"),
+    "messages_lost": Threshold(0, "the kernel's count is exact, and every lost message makes a number wrong"),
+    "folded": Threshold(0, "folded counts have lost their name; the limit is for hosts under attack"),
     "ends_missed_ratio": Threshold(
         0.05,
-        "the kernel's totals in /proc are not read at the moment of the events: at the least rate that is looked "
-        "at, one end per second, a handful within five minutes is one or two percent",
+        "the kernel's totals in /proc are not read at the moment of the events: at one end per second, the "
+        "lowest rate that is compared, a handful within five minutes is one or two percent",
     ),
     "unattributed_ratio": Threshold(
         0.05,
-        "taskstats mode leaves next to nothing unknown, procfs mode a few percent while all CPUs are busy "
-        "(docs/numbers.md); above, tables by comm mislead",
+        "in taskstats mode hardly any name is unknown, in procfs mode a few percent while all CPUs are busy "
+        "(docs/numbers.md); above that, tables by comm mislead",
     ),
     "fork_storm_floor": Threshold(
         20,
@@ -191,38 +191,38 @@ THRESHOLDS: Mapping[str, Threshold] = {
         "is 2 % of one CPU, whatever the factor",
     ),
     "fork_storm_factor": Threshold(
-        5, "times what is usual there: a doubled load and the jobs of every night stay far below it"
+        5, "times the usual rate of the node: a doubled load and nightly jobs stay far below it"
     ),
     "crash_loop_failures": Threshold(
         3,
-        "within 45 minutes: what runs for nine minutes and is started again after five, Kubernetes' longest "
+        "within 45 minutes: a program that runs for nine minutes and is restarted after five, Kubernetes' longest "
         "back-off, still fails three times",
     ),
     "crash_loop_ratio": Threshold(
-        0.9, "of its ends: what is restarted because it crashes hardly ever ends well; a flaky job does"
+        0.9, "of its ends: a program that is restarted because it crashes hardly ever succeeds; a flaky job does"
     ),
     "crash_loop_ignored": Threshold(
-        _ANSWERS, "comms whose non-zero exit is an answer, and what is no single program"
+        _ANSWERS, "comms whose non-zero exit is an answer, and comms that are not one program"
     ),
     "failure_ratio_jump": Threshold(
-        0.3, "30 points above the program's own record: with 20 ends, chance alone moves a ratio by about 20"
+        0.3, "30 points above the program's earlier share: with 20 ends, chance alone moves a share by about 20"
     ),
-    "failure_ratio_ends": Threshold(20, "ends now and before: below, a ratio is an anecdote"),
+    "failure_ratio_ends": Threshold(20, "ends now and before: with fewer a share means little"),
     "first_failure_successes": Threshold(
-        1, "ends with 0 an hour ago and before: a program that always failed is no news, nor is an unknown one"
+        1, "ends with 0, an hour ago or earlier: a program that always failed is no news, nor is a new one"
     ),
     "first_failure_ignored": Threshold(
-        _ANSWERS, "comms whose non-zero exit is an answer, and what is no single program"
+        _ANSWERS, "comms whose non-zero exit is an answer, and comms that are not one program"
     ),
-    "crashes": Threshold(0, "a correct program never ends so: the first one counts"),
-    "kills": Threshold(0, "nothing in normal operation needs SIGKILL; where something does, silence its comm"),
+    "crashes": Threshold(0, "a correct program never ends like that: the first crash counts"),
+    "kills": Threshold(0, "no program needs SIGKILL in normal operation; where one does, silence its comm"),
     "coredumps": Threshold(5, "within 15 minutes: one is ProcessCrashed, five fill disks with core files"),
 }
 
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert. `$name` in its expression is the threshold of that name, and ends its line."""
+    """An alert. `$name` in its expression is the threshold of that name, at the end of a line."""
 
     name: str
     severity: str
@@ -238,7 +238,7 @@ class Alert:
         return list(dict.fromkeys(re.findall(r"\$(\w+)", self.expr)))
 
     def rule(self, thresholds: Mapping[str, Threshold], runbooks: str) -> dict[str, Any]:
-        """Return it as Prometheus wants it."""
+        """Return the rule as Prometheus reads it."""
 
         def number(match: re.Match[str]) -> str:
             name = match[1]
@@ -269,8 +269,7 @@ TRUST = (
         "5m",
         "up{\n  job=~\n    $exporter_jobs\n} == 0",
         f"No process events from {_WHERE}",
-        "Prometheus could not scrape this exporter for 5 minutes: nothing is known of what is born and dies "
-        "there.",
+        "Prometheus could not scrape this exporter for 5 minutes: no process of the node is counted.",
     ),
     Alert(
         "ProcConnectorExporterAbsent",
@@ -296,8 +295,9 @@ TRUST = (
         "1m",
         "proc_connector_canary_age_seconds\n  > $canary_late_seconds",
         f"Process events of {_WHERE} may be missing",
-        "A child with a known end did not come back as an event for {{ $value | humanizeDuration }}: the "
-        "exporter is deaf or far behind, and its numbers are too low.",
+        "The end of a canary (a child process with a known end) has not arrived as an event for "
+        "{{ $value | humanizeDuration }}: the exporter gets no events or is far behind, and its numbers are "
+        "too low.",
     ),
     Alert(
         "ProcConnectorMessagesLost",
@@ -306,7 +306,7 @@ TRUST = (
         f"{LOST}\n  > $messages_lost",
         f"Process events of {_WHERE} were lost",
         'The kernel dropped {{ printf "%.0f" $value }} messages of the {{ $labels.socket }} socket within 15 '
-        "minutes, because the exporter did not read in time. What they told is in no metric.",
+        "minutes, because the exporter did not read in time. Their events are in no metric.",
         keep=KEEP,
     ),
     Alert(
@@ -325,16 +325,16 @@ TRUST = (
         "5m",
         "proc_connector_config_last_reload_successful == 0",
         f"The exporter on {_WHERE} could not read its configuration",
-        "The rules of --config.file are broken; those read before are still in force, until it is restarted.",
+        "The rules of --config.file are broken. The old rules are in force until the exporter is restarted.",
     ),
     Alert(
         "ProcConnectorEndsMissed",
         "warning",
         "15m",
         f"{MISSED}\n  > $ends_missed_ratio",
-        f"The kernel counts more ends on {_WHERE} than there were events",
-        "No event told of {{ $value | humanizePercentage }} of the ends of threads and processes that the "
-        "kernel's own totals show, whatever the reason.",
+        f"The kernel counts more ends on {_WHERE} than the exporter received",
+        "No event arrived for {{ $value | humanizePercentage }} of the ends of threads and processes in the "
+        "kernel's own totals.",
     ),
     Alert(
         "ProcConnectorUnattributedHigh",
@@ -342,7 +342,7 @@ TRUST = (
         "15m",
         f"{UNATTRIBUTED}\n  > $unattributed_ratio",
         f"Many process events of {_WHERE} have no name",
-        "{{ $value | humanizePercentage }} of the forks, execs and exits count under comm <unknown>.",
+        "{{ $value | humanizePercentage }} of the forks, execs and exits are counted under comm <unknown>.",
     ),
 )
 PROGRAMS = (
@@ -352,7 +352,7 @@ PROGRAMS = (
         "5m",
         f"{FORKS}\n  > $fork_storm_floor\nand\n{FORKS}\n  > $fork_storm_factor\n  * {USUAL_FORKS}",
         f"Fork storm on {_WHERE}",
-        "{{ $value | humanize }} processes are born per second, far more than in the median of the last day and "
+        "{{ $value | humanize }} processes are forked per second, far more than in the median of the last day and "
         "than yesterday at this time.",
     ),
     Alert(
@@ -372,7 +372,7 @@ PROGRAMS = (
         f"  >= $crash_loop_ratio\n"
         f"  * {ENDS}",
         f"{_WHO} fails again and again",
-        'It failed {{ printf "%.0f" $value }} times within 45 minutes, and for 15 minutes hardly ever ended well.',
+        'It failed {{ printf "%.0f" $value }} times within 45 minutes, and for 15 minutes hardly ever succeeded.',
     ),
     Alert(
         "ProcessFailureRatioJumped",
@@ -386,9 +386,9 @@ PROGRAMS = (
         f"and\n"
         f"{PAST_ENDS}\n"
         f"  >= $failure_ratio_ends",
-        f"{_WHO} fails more often than it did",
-        "The share of its ends that are failures rose by {{ $value | humanizePercentage }} (as points) over its "
-        "record since the exporter's start.",
+        f"{_WHO} fails more often than before",
+        "The share of its ends that are failures rose by {{ $value | humanizePercentage }} (as points) over the "
+        "share since the exporter's start.",
     ),
     Alert(
         "ProcessFirstFailure",
@@ -403,8 +403,7 @@ PROGRAMS = (
         f'sum {without(*_END_LABELS)} ({_EXITS}{{exit_code="0"}} offset 1h)\n'
         f"  >= $first_failure_successes",
         f"{_WHO} failed for the first time in a day or more",
-        "It is known to end well, no failure of it was known for a day, and now it failed "
-        '{{ printf "%.0f" $value }} times.',
+        'It usually succeeds, had no failure for a day or more, and now failed {{ printf "%.0f" $value }} times.',
         keep=KEEP,
     ),
     Alert(
@@ -413,7 +412,7 @@ PROGRAMS = (
         "0m",
         f'{FAILURES}{{signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"}}\n  > $crashes',
         f"{_WHO} died of {{{{ $labels.signal }}}}",
-        '{{ printf "%.0f" $value }} of its processes ended so within 15 minutes: a bug, broken memory or a '
+        '{{ printf "%.0f" $value }} of its processes ended like that within 15 minutes: a bug, broken memory or a '
         "forbidden system call, never a normal end.",
         keep=KEEP,
     ),
@@ -423,8 +422,8 @@ PROGRAMS = (
         "0m",
         f'{FAILURES}{{signal="SIGKILL"}}\n  > $kills',
         f"{_WHO} was killed",
-        '{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes: by the kernel out of '
-        "memory, or by somebody who had no patience.",
+        '{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes. The sender was the '
+        "kernel when memory ran out, or a user or program that did not wait for a normal end.",
         keep=KEEP,
     ),
     Alert(
@@ -433,8 +432,8 @@ PROGRAMS = (
         "0m",
         f"{COREDUMPS}\n  >= $coredumps",
         f"Core dumps on {_WHERE}",
-        '{{ printf "%.0f" $value }} processes dumped core within 15 minutes; where core files are kept they fill '
-        "a disk.",
+        '{{ printf "%.0f" $value }} processes dumped core within 15 minutes. Where core files are kept they can '
+        "fill a disk.",
         keep=KEEP,
     ),
 )
@@ -450,7 +449,7 @@ _NOTE = "# Generated by `make dashboards`: edit dashboards/generate/rules.py ins
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes expressions as they were written: line by line."""
+    """Writes expressions line by line."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -68,7 +68,7 @@ def configuration(rules: Sequence[Path], targets: dict[str, str], *, alertmanage
 
 
 def free_port(wish: int) -> int:
-    """Return the port that is wished for, or another one if somebody has it."""
+    """Return the wanted port, or another one if it is in use."""
     for port in (wish, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

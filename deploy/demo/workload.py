@@ -83,7 +83,7 @@ TRACE_EVERY_SECONDS = 10.0
 
 
 def write_programs(folder: Path) -> None:
-    """Write the scripts, readable by everybody."""
+    """Write the scripts, readable by every user."""
     folder.chmod(0o755)
     for name, text in PROGRAMS.items():
         path = folder / name
@@ -162,7 +162,7 @@ class Workload:
 
 
 def main() -> None:
-    """Run until the time is over or somebody interrupts."""
+    """Run until the time is over or SIGINT comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="how long (default: until Ctrl-C)")
     seconds = parser.parse_args().seconds

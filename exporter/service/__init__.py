@@ -1,1 +1,1 @@
-"""What a daemon needs beside its work: logs, privileges, systemd, upkeep."""
+"""The daemon: logs, privileges, systemd, upkeep."""

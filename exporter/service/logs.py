@@ -1,6 +1,6 @@
-"""Log lines, as Prometheus' own programs write them: logfmt or JSON, one line each, on stderr.
+"""Log lines in the formats of Prometheus: logfmt or JSON, one line each, on stderr.
 
-What is logged can hold bytes of strangers: both forms escape everything that does not print.
+A log line can have bytes that came from a client or a process: both formats escape what does not print.
 """
 
 import json
@@ -9,11 +9,11 @@ import sys
 import time
 import traceback
 
-# What every LogRecord has; the rest came in by `extra`.
+# The attributes of every LogRecord; all others came in by `extra`.
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "taskName"}
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-# What the library says for each broken request, and we for each broken message; and how many kinds there can be.
+# Lines of one kind, such as those for malformed messages, and how many kinds are remembered.
 _LINES_PER_MINUTE = 10
 _MINUTE_SECONDS = 60
 _KINDS = 1000
@@ -66,18 +66,18 @@ def configure_logging(level: str, log_format: str) -> None:
     handler.addFilter(RateLimit())
     handler.setFormatter(JsonFormatter() if log_format == "json" else LogfmtFormatter())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
-    # A line for each scrape says nothing that the metrics do not.
+    # aiohttp would log a line for each scrape.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
 class RateLimit(logging.Filter):
-    """Lets a few lines of each kind through in a minute, so that whoever sends garbage cannot fill the disk.
+    """Lets a few lines of each kind through in a minute, so that a client that sends garbage cannot fill the disk.
 
-    A kind is a logger, a level and a text without its fields. The first line of a minute says how many of its kind
-    were left out before.
+    A kind is a logger, a level and a text without its fields. The first line of a minute has a field with the
+    number of lines of its kind that were left out before.
 
     Args:
-        per_minute: Lines of a kind.
+        per_minute: The most lines of a kind in a minute.
     """
 
     def __init__(self, per_minute: int = _LINES_PER_MINUTE) -> None:
@@ -86,10 +86,10 @@ class RateLimit(logging.Filter):
         self._windows: dict[tuple[str, int, object], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the line may be written."""
+        """Return whether the line may be written, and count it."""
         kind = (record.name, record.levelno, record.msg)
         began, lines = self._windows.get(kind, (record.created, 0))
-        # Wall clocks are set back, too.
+        # The clock can be set back.
         if not 0 <= record.created - began < _MINUTE_SECONDS:
             if lines > self._per_minute:
                 record.left_out = lines - self._per_minute

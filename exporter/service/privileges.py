@@ -1,4 +1,4 @@
-"""Giving up privileges for good, once everything that needs them is open.
+"""Gives up all privileges for good, once everything that needs them is open.
 
 Source: capabilities(7), credentials(7), prctl(2), include/uapi/linux/capability.h.
 """
@@ -17,14 +17,14 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAP_SETPCAP = 8
 _CAPABILITY_VERSION_3 = 0x20080522
 _NO_CAPABILITIES = bytes(24)
-# The number behind it, -1, means "leave it as it is".
+# The next number is (uid_t)-1, which means "do not change".
 _LAST_UID = 0xFFFFFFFE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class User(NamedTuple):
-    """Who to become."""
+    """The user to become."""
 
     uid: int
     gid: int
@@ -34,7 +34,7 @@ def find_user(name: str) -> User:
     """Look a user up by name or number; a number need not be in the user database.
 
     Raises:
-        ConfigError: There is no such user, or it is root.
+        ConfigError: There is no such user, or the user is root.
     """
     try:
         if name.isascii() and name.isdecimal():
@@ -58,15 +58,15 @@ def find_user(name: str) -> User:
 def drop_privileges(user: User) -> None:
     """Become a user without any capability, and without a way back.
 
-    Capabilities and no_new_privs are each thread's own, so no other thread may have been started before.
+    Each thread has its own capabilities and its own no_new_privs, so no other thread may have been started before.
     Everything that is imported or opened later must be readable by that user.
 
     Raises:
-        SetupError: It is not permitted, or did not work.
+        SetupError: This process may not change its user, or has kept a capability.
     """
     try:
         _empty_bounding_set()
-        # In this order: after the uid has changed nothing else can be.
+        # In this order: once the uid has changed, groups can no longer be changed.
         if os.getgroups():
             os.setgroups([])
         if (os.getresuid(), os.getresgid()) != ((user.uid,) * 3, (user.gid,) * 3):
@@ -76,14 +76,17 @@ def drop_privileges(user: User) -> None:
         _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     except OSError as error:
         raise SetupError(
-            f"--user: cannot become uid {user.uid} ({error.strerror}): it takes root, or CAP_SETUID and CAP_SETGID"
+            f"--user: cannot become uid {user.uid} ({error.strerror}): it needs root, or CAP_SETUID and CAP_SETGID"
         ) from error
     if any(int(status_field(f"Cap{name}"), 16) for name in ("Inh", "Prm", "Eff", "Amb")):
-        raise SetupError("--user: capabilities are left after they were given up")
+        raise SetupError("--user: this process still has capabilities after it gave them up")
 
 
 def _empty_bounding_set() -> None:
-    """What is not in it can never be had again, not even from a file; without CAP_SETPCAP it stays."""
+    """Drop all capabilities from the bounding set, so that no program file can give them back.
+
+    Without CAP_SETPCAP the bounding set stays as it is.
+    """
     if not int(status_field("CapEff"), 16) >> _CAP_SETPCAP & 1:
         return
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
@@ -92,7 +95,7 @@ def _empty_bounding_set() -> None:
 
 
 def status_field(name: str) -> str:
-    """Return a field of /proc/self/status."""
+    """Return a field of /proc/self/status; 0 if the kernel does not have it."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(f"{name}:"):
             return line.partition(":")[2].strip()
@@ -100,7 +103,7 @@ def status_field(name: str) -> str:
 
 
 def _capability_header() -> bytes:
-    # version, pid; 0 is this thread. The program has no other.
+    # version, pid; 0 is this thread, the only one of the program.
     return struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
 
 

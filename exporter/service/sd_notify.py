@@ -1,21 +1,21 @@
-"""Tells systemd how the service is: sd_notify(3), without its library."""
+"""Sends the state of the service to systemd: sd_notify(3), without its library."""
 
 import os
 import socket
 from collections.abc import Mapping
 
-# Where there is no watchdog: for the status.
+# How often the status is sent where there is no watchdog.
 _INTERVAL_SECONDS = 15.0
 
 
 class Notifier:
-    """Sends states to whoever started this process, if that wants to know.
+    """Sends states to systemd, if systemd started this process and asks for them.
 
     Args:
-        environment: Where systemd has left its wishes.
+        environment: Has NOTIFY_SOCKET and WATCHDOG_USEC if systemd asks for states.
 
     Attributes:
-        interval_seconds: How often to say WATCHDOG=1: twice as often as systemd wants it.
+        interval_seconds: How often to send WATCHDOG=1: twice in the time that systemd allows.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -28,16 +28,16 @@ class Notifier:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody listens."""
+        """Whether systemd asks for states."""
         return bool(self._address)
 
     def send(self, *states: str) -> None:
-        """Send states like READY=1; a service runs as well when nobody hears them."""
+        """Send states like READY=1. Errors are ignored: the service works without a listener."""
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                # It must not hold up the exporter.
+                # A full socket buffer must not hold up the exporter.
                 sock.setblocking(False)
                 sock.sendto("\n".join(states).encode(), self._address)
         except OSError:

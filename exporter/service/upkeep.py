@@ -1,4 +1,4 @@
-"""What is done beside counting: rules are read anew, idle series dropped, series at their limit complained of."""
+"""Reads the rules again, drops idle series, and warns of metrics that are at their limit of series."""
 
 import asyncio
 import logging
@@ -18,16 +18,16 @@ _WARNING_SECONDS = 3600.0
 
 
 class Upkeep:
-    """Does it.
+    """Keeps rules and series up to date.
 
     Args:
-        tallies: Get the rules.
+        tallies: The tallies that the rules apply to.
         read_rules: Reads the file of rules; raises ConfigError. None if there is no file.
-        expiry: Drops idle series; None if they stay.
+        expiry: Drops idle series; None to keep them.
         budget: Counts the series.
 
     Attributes:
-        reload_successful: Whether the file could be read the last time; None if there is none.
+        reload_successful: Whether the file could be read the last time; None if there is no file.
         reload_timestamp_seconds: When the rules in force were read.
     """
 
@@ -49,7 +49,7 @@ class Upkeep:
         self.reload_timestamp_seconds = None if read_rules is None else time.time()
 
     def reload(self) -> str | None:
-        """Read the rules anew; if that fails, those in force stay.
+        """Read the rules again; if that fails, the old rules stay in force.
 
         Returns:
             What is wrong, or None.
@@ -62,7 +62,7 @@ class Upkeep:
         return problem
 
     def reload_soon(self) -> None:
-        """Read the rules anew when the event loop comes to it: once, however often this is called until then."""
+        """Read the rules in the next turn of the event loop: once, however often this is called until then."""
         if self._due is None:
             self._due = asyncio.get_running_loop().call_soon(self._reload_now)
 
@@ -84,7 +84,7 @@ class Upkeep:
         return None
 
     async def run(self) -> None:
-        """Look after the series, for ever."""
+        """Drop idle series and warn of full metrics, every 15 seconds, for ever."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.warn(time.monotonic())
@@ -93,7 +93,7 @@ class Upkeep:
                     await asyncio.sleep(0)
 
     def warn(self, now_seconds: float) -> None:
-        """Say which metrics have counted under `<other>` since that was said last, at most once an hour."""
+        """Log which metrics have counted under `<other>` since the last such line, at most once an hour."""
         if now_seconds - self._warned_at < _WARNING_SECONDS or not self._tallies.full:
             return
         folded = self._budget().folded

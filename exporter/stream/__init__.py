@@ -1,1 +1,1 @@
-"""Happenings as lines of JSON, to local clients on a Unix socket."""
+"""The event stream: events as lines of JSON, for local clients on a Unix socket."""

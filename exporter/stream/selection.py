@@ -1,4 +1,4 @@
-"""Which of all that happens somebody wants to be told: the filters of `watch` and of /events."""
+"""The filters of `watch` and of /events: which events a user or a client wants."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,10 +28,12 @@ class FilterSpec(NamedTuple):
 
 
 FILTERS = (
-    FilterSpec("events", "LIST", f"Only these: any of {', '.join(EVENTS)}."),
-    FilterSpec("comm", "GLOB", "Only of processes so called; may be given more than once."),
-    FilterSpec("uid", "LIST", "Only of these users, by number."),
-    FilterSpec("exit_code", "LIST", "Only ends with one of these exit codes, as a shell shows them."),
+    FilterSpec("events", "LIST", f"Only these events: any of {', '.join(EVENTS)}."),
+    FilterSpec("comm", "GLOB", "Only events of processes whose comm matches; may be given more than once."),
+    FilterSpec("uid", "LIST", "Only events of processes of these uids."),
+    FilterSpec(
+        "exit_code", "LIST", "Only ends with one of these exit codes, as a shell shows them: 128 + N for signal N."
+    ),
     FilterSpec("signal", "LIST", "Only ends by one of these signals: SIGKILL, KILL or 9."),
     FilterSpec("min_lifetime", "TIME", "Only ends of processes that lived at least so long: 1.5, 200ms, 5m, 1h."),
     FilterSpec("max_lifetime", "TIME", "Only ends of processes that lived at most so long."),
@@ -40,7 +42,10 @@ FILTERS = (
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to tell. A filter that is None lets everything through, any other nothing that it cannot judge."""
+    """The events to show.
+
+    A filter that is None lets every event through. Any other filter stops an event whose field is not known.
+    """
 
     events: frozenset[str] | None = None
     comm: re.Pattern[str] | None = None
@@ -51,11 +56,11 @@ class Selection:
     max_lifetime_ns: int | None = None
 
     def with_default(self, events: frozenset[str]) -> "Selection":
-        """Return the same, of these events where none were asked for."""
+        """Return the same filters, with these events if the user named no events."""
         return self if self.events is not None else replace(self, events=events)
 
     def matches(self, happening: Happening) -> bool:
-        """Tell whether this is wanted."""
+        """Return whether the filters let an event through."""
         events = self.events
         if (
             events is not None
@@ -97,7 +102,7 @@ class Selection:
         """Return the events that can match, so that the kernel can leave out the others.
 
         Args:
-            available: The events to choose from where none were asked for.
+            available: The events to choose from if the user named no events.
         """
         wanted = available if self.events is None else self.events
         if self.min_lifetime_ns is not None or self.max_lifetime_ns is not None:
@@ -111,7 +116,7 @@ class Selection:
 
 
 def unavailable(selection: Selection, available: frozenset[str]) -> list[str]:
-    """Return the events that a selection asks for and that there are none of."""
+    """Return the events that a selection asks for and that are not available."""
     implied = {"nonzero_exit"} if "exit" in available else set()
     return sorted(selection.wanted(available) - available - implied)
 
@@ -120,73 +125,99 @@ def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False)
     """Parse filters.
 
     Args:
-        values: By the names in FILTERS; each may be given more than once.
-        flags: Say what is wrong with a filter under its flag's name.
+        values: Filter name -> its values; each filter may be given more than once.
+        flags: Name a filter in error messages as a flag: --min-lifetime, not min_lifetime.
 
     Raises:
-        ConfigError: A filter is not known or makes no sense.
+        ConfigError: A filter is not known, has a value that it cannot take, or lets nothing through.
     """
     known = {spec.name for spec in FILTERS}
     for name in values:
         if name not in known:
             raise ConfigError(f"there is no filter {name!r}; there are {', '.join(spec.name for spec in FILTERS)}")
+    given = _GivenFilters(values, flags=flags)
+    globs = values.get("comm")
+    selection = Selection(
+        events=given.events(),
+        comm=None if globs is None else re.compile("|".join(map(translate, globs))),
+        uids=given.numbers("uid", 0xFFFFFFFF),
+        exit_codes=given.numbers("exit_code", 255),
+        signals=given.signals(),
+        min_lifetime_ns=given.duration("min_lifetime"),
+        max_lifetime_ns=given.duration("max_lifetime"),
+    )
+    shortest_ns, longest_ns = selection.min_lifetime_ns, selection.max_lifetime_ns
+    if shortest_ns is not None and longest_ns is not None and shortest_ns > longest_ns:
+        raise ConfigError(
+            f"nothing can match: {given.shown('min_lifetime')} is above {given.shown('max_lifetime')}"
+        )
+    if not selection.wanted(frozenset(EVENTS)):
+        events = ", ".join(sorted(selection.events or ()))
+        raise ConfigError(f"nothing can match: {events} have no exit code, signal or lifetime")
+    return selection
 
-    def shown(name: str) -> str:
-        return f"--{name.replace('_', '-')}" if flags else name
 
-    def words(name: str) -> list[str] | None:
-        given = values.get(name)
+class _GivenFilters:
+    """Parses the values of one filter after the other. Each method returns None if the filter was not given."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]], *, flags: bool) -> None:
+        self._values = values
+        self._flags = flags
+
+    def shown(self, name: str) -> str:
+        """Return the name of a filter as the user wrote it."""
+        return f"--{name.replace('_', '-')}" if self._flags else name
+
+    def _words(self, name: str) -> list[str] | None:
+        given = self._values.get(name)
         if given is None:
             return None
         found = [word.strip() for text in given for word in text.split(",") if word.strip()]
         if not found:
-            raise ConfigError(f"{shown(name)} is empty")
+            raise ConfigError(f"{self.shown(name)} is empty")
         return found
 
-    def numbers(name: str, most: int) -> frozenset[int] | None:
-        found = words(name)
+    def events(self) -> frozenset[str] | None:
+        """Return names of EVENTS."""
+        events = self._words("events")
+        unknown = sorted(set(events or ()) - set(EVENTS))
+        if unknown:
+            raise ConfigError(
+                f"{self.shown('events')} does not know {', '.join(unknown)}; there are {', '.join(EVENTS)}"
+            )
+        return None if events is None else frozenset(events)
+
+    def signals(self) -> frozenset[str] | None:
+        """Return signals, by the names that exit_labels gives them."""
+        words = self._words("signal")
+        if words is None:
+            return None
+        names = set()
+        for word in words:
+            name = _SIGNAL_NAMES.get(word.upper()) or _SIGNAL_NAMES.get(f"SIG{word.upper()}")
+            if name is None:
+                raise ConfigError(
+                    f"{self.shown('signal')} must be names such as SIGKILL or numbers from 1 to 64, got {word!r}"
+                )
+            names.add(name)
+        return frozenset(names)
+
+    def numbers(self, name: str, most: int) -> frozenset[int] | None:
+        """Return numbers from 0 to `most`."""
+        found = self._words(name)
         if found is None:
             return None
         for word in found:
             if not (word.isascii() and word.isdecimal() and len(word) < 11 and int(word) <= most):
-                raise ConfigError(f"{shown(name)} must be numbers from 0 to {most}, got {word!r}")
+                raise ConfigError(f"{self.shown(name)} must be numbers from 0 to {most}, got {word!r}")
         return frozenset(map(int, found))
 
-    def duration(name: str) -> int | None:
-        given = values.get(name)
+    def duration(self, name: str) -> int | None:
+        """Return ns."""
+        given = self._values.get(name)
         if given is None:
             return None
         match = _DURATION.fullmatch(given[-1].strip())
         if match is None:
-            raise ConfigError(f"{shown(name)} must be a time such as 1.5, 200ms, 5m or 1h, got {given[-1]!r}")
+            raise ConfigError(f"{self.shown(name)} must be a time such as 1.5, 200ms, 5m or 1h, got {given[-1]!r}")
         return round(float(match[1]) * _UNITS[match[2]])
-
-    events = words("events")
-    unknown = sorted(set(events or ()) - set(EVENTS))
-    if unknown:
-        raise ConfigError(f"{shown('events')} does not know {', '.join(unknown)}; there are {', '.join(EVENTS)}")
-    signals = words("signal")
-    names = [_SIGNAL_NAMES.get(w.upper()) or _SIGNAL_NAMES.get(f"SIG{w.upper()}") for w in signals or ()]
-    if None in names:
-        wrong = (signals or [])[names.index(None)]
-        raise ConfigError(
-            f"{shown('signal')} must be names such as SIGKILL or numbers from 1 to 64, got {wrong!r}"
-        )
-    globs = values.get("comm")
-    selection = Selection(
-        events=None if events is None else frozenset(events),
-        comm=None if globs is None else re.compile("|".join(map(translate, globs))),
-        uids=numbers("uid", 0xFFFFFFFF),
-        exit_codes=numbers("exit_code", 255),
-        signals=None if signals is None else frozenset(name for name in names if name),
-        min_lifetime_ns=duration("min_lifetime"),
-        max_lifetime_ns=duration("max_lifetime"),
-    )
-    shortest_ns, longest_ns = selection.min_lifetime_ns, selection.max_lifetime_ns
-    if shortest_ns is not None and longest_ns is not None and shortest_ns > longest_ns:
-        raise ConfigError(f"nothing can match: {shown('min_lifetime')} is above {shown('max_lifetime')}")
-    if not selection.wanted(frozenset(EVENTS)):
-        raise ConfigError(
-            f"nothing can match: {', '.join(sorted(events or ()))} have no exit code, signal or lifetime"
-        )
-    return selection

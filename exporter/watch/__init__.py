@@ -1,1 +1,1 @@
-"""`proc-connector-exporter watch`: happenings on a terminal."""
+"""`proc-connector-exporter watch`: events on a terminal."""

@@ -1,1 +1,1 @@
-"""HTTP: pages, server, TLS, passwords and limits."""
+"""HTTP: pages, server, TLS, passwords and limits of clients."""

@@ -184,8 +184,8 @@ def test_without_a_user_to_become_it_has_one_capability_and_no_other(engine: Eng
     ("capability", "words"),
     [
         ("NET_ADMIN", "taskstats needs CAP_NET_ADMIN"),
-        ("SETGID", "it takes root, or CAP_SETUID and CAP_SETGID"),
-        ("SETUID", "it takes root, or CAP_SETUID and CAP_SETGID"),
+        ("SETGID", "it needs root, or CAP_SETUID and CAP_SETGID"),
+        ("SETUID", "it needs root, or CAP_SETUID and CAP_SETGID"),
     ],
 )
 def test_every_capability_that_the_chart_gives_is_needed(engine: Engine, capability: str, words: str) -> None:

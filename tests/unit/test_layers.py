@@ -45,8 +45,8 @@ PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses", "live.moderation",
-    "live.sources",
-    "stream.selection", "web.config_file",
+    "live.sources", "stream.json_lines", "stream.selection", "watch.summary", "watch.text_lines",
+    "watch.top_table", "web.config_file", "web.token_bucket", "web.yaml_nodes",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -64,10 +64,12 @@ OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",
 }  # fmt: skip
 # Whose sockets are of the kernel's events, of systemd, of HTTP and of the stream.
-OPEN_SOCKETS = {"kernel.netlink_socket", "service.sd_notify", "stream.hub", "web.server"}
+OPEN_SOCKETS = {"kernel.netlink_socket", "service.sd_notify", "stream.unix_socket", "web.listening_sockets"}
 # They are handed one that is open.
-GET_SOCKETS = {"kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket"}
-KNOW_HTTP = {"stream.hub", "web.gate", "web.pages", "web.server"}
+GET_SOCKETS = {
+    "kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket", "stream.endpoint", "web.server",
+}  # fmt: skip
+KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls"}
 
 
 def parse_modules() -> dict[str, ast.Module]:

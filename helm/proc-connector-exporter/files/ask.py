@@ -10,7 +10,7 @@ import urllib.request
 url = sys.argv[1]
 address = urllib.parse.urlsplit(url)
 if address.scheme == "tcp":
-    # It talks to nobody without a certificate, and there is none here: that it listens is all there is to see.
+    # The exporter wants a client certificate, and the test has none: it can only check that it listens.
     socket.create_connection((address.hostname, address.port), timeout=10).close()
     print("It listens")
     sys.exit()
@@ -23,5 +23,5 @@ try:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
-    # It serves, but nobody whom it does not know.
+    # The exporter serves, and refuses clients without a password.
     sys.exit(error.code not in (401, 403))

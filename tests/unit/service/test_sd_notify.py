@@ -31,8 +31,10 @@ def test_an_abstract_socket_is_written_with_an_at_sign(systemd: socket.socket) -
     assert systemd.recv(1000) == b"STOPPING=1"
 
 
-@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": "/no/such/socket"}], ids=["nobody", "nobody there"])
-def test_nobody_has_to_listen(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "environment", [{}, {"NOTIFY_SOCKET": "/no/such/socket"}], ids=["no systemd", "no such socket"]
+)
+def test_without_a_listener_a_state_is_dropped_without_an_error(environment: dict[str, str]) -> None:
     notifier = Notifier(environment)
     notifier.send("READY=1")
     assert notifier.is_wanted == bool(environment)
@@ -47,12 +49,12 @@ def test_a_full_socket_holds_nothing_up(systemd: socket.socket, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("usec", "seconds"), [("30000000", 15.0), ("1000000", 0.5)])
-def test_the_watchdog_is_told_twice_in_its_time(usec: str, seconds: float) -> None:
+def test_the_watchdog_gets_two_messages_in_its_time(usec: str, seconds: float) -> None:
     assert Notifier({"WATCHDOG_USEC": usec}).interval_seconds == seconds
 
 
 @pytest.mark.parametrize(
     "environment", [{}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}]
 )
-def test_without_a_watchdog_the_status_is_told_now_and_then(environment: dict[str, str]) -> None:
+def test_without_a_watchdog_the_status_is_sent_every_15_seconds(environment: dict[str, str]) -> None:
     assert Notifier(environment).interval_seconds > 1

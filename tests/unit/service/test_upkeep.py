@@ -54,7 +54,7 @@ def test_a_broken_file_leaves_the_old_rules_in_force_and_says_so(caplog: pytest.
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR", "INFO"]
 
 
-async def test_those_who_ask_together_have_the_file_read_once() -> None:
+async def test_requests_to_reload_that_come_together_read_the_file_once() -> None:
     reads = 0
 
     def read() -> Rules:

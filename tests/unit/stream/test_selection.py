@@ -18,7 +18,7 @@ ALL = {"fork": FORK, "ok": OK, "failed": FAILED, "killed": KILLED, "nameless": N
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "shown"),
     [
         ({}, "fork ok failed killed nameless thread"),
         ({"events": ["exit"]}, "ok failed killed nameless"),
@@ -45,9 +45,9 @@ ALL = {"fork": FORK, "ok": OK, "failed": FAILED, "killed": KILLED, "nameless": N
     ],
     ids=str,
 )
-def test_a_filter_lets_through_what_it_says(query: dict[str, list[str]], told: str) -> None:
+def test_a_filter_lets_through_what_it_says(query: dict[str, list[str]], shown: str) -> None:
     selection = parse_selection(query)
-    assert [name for name, happening in ALL.items() if selection.matches(happening)] == told.split()
+    assert [name for name, happening in ALL.items() if selection.matches(happening)] == shown.split()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_filter_lets_through_what_it_says(query: dict[str, list[str]], told: s
     ],
     ids=str,
 )
-def test_the_kernel_is_asked_for_what_can_match_only(query: dict[str, list[str]], wanted: set[str]) -> None:
+def test_the_kernel_is_asked_only_for_events_that_can_match(query: dict[str, list[str]], wanted: set[str]) -> None:
     assert parse_selection(query).wanted(DEFAULT_EVENTS) == wanted
 
 
@@ -94,6 +94,6 @@ def test_a_filter_that_makes_no_sense_is_refused_with_the_reason(query: dict[str
     assert why in str(error.value)
 
 
-def test_a_flag_is_called_as_it_is_typed() -> None:
+def test_an_error_names_a_flag_as_it_is_typed() -> None:
     with pytest.raises(ConfigError, match=r"^--exit-code must be"):
         parse_selection({"exit_code": ["x"]}, flags=True)

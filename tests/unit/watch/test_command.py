@@ -4,14 +4,11 @@ import asyncio
 import fcntl
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -36,7 +33,7 @@ def watch(*flags: str | Path, **how: object) -> "subprocess.CompletedProcess[str
     )
 
 
-def test_what_cannot_be_written_ends_it_with_one_line() -> None:
+def test_a_failed_write_ends_it_with_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         ended = watch(SAMPLE, stdout=full)
     assert ended.returncode == 1
@@ -64,7 +61,7 @@ def test_a_reader_that_does_not_read_cannot_keep_it_from_ending(number: signal.S
         try:
             assert process.stdout is not None
             give_up = time.monotonic() + PATIENCE_SECONDS
-            # Nobody reads it, and there is much more to come.
+            # The test does not read it, and the capture has many more events than the pipe has room.
             while waiting_bytes(process.stdout) < PIPE_BYTES // 2:
                 assert time.monotonic() < give_up
                 time.sleep(0.05)
@@ -76,7 +73,7 @@ def test_a_reader_that_does_not_read_cannot_keep_it_from_ending(number: signal.S
             process.kill()
 
 
-def test_who_cannot_wait_for_the_rest_says_so_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_ends_it_without_the_pending_events(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never_ends(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(PATIENCE_SECONDS)
@@ -95,7 +92,7 @@ def test_who_cannot_wait_for_the_rest_says_so_once_more(monkeypatch: pytest.Monk
             signal.signal(number, handler)
 
 
-def test_of_a_capture_it_prints_what_the_capture_has(tmp_path: Path) -> None:
+def test_without_events_a_capture_is_printed_with_the_events_that_it_has(tmp_path: Path) -> None:
     CaptureFile(tmp_path / "capture", 1 << 20, HEADER._replace(events=frozenset({"fork", "nonzero_exit"}))).close()
     ended = watch(tmp_path / "capture", "--output", "json", "--summary", stdout=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -105,90 +102,11 @@ def test_of_a_capture_it_prints_what_the_capture_has(tmp_path: Path) -> None:
     assert "the capture has none of exec" in refused.stderr
 
 
-def test_the_rates_of_a_replay_are_those_of_then() -> None:
+def test_the_rates_of_a_replay_are_those_of_the_time_of_the_capture() -> None:
     ended = watch(SAMPLE, "--top", "--speed", "30", stdout=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, "")
-    # It fails every second.
+    # In the capture mail-worker fails every second.
     exits = [float(line.split()[3]) for line in ended.stdout.splitlines() if line.startswith("mail-worker")]
     assert exits
     assert max(exits) < 3
     assert ended.stdout.startswith(time.strftime("%H:", time.localtime(SAMPLE_BEGAN_SECONDS)))
-
-
-# -- in a terminal ------------------------------------------------------------------------------------------
-
-
-class Terminal:
-    """A terminal, and `watch --top` of a capture in it."""
-
-    def __init__(self, *flags: str, **environment: str) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update({"COLUMNS": "80", "LINES": "24"} | environment)
-            os.execv(WATCH[0], [*WATCH, str(SAMPLE), "--top", *flags])  # noqa: S606 - the program itself, in the terminal
-        self.seen = b""
-
-    def read_until(self, shows: bytes) -> None:
-        """Read until it shows something that it has not shown before."""
-        before = len(self.seen)
-        while shows not in self.seen[before:]:
-            self.seen += os.read(self._fd, 4096)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._fd, keys)
-
-    def reads_lines(self) -> bool:
-        """The terminal is as a shell wants it."""
-        return bool(termios.tcgetattr(self._fd)[3] & termios.ICANON)
-
-    def wait(self) -> int:
-        """Wait for the end of the program; return its exit code."""
-        try:
-            while chunk := os.read(self._fd, 4096):
-                self.seen += chunk
-        except OSError:
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-@contextmanager
-def terminal(*flags: str, **environment: str) -> Iterator[Terminal]:
-    opened = Terminal(*flags, **environment)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def test_a_terminal_that_knows_no_cursor_gets_plain_lines() -> None:
-    with terminal(TERM="dumb") as screen:
-        screen.read_until(b"COMM")
-        screen.press(b"\x03")
-        assert screen.wait() == 0
-        assert b"\x1b" not in screen.seen
-
-
-def test_what_ends_before_the_first_refresh_leaves_a_table_too() -> None:
-    with terminal("--speed", "0", TERM="xterm") as screen:
-        assert screen.wait() == 0
-    assert b"mail-worker" in screen.seen.rpartition(b"\x1b[?1049l")[2]
-
-
-def test_control_z_gives_the_terminal_back_until_it_goes_on() -> None:
-    with terminal(TERM="xterm") as screen:
-        screen.read_until(b"COMM")
-        assert not screen.reads_lines()
-        screen.press(b"\x1a")
-        _, status = os.waitpid(screen.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        screen.read_until(b"\x1b[?1049l")
-        assert screen.reads_lines()
-        os.kill(screen.pid, signal.SIGCONT)
-        screen.read_until(b"COMM")
-        assert not screen.reads_lines()
-        screen.press(b"q")
-        assert screen.wait() == 0
-        assert screen.reads_lines()

@@ -121,7 +121,7 @@ REFUSED = {
     "a policy that lets all in": (tls("client_auth_type: RequireAnyClientCert"), 4, "RequireAndVerifyClientCert"),
     "its old name": (tls("client_auth_type: RequireClientCert"), 4, "RequireAndVerifyClientCert"),
     "no CA": (tls("client_auth_type: VerifyClientCertIfGiven"), 4, "needs client_ca_file"),
-    "a CA for nobody": (tls("client_ca_file: ca"), 4, "needs client_auth_type"),
+    "a CA without verification": (tls("client_ca_file: ca"), 4, "needs client_auth_type"),
     "SANs that need not be shown": (
         tls("client_ca_file: c", "client_auth_type: VerifyClientCertIfGiven", "client_allowed_sans: [a]"),
         6,
@@ -138,12 +138,12 @@ REFUSED = {
         "http_server_config:\n  headers:\n    X-Frame-Options: allow\n", 3, "deny or sameorigin",
     ),
     "a header within a header": (
-        'http_server_config:\n  headers:\n    X-XSS-Protection: "1\\r\\nSet-Cookie: a"\n', 3, "no header can have",
+        'http_server_config:\n  headers:\n    X-XSS-Protection: "1\\r\\nSet-Cookie: a"\n', 3, "header cannot have",
     ),
     "a password in the clear": ("basic_auth_users:\n  alice: secret\n", 2, "not a bcrypt hash"),
     "no password": ("basic_auth_users:\n  alice:\n", 2, "not a bcrypt hash"),
     "a cost beyond bcrypt's": (f"basic_auth_users:\n  a: {HASH.replace('10', '32', 1)}\n", 2, "not a bcrypt hash"),
-    "a user with a colon": (f"basic_auth_users:\n  'a:b': {HASH}\n", 2, "cannot be a user's name"),
+    "a user with a colon": (f"basic_auth_users:\n  'a:b': {HASH}\n", 2, "cannot be the name of a user"),
     "a rate without a burst": ("rate_limit:\n  interval: 1s\n", 2, "burst must be a number"),
     "a burst of none": ("rate_limit:\n  interval: 1s\n  burst: 0\n", 3, "burst must be a number"),
     "a rate without a unit": ("rate_limit:\n  interval: 5\n  burst: 1\n", 2, "duration like 1s"),

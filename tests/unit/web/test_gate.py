@@ -1,22 +1,18 @@
-"""exporter/web/gate.py: who is let in, over real connections; bcrypt and TLS are the real ones."""
+"""The web configuration file in force, over real connections; bcrypt and TLS are the real ones."""
 
 import asyncio
 import logging
 import ssl
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import bcrypt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from serving import PATIENCE_SECONDS, Authority, Served, basic, hash_password, serving
+from serving import Authority, Served, basic, hash_password, rewrite, serving
 
 from exporter.errors import ConfigError
-from exporter.web.config_file import RateLimit
-from exporter.web.gate import Gate, TokenBucket
+from exporter.web.gate import Gate
 
-HASH = hash_password("right")
+USERS = f"basic_auth_users:\n  alice: {hash_password('right')}\n"
 
 
 @pytest.fixture
@@ -29,13 +25,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "web.yml"
 
 
-def rewrite(path: Path, text: str) -> None:
-    """Replace a file at once, as editors and Kubernetes do."""
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
-
-
 def remove(path: Path) -> None:
     path.unlink()
 
@@ -43,139 +32,6 @@ def remove(path: Path) -> None:
 def gate(path: Path, text: str) -> Gate:
     rewrite(path, text)
     return Gate(path)
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The hashes that bcrypt was asked to compute, in their order: what takes the time."""
-    calls: list[bytes] = []
-
-    def counting(password: bytes, hashed: bytes, check: Callable[[bytes, bytes], bool] = bcrypt.checkpw) -> bool:
-        calls.append(hashed)
-        return check(password, hashed)
-
-    monkeypatch.setattr(bcrypt, "checkpw", counting)
-    return calls
-
-
-# -- passwords ----------------------------------------------------------------------------------------------------
-
-USERS = f"basic_auth_users:\n  alice: {HASH}\n  böb: {hash_password('pass:wörd')}\n"
-
-
-@pytest.mark.parametrize(
-    ("authorization", "status"),
-    [
-        (None, 401),
-        (basic("alice", "right"), 200),
-        (basic("alice", "right").replace("Basic", "bAsIc"), 200),
-        (basic("böb", "pass:wörd"), 200),
-        (basic("alice", "wrong"), 401),
-        (basic("alice", ""), 401),
-        (basic("alice", "right "), 401),
-        (basic("böb", "right"), 401),
-        (basic("nobody", "right"), 401),
-        (basic("", ""), 401),
-        ("Basic", 401),
-        ("Basic !!!", 401),
-        ("Basic YWxpY2U=", 401),
-        ("Bearer " + basic("alice", "right").partition(" ")[2], 401),
-    ],
-)
-async def test_only_a_users_own_password_lets_in(file: Path, authorization: str | None, status: int) -> None:
-    async with serving(gate(file, USERS)) as served:
-        reply = await (served.ask(Authorization=authorization) if authorization else served.ask())
-        assert reply.status == status
-        assert ("WWW-Authenticate" in reply.headers) == (status == 401)
-
-
-@pytest.mark.parametrize("path", ["/", "/nothing"])
-async def test_without_a_password_nobody_learns_which_pages_there_are(file: Path, path: str) -> None:
-    async with serving(gate(file, USERS)) as served:
-        assert (await served.ask(path)).status == 401
-
-
-async def test_a_password_that_was_right_is_not_hashed_again(file: Path, hashed: list[bytes]) -> None:
-    async with serving(gate(file, USERS)) as served:
-        for _ in range(3):
-            assert (await served.ask(Authorization=basic("alice", "right"))).status == 200
-        assert hashed == [HASH.encode()]
-        assert (await served.ask(Authorization=basic("alice", "wrong"))).status == 401
-        assert len(hashed) == 2
-
-
-async def test_an_unknown_user_costs_as_much_as_a_known_one(file: Path, hashed: list[bytes]) -> None:
-    async with serving(gate(file, USERS)) as served:
-        for user in ("alice", "mallory"):
-            for _ in range(2):
-                assert (await served.ask(Authorization=basic(user, "wrong"))).status == 401
-    assert len(hashed) == 4
-    # The time of bcrypt is its cost's, which follows "$2b$".
-    assert {call[4:6] for call in hashed} == {HASH[4:6].encode()}
-
-
-async def test_a_long_password_is_cut_where_bcrypt_cuts_it(file: Path) -> None:
-    users = f"basic_auth_users:\n  alice: {hash_password('a' * 72)}\n"
-    async with serving(gate(file, users)) as served:
-        assert (await served.ask(Authorization=basic("alice", "a" * 100))).status == 200
-        assert (await served.ask(Authorization=basic("alice", "a" * 71))).status == 401
-
-
-async def test_others_are_served_while_a_password_is_hashed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    turned = asyncio.Event()
-
-    def slow(_: bytes, __: bytes) -> bool:
-        # Ends only when the event loop has had its turn meanwhile.
-        async def turn() -> None:
-            turned.set()
-
-        asyncio.run_coroutine_threadsafe(turn(), loop).result(30)
-        return False
-
-    monkeypatch.setattr(bcrypt, "checkpw", slow)
-    async with serving(gate(file, USERS)) as served:
-        assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
-    assert turned.is_set()
-
-
-async def test_who_leaves_before_his_password_is_hashed_leaves_nothing_behind(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else whoever comes and goes piles up work that no limit of connections bounds."""
-    hashes: list[bytes] = []
-    proceed = threading.Event()
-
-    def slow(password: bytes, _: bytes) -> bool:
-        hashes.append(password)
-        proceed.wait(PATIENCE_SECONDS)
-        return False
-
-    monkeypatch.setattr(bcrypt, "checkpw", slow)
-    async with serving(gate(file, USERS)) as served:
-        before = asyncio.all_tasks()
-        for n in range(20):
-            client = await served.connect()
-            client.writer.write(
-                b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n\r\n" % basic("alice", f"{n}").encode()
-            )
-            client.writer.write_eof()
-            assert await client.is_cut()
-        async with asyncio.timeout(PATIENCE_SECONDS / 2):
-            while asyncio.all_tasks() != before:  # noqa: ASYNC110 - nothing tells when a task has ended
-                await asyncio.sleep(0)
-        proceed.set()
-        assert (await served.ask(Authorization=basic("alice", "x"))).status == 401
-    assert len(hashes) <= 2
-
-
-async def test_a_user_who_is_taken_out_is_out(file: Path) -> None:
-    async with serving(gate(file, USERS)) as served:
-        client = await served.connect()
-        assert (await client.ask(Authorization=basic("alice", "right"))).status == 200
-        rewrite(file, f"basic_auth_users:\n  carol: {HASH}\n")
-        assert (await client.ask(Authorization=basic("alice", "right"))).status == 401
-        assert (await client.ask(Authorization=basic("carol", "right"))).status == 200
 
 
 # -- headers and rate ---------------------------------------------------------------------------------------------
@@ -202,12 +58,6 @@ async def test_more_requests_than_the_burst_are_too_many(file: Path) -> None:
         assert (await served.ask()).status == 429
         rewrite(file, "")
         assert (await served.ask()).status == 200
-
-
-def test_a_bucket_fills_by_one_each_interval_up_to_its_burst() -> None:
-    bucket = TokenBucket(RateLimit(interval_seconds=2.0, burst=2))
-    taken = [bucket.take(now) for now in (100.0, 100.0, 100.0, 101.0, 102.0, 102.1, 200.0, 200.0, 200.0)]
-    assert taken == [True, True, False, False, True, False, True, True, False]
 
 
 # -- a file that is or becomes wrong ------------------------------------------------------------------------------
@@ -247,7 +97,7 @@ def test_a_key_that_needs_a_password_is_refused_instead_of_asking_for_it(file: P
         gate(file, TLS)
 
 
-async def test_a_file_that_becomes_wrong_lets_nobody_in_until_it_is_right_again(
+async def test_while_the_file_is_wrong_every_request_is_refused(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(gate(file, USERS)) as served:
@@ -301,7 +151,7 @@ async def test_over_tls_and_nothing_else(file: Path, authority: Authority) -> No
     ids=["1.3", "1.2", "1.1", "1.2 below the minimum"],
 )
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
-async def test_nobody_talks_it_down_to_an_older_tls(
+async def test_a_client_cannot_negotiate_an_older_tls(
     file: Path, authority: Authority, settings: str, highest: ssl.TLSVersion, *, gets_in: bool
 ) -> None:
     authority.issue("server", "localhost")
@@ -388,7 +238,7 @@ async def test_a_new_certificate_is_served_without_a_restart(file: Path, authori
         assert serial(old.writer.get_extra_info("peercert")) != serial(new.writer.get_extra_info("peercert"))
 
 
-async def test_nobody_stays_in_by_a_certificate_that_would_not_let_in_any_more(
+async def test_a_connection_made_under_old_certificates_is_refused_under_new_ones(
     file: Path, authority: Authority, tmp_path: Path
 ) -> None:
     authority.issue("server", "localhost")
@@ -404,7 +254,7 @@ async def test_nobody_stays_in_by_a_certificate_that_would_not_let_in_any_more(
         assert await is_turned_away(served, context)
 
 
-async def test_a_broken_certificate_lets_nobody_in_and_a_right_one_everybody(
+async def test_while_a_certificate_is_broken_every_request_is_refused(
     file: Path, authority: Authority, tmp_path: Path
 ) -> None:
     authority.issue("server", "localhost")

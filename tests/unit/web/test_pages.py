@@ -1,4 +1,4 @@
-"""exporter/web/pages.py over HTTP, with a renderer that only tells what it was asked."""
+"""The pages over HTTP, with a renderer that returns only what it was asked for."""
 
 import asyncio
 import gzip
@@ -62,7 +62,7 @@ async def test_a_request_without_accept_gets_metrics(client: Client) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "deflate, gzip;q=0.8, br", "GZIP", "gzip; q=0.001"])
-async def test_metrics_are_zipped_for_who_can_unzip(client: Client, accepted: str) -> None:
+async def test_metrics_are_zipped_for_clients_that_accept_gzip(client: Client, accepted: str) -> None:
     response = await client.get("/metrics", headers={"Accept": "*/*", "Accept-Encoding": accepted})
     assert response.headers["Content-Encoding"] == "gzip"
     zipped = await response.read()
@@ -73,13 +73,13 @@ async def test_metrics_are_zipped_for_who_can_unzip(client: Client, accepted: st
 @pytest.mark.parametrize(
     "accepted", ["identity", "deflate, br", "", "not-gzip", "gzip;q=0", "identity, gzip; q=0.0"]
 )
-async def test_metrics_are_plain_for_who_cannot_unzip(client: Client, accepted: str) -> None:
+async def test_metrics_are_plain_for_clients_that_do_not_accept_gzip(client: Client, accepted: str) -> None:
     response = await client.get("/metrics", headers={"Accept": "*/*", "Accept-Encoding": accepted})
     assert "Content-Encoding" not in response.headers
     assert await response.read() == body("*/*")
 
 
-async def test_caches_are_told_what_an_answer_depends_on(client: Client) -> None:
+async def test_vary_names_the_headers_that_an_answer_depends_on(client: Client) -> None:
     response = await client.get("/metrics")
     assert {name.strip() for name in response.headers["Vary"].split(",")} == {"Accept", "Accept-Encoding"}
 
@@ -146,7 +146,7 @@ async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: Aioht
     answers: list[int] = []
 
     def until_answered() -> Iterator[bytes]:
-        # If a scrape let nobody in, the other request would be answered after all of it.
+        # If a scrape held up the event loop, the other request would be answered after all of it.
         for _ in range(100_000):
             if answers:
                 return

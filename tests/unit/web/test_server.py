@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,11 +11,9 @@ import pytest
 from aiohttp import web
 from serving import PATIENCE_SECONDS, Authority, Client, Served, serving
 
-from exporter.config import ListenAddress
-from exporter.errors import SetupError
 from exporter.web.gate import Gate
 from exporter.web.pages import make_app
-from exporter.web.server import Limits, open_web_sockets, socket_name
+from exporter.web.server import Limits
 
 NEVER = 3600.0
 SOON = 0.2
@@ -37,14 +31,14 @@ def limits(connections: int = 100, request: float = NEVER, answer: float = NEVER
     [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nA: " + b"a" * 1000],
     ids=["nothing", "half a line", "half the headers", "half a header"],
 )
-async def test_who_does_not_send_a_whole_request_is_cut(sent: bytes) -> None:
+async def test_a_client_that_does_not_send_a_whole_request_is_cut(sent: bytes) -> None:
     async with serving(limits=limits(request=SOON)) as served:
         client = await served.connect()
         client.writer.write(sent)
         assert await client.is_cut()
 
 
-async def test_who_sends_a_request_byte_by_byte_gets_no_more_time() -> None:
+async def test_a_client_that_sends_a_request_byte_by_byte_gets_no_more_time() -> None:
     async with serving(limits=limits(request=SOON)) as served:
         client = await served.connect()
 
@@ -59,7 +53,7 @@ async def test_who_sends_a_request_byte_by_byte_gets_no_more_time() -> None:
         trickling.cancel()
 
 
-async def test_who_does_not_finish_the_handshake_is_cut(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_finish_the_handshake_is_cut(tmp_path: Path) -> None:
     Authority(tmp_path).issue("server", "localhost")
     file = tmp_path / "web.yml"
     file.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
@@ -119,12 +113,12 @@ async def test_an_answer_takes_a_place_until_it_is_read() -> None:
         await wait_for_a_place(client)
 
 
-async def test_who_does_not_read_the_answer_is_cut_and_frees_the_place() -> None:
+async def test_a_client_that_does_not_read_the_answer_is_cut_and_frees_its_place() -> None:
     async with serving(limits=limits(answer=SOON), make_app=_one_big_page) as served, glutton(served):
         await wait_for_a_place(await served.connect())
 
 
-async def test_who_reads_the_end_of_an_answer_after_the_server_has_closed_is_forgotten(
+async def test_a_client_that_reads_the_end_of_an_answer_after_the_server_has_closed_is_forgotten(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving(limits=limits(connections=1), make_app=lambda: _one_big_page(200_000)) as served:
@@ -148,7 +142,7 @@ async def test_who_reads_the_end_of_an_answer_after_the_server_has_closed_is_for
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
-async def test_at_the_limit_who_has_waited_longest_makes_room() -> None:
+async def test_at_the_limit_the_connection_that_has_waited_longest_makes_room() -> None:
     async with serving(limits=limits(connections=3)) as served:
         clients = [await served.connect() for _ in range(3)]
         # The first shows that it is there; now the second has waited longest.
@@ -181,7 +175,7 @@ async def test_a_flood_of_handshakes_does_not_keep_others_out(tmp_path: Path) ->
         assert await half_open[0].is_cut()
 
 
-async def test_scrapes_beyond_the_limit_are_told_to_come_back() -> None:
+async def test_scrapes_beyond_the_limit_are_answered_with_503() -> None:
     proceed = asyncio.Event()
     both_wait = asyncio.Barrier(3)
 
@@ -222,7 +216,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_is_refused_and_logged_by_nobody(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_garbage_is_refused_and_not_logged(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         async with serving(limits=limits(request=2.0)) as served:
             client = await served.connect()
@@ -241,7 +235,7 @@ async def test_a_thousand_requests_at_once_on_one_connection_are_answered_in_tur
         assert [(await client.reply()).body for _ in range(1000)] == [b"hello"] * 1000
 
 
-async def test_a_body_that_nobody_wants_is_not_waited_for() -> None:
+async def test_a_body_that_no_page_reads_is_not_waited_for() -> None:
     async with serving(limits=limits()) as served:
         client = await served.connect()
         client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
@@ -292,140 +286,3 @@ async def test_stopping_ends_every_connection() -> None:
         assert [await client.is_cut() for client in clients] == [True] * 3
         with pytest.raises(ConnectionRefusedError):
             await served.connect()
-
-
-# -- sockets ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def opened() -> Iterator[list[socket.socket]]:
-    sockets: list[socket.socket] = []
-    yield sockets
-    for sock in sockets:
-        sock.close()
-
-
-def reaches(sock: socket.socket, host: str) -> bool:
-    try:
-        socket.create_connection((host, sock.getsockname()[1]), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(
-    ("host", "reached", "not_reached"),
-    [
-        (None, ("127.0.0.1", "::1"), ()),
-        ("127.0.0.1", ("127.0.0.1",), ("::1", "127.0.0.2")),
-        ("::1", ("::1",), ("127.0.0.1",)),
-        ("::", ("::1",), ("127.0.0.1",)),
-        ("0.0.0.0", ("127.0.0.1", "127.0.0.2"), ("::1",)),
-    ],
-    ids=["all", "IPv4", "IPv6", "all of IPv6", "all of IPv4"],
-)
-def test_an_address_is_where_it_can_be_reached(
-    opened: list[socket.socket], host: str | None, reached: tuple[str, ...], not_reached: tuple[str, ...]
-) -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
-    opened += open_web_sockets([ListenAddress(host, 0)])
-    assert [reaches(opened[0], other) for other in reached] == [True] * len(reached)
-    assert [reaches(opened[0], other) for other in not_reached] == [False] * len(not_reached)
-
-
-def test_several_addresses_are_opened_in_their_order(opened: list[socket.socket]) -> None:
-    opened += open_web_sockets([ListenAddress("127.0.0.1", 0), ListenAddress("127.0.0.2", 0)])
-    assert [socket_name(sock).rpartition(":")[0] for sock in opened] == ["127.0.0.1", "127.0.0.2"]
-
-
-def test_a_port_in_use_is_named(opened: list[socket.socket]) -> None:
-    opened += open_web_sockets([ListenAddress("127.0.0.1", 0)])
-    port = opened[0].getsockname()[1]
-    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; choose"):
-        open_web_sockets([ListenAddress("127.0.0.1", port)])
-
-
-@pytest.mark.parametrize(
-    "host", ["192.0.2.1", "2001:db8::1", "no.such.host.invalid", "a..b", "x" * 100, "300.1.1.1", "é" * 70]
-)
-def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
-    with pytest.raises(SetupError, match=r"cannot listen on .*--web\.listen-address") as refusal:
-        open_web_sockets([ListenAddress(host, 0)])
-    assert "\n" not in str(refusal.value)
-    assert "None" not in str(refusal.value)
-
-
-# The program that systemd would start: it finds its sockets from descriptor 3 on.
-TAKER = """
-import os, sys
-from exporter.errors import SetupError
-from exporter.web.server import socket_name, take_passed_sockets
-environment = dict(os.environ)
-if environment.get("LISTEN_PID") == "own":
-    environment["LISTEN_PID"] = str(os.getpid())
-try:
-    taken = take_passed_sockets(environment)
-    print(*map(socket_name, taken), *(os.get_inheritable(sock.fileno()) for sock in taken))
-except SetupError as error:
-    print(error)
-"""
-
-
-def high_descriptor(number: int) -> int:
-    """Duplicate a descriptor to one that is not in the way of those from 3 on."""
-    return fcntl.fcntl(number, fcntl.F_DUPFD, 50)
-
-
-def take(descriptors: list[int], **environment: str) -> str:
-    """Run TAKER with these descriptors as 3, 4 and so on."""
-    shell = "".join(f"{3 + at}<&{number} " for at, number in enumerate(descriptors))
-    result = subprocess.run(
-        ["bash", "-c", f'exec "$0" -c "$1" {shell}', sys.executable, TAKER],
-        pass_fds=descriptors,
-        env={"PATH": os.environ["PATH"], **environment},
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-def test_passed_sockets_are_taken_and_not_handed_on(opened: list[socket.socket], tmp_path: Path) -> None:
-    local = socket.socket(socket.AF_UNIX)
-    opened += [*open_web_sockets([ListenAddress("127.0.0.1", 0)]), local]
-    local.bind(str(tmp_path / "web.sock"))
-    local.listen()
-    descriptors = [high_descriptor(sock.fileno()) for sock in opened]
-    names = take(descriptors, LISTEN_PID="own", LISTEN_FDS="2", LISTEN_FDNAMES="a:b")
-    assert names == f"{socket_name(opened[0])} {tmp_path / 'web.sock'} False False"
-    for number in descriptors:
-        os.close(number)
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
-        {"LISTEN_FDS": "0", "LISTEN_PID": "own"},
-        {"LISTEN_FDS": "many", "LISTEN_PID": "own"},
-    ],
-    ids=["nothing", "for another process", "none", "no number"],
-)
-def test_no_passed_socket_is_said(environment: dict[str, str]) -> None:
-    assert "no socket was passed" in take([], **environment)
-
-
-def test_what_was_passed_must_be_a_listening_stream_socket(opened: list[socket.socket]) -> None:
-    opened += [socket.socket(), socket.socket(type=socket.SOCK_DGRAM)]
-    for sock in opened:
-        number = high_descriptor(sock.fileno())
-        assert "descriptor 3" in take([number], LISTEN_PID="own", LISTEN_FDS="1")
-        os.close(number)
-    with open(os.devnull) as file:  # noqa: PTH123
-        number = high_descriptor(file.fileno())
-        assert "descriptor 3" in take([number], LISTEN_PID="own", LISTEN_FDS="1")
-        os.close(number)

@@ -1,0 +1,82 @@
+"""`GET /events` on a Unix socket: one JSON object for each event, as a stream that ends with the exporter."""
+
+import contextlib
+import math
+import socket
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from exporter.errors import ConfigError
+from exporter.stream.hub import NDJSON, SSE, Hub, TooManyClients
+from exporter.stream.selection import Selection, parse_selection, unavailable
+from exporter.stream.unix_socket import remove_socket
+from exporter.web.server import Limits, Server
+
+# pid, uid, gid: struct ucred
+_UCRED = struct.Struct("=iII")
+# Connections beside those of subscribed clients. An answer lasts as long as its client stays.
+_CONNECTIONS = Limits(connections=64, answer_seconds=math.inf, idle_seconds=10.0)
+
+
+@contextlib.asynccontextmanager
+async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
+    """Serve on a listening Unix socket while the block runs, and remove the socket at the end."""
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        return await _stream_events(hub, request)
+
+    async def close(_: web.Application) -> None:
+        hub.close()
+
+    app = web.Application()
+    app.router.add_get("/events", events, allow_head=False)
+    app.on_shutdown.append(close)
+    connections = _CONNECTIONS._replace(connections=hub.limits.clients + _CONNECTIONS.connections)
+    # The server cancels the handler of a client that disconnects, so that its place is free before the next event.
+    server = Server(app, None, connections)
+    path = Path(sock.getsockname())
+    try:
+        await server.start([sock])
+        yield
+    finally:
+        await server.stop()
+        remove_socket(path)
+
+
+async def _stream_events(hub: Hub, request: web.Request) -> web.StreamResponse:
+    _check_peer(request, hub.limits.uids)
+    selection = _parse_query(request, hub.available)
+    form = SSE if SSE in request.headers.get("Accept", "") else NDJSON
+    with contextlib.ExitStack() as stack:
+        try:
+            subscriber = stack.enter_context(hub.subscribed(selection, form))
+        except TooManyClients as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
+        response = web.StreamResponse(headers={"Content-Type": form, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            while (text := await subscriber.next()) is not None:
+                await response.write(text)
+    return response
+
+
+def _check_peer(request: web.Request, uids: frozenset[int] | None) -> None:
+    if uids is None:
+        return
+    sock = request.get_extra_info("socket")
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if uid not in uids:
+        raise web.HTTPForbidden(text=f"uid {uid} is not in --stream.allow-uid\n")
+
+
+def _parse_query(request: web.Request, available: frozenset[str]) -> Selection:
+    try:
+        selection = parse_selection({name: request.query.getall(name) for name in request.query})
+        if missing := unavailable(selection, available):
+            raise ConfigError(f"events: this exporter does not receive {', '.join(missing)}, see its --events")
+    except ConfigError as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
+    return selection.with_default(available)

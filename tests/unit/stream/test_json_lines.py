@@ -1,0 +1,40 @@
+"""The JSON object of an event and of a loss."""
+
+import json
+
+from exporter.processes.observer import Happening, Loss
+from exporter.stream.json_lines import json_line
+from exporter.stream.wall_clock import WallClock
+
+CLOCK = WallClock(1_700_000_000_123_456_789, 1_000)
+EXIT = Happening(2_000, "exit", 4194304, 4194304, 1, 1000, "fifteen-letters", 0x0B, True, 12_345_678, 999, 2048)
+SHORT = Happening(1_000, "fork", 8, 8, 7, None, None)
+LOSS = Loss(1_000, "connector", 12)
+
+
+def test_an_object_has_every_key_and_null_for_a_value_that_is_not_known() -> None:
+    assert json.loads(json_line(EXIT, CLOCK)) == {
+        "time": "2023-11-14T22:13:20.123457Z",
+        "event": "exit",
+        "pid": 4194304,
+        "tgid": 4194304,
+        "ppid": 1,
+        "uid": 1000,
+        "comm": "fifteen-letters",
+        "exit_code": 139,
+        "signal": "SIGSEGV",
+        "core": True,
+        "lifetime_seconds": 0.012345678,
+        "cpu_seconds": 0.000000999,
+        "max_rss_bytes": 2097152,
+    }
+    fork = json.loads(json_line(SHORT, CLOCK))
+    assert fork.keys() == json.loads(json_line(EXIT, CLOCK)).keys()
+    assert {key for key, value in fork.items() if value is not None} == {"time", "event", "pid", "tgid", "ppid"}
+    assert json.loads(json_line(EXIT._replace(status=0x300), CLOCK))["signal"] is None
+
+
+def test_a_loss_is_an_object_of_its_own() -> None:
+    assert json.loads(json_line(LOSS, CLOCK)) == {
+        "time": "2023-11-14T22:13:20.123456Z", "event": "lost", "socket": "connector", "messages": 12,
+    }  # fmt: skip
