@@ -14,18 +14,17 @@ from typing import Any
 from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.config import Config
-from exporter.errors import MalformedMessage
 from exporter.exposition.budget import budget
 from exporter.exposition.metrics import LIFETIME, program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
-from exporter.feeds import Counting, count_live, count_replay, header_of
+from exporter.feeds import Core, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
@@ -57,7 +56,7 @@ class Exporter:
         hub: Streams to local clients, if anybody wants it.
     """
 
-    def __init__(self, counting: Counting, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
+    def __init__(self, counting: Core, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
@@ -118,7 +117,10 @@ class Exporter:
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 self._canary = Canary(
-                    self._table, self._feed, config.canary_interval_seconds, records=self._counting.has_records
+                    self._counting.pipeline,
+                    self._feed,
+                    config.canary_interval_seconds,
+                    records=self._counting.has_records,
                 )
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             if notifier.is_wanted:
@@ -180,7 +182,7 @@ class Exporter:
         await self._feed.drain_all()
         if self._exit_check is not None:
             events = self._table.events
-            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries_ended)
+            self._exit_check.look(totals, events.exit + events.thread_exit, self._table.canaries.ended)
 
     def _canary_age(self) -> float | None:
         return None if self._canary is None else self._canary.age_seconds(time.monotonic())
@@ -201,7 +203,7 @@ class Exporter:
         wanted = self._plan.wanted
         return Status(
             events=_only(wanted, asdict(self._table.events)),
-            records=self._counting.pipeline.records - self._table.canaries_recorded
+            records=self._counting.pipeline.records - self._table.canaries.recorded
             if self._counting.has_records
             else None,
             task_exits=None if self._exit_check is None else self._exit_check.ended,
@@ -225,10 +227,6 @@ class Exporter:
             stream_clients=None if self._hub is None else self._hub.clients,
             stream_dropped=None if self._hub is None else self._hub.dropped,
         )
-
-
-def _complain(socket: str, error: MalformedMessage) -> None:
-    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
 def _read_rules(path: str) -> Rules:
@@ -263,7 +261,7 @@ async def run(config: Config) -> None:
             header, file = stack.enter_context(open_capture(config.replay))
             of_then = WallClock(header.wall_ns, header.monotonic_ns)
             clock = lambda: of_then  # noqa: E731 - what the other branch has by name
-            counting = count_replay(header, file, tallies, _complain, config.speed)
+            counting = make_replay_core(header, file, tallies, speed=config.speed)
         else:
             procfs = Procfs(config.procfs_path)
             procfs.check()
@@ -274,20 +272,20 @@ async def run(config: Config) -> None:
             if config.capture is not None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
-            counting = count_live(sources, procfs, tallies, _complain, tape)
+            counting = make_live_core(sources, procfs, tallies, tape=tape)
         exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack))
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 
 
 async def _stream(
-    config: Config, counting: Counting, clock: Callable[[], WallClock], stack: AsyncExitStack
+    config: Config, counting: Core, clock: Callable[[], WallClock], stack: AsyncExitStack
 ) -> Hub | None:
     """Serve events to local clients until the stack unwinds, if that was asked for."""
     if config.stream_socket is None:
         return None
     limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.table, counting.plan.wanted, clock, limits, counting.feed.tell_soon)
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
     sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
     await stack.enter_async_context(serve_stream(hub, sock))
     return hub

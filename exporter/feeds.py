@@ -1,15 +1,16 @@
-"""What counts, and who feeds it: the sockets of this host, or a capture of another."""
+"""Puts together what counts: a pipeline, and what feeds it. That is the sockets of this host or a capture."""
 
 import asyncio
+import logging
 import os
 import platform
 import time
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple, Protocol, TypedDict
+from typing import BinaryIO, NamedTuple, Protocol
 
 from exporter import __version__
 from exporter.capture.format import Header, iter_frames
-from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
+from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
 from exporter.events import Plan, make_plan
@@ -17,57 +18,76 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
-from exporter.live.sources import Sources
-from exporter.processes.name_hints import EarlyReader
+from exporter.live.open_sources import Sources
+from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.histograms import Histogram
 from exporter.tallies.tallies import Tallies
 
-Complain = Callable[[str, MalformedMessage], None]
+_LOG = logging.getLogger(__name__)
+
+OnMalformed = Callable[[str, MalformedMessage], None]
+"""Called for each malformed message that was dropped, with the socket's name."""
+
+
+def log_malformed(socket: str, error: MalformedMessage) -> None:
+    """Log that a malformed message was dropped."""
+    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
 
 
 class Feed(Protocol):
-    """What a Listener and a Replay have in common."""
+    """What passes events to a pipeline: a Listener or a Replay.
+
+    Attributes:
+        crashed: Gets the exception of a bug; the program must end then.
+        drain_ns: How long the steps of drains took.
+    """
 
     crashed: asyncio.Future[None]
     drain_ns: Histogram
-    resyncs: int
-    resubscriptions: int
+
+    @property
+    def resyncs(self) -> int:
+        """How many comparisons with /proc followed a loss or a silence."""
+
+    @property
+    def resubscriptions(self) -> int:
+        """How often the subscription had to be renewed."""
 
     async def start(self) -> None:
-        """Begin."""
+        """Find the processes that live, and begin."""
 
     def stop(self) -> None:
         """End."""
 
     async def drain_all(self) -> None:
-        """Count everything that was there when this was called."""
+        """Count every event that was there when this was called."""
 
-    def tell_soon(self) -> None:
-        """Somebody waits for the news from now on."""
+    def emit_soon(self) -> None:
+        """End a long pause: a client waits for its events from now on."""
 
     def now_ns(self) -> int:
-        """CLOCK_MONOTONIC where things happen."""
+        """Return CLOCK_MONOTONIC of the host where the events happen."""
 
     def look_at_buffers(self) -> float:
-        """Ask what was lost, and how full the fuller buffer is, from 0 to 1."""
+        """Count losses; return how full the fuller receive buffer is, from 0 to 1."""
 
     def buffers(self) -> dict[str, Meminfo]:
-        """The receive buffers, by socket."""
+        """Return the receive buffers, by socket."""
 
     def malformed(self) -> dict[str, int]:
-        """How many messages were dropped as malformed, by socket."""
+        """Return how many messages were dropped as malformed, by socket."""
 
 
-class Counting(NamedTuple):
-    """The parts of a running program, but for those that show what it counts.
+class Core(NamedTuple):
+    """What counts: a pipeline, the tallies that it counts in, and the feed that passes it events.
 
     Attributes:
-        plan: What there is to be known.
-        mode: Where comm and uid come from, as --attribution calls it.
-        filter: Who leaves out unwanted events, as --filter calls it.
-        kernel: Release of the kernel that told of them.
+        plan: Which events there are.
+        mode: Where comm and uid come from, as of --attribution.
+        filter: What leaves out unwanted events, as of --filter.
+        kernel: Release of the kernel that sent the events.
     """
 
     plan: Plan
@@ -80,12 +100,12 @@ class Counting(NamedTuple):
 
     @property
     def table(self) -> ProcessTable:
-        """Who lives."""
+        """The processes that live, and what the table counts itself. It is only read; see Pipeline."""
         return self.pipeline.table
 
     @property
     def has_records(self) -> bool:
-        """Exit records tell what ended processes had used."""
+        """There are exit records, which have what an ended process had used."""
         return self.mode == "taskstats"
 
 
@@ -107,77 +127,85 @@ def header_of(sources: Sources) -> Header:
     )
 
 
-class _Rules(TypedDict):
-    """How a table is set up; the same in a replay as it was when it was recorded."""
-
-    records_end_processes: bool
-    own_tgid: int | None
-    keeps: bool
-    failures_only: bool
-
-
 def _records_end_processes(header: Header) -> bool:
     return header.taskstats_version >= AGROUP_SINCE_VERSION
 
 
-def _rules(header: Header, plan: Plan) -> _Rules:
-    return {
-        "records_end_processes": _records_end_processes(header),
-        "own_tgid": header.own_tgid,
-        "keeps": plan.keeps_table,
-        "failures_only": plan.failures_only and bool(header.family_id),
-    }
+class _Proc(NamedTuple):
+    """What a pipeline asks while it counts: /proc and a clock, or what a capture has of their answers."""
+
+    read_comm: Callable[[int], bytes | None]
+    read_ns: Callable[[], int]
 
 
-def _decoder(header: Header) -> RecordDecoder | None:
-    return RecordDecoder(header.family_id) if header.family_id else None
+def _make_pipeline(
+    header: Header, plan: Plan, tallies: Tallies, proc: _Proc, on_malformed: OnMalformed
+) -> Pipeline:
+    """Make a pipeline by a capture's header, so that a replay counts as the recorded exporter did."""
+    exact = bool(header.family_id)
+    table = ProcessTable(
+        tallies,
+        *proc,
+        records_end_processes=_records_end_processes(header),
+        own_tgid=header.own_tgid,
+        keeps=plan.keeps_table,
+        failures_only=plan.failures_only and exact,
+    )
+    decoder = RecordDecoder(header.family_id) if exact else None
+    return Pipeline(table, decoder, on_malformed, None if exact else NameHints(*proc))
 
 
-def count_live(
-    sources: Sources, procfs: Procfs, tallies: Tallies, complain: Complain, tape: Tape | None = None
-) -> Counting:
-    """Count what the sockets of this host tell. Called while an event loop runs.
+def make_live_core(
+    sources: Sources,
+    procfs: Procfs,
+    tallies: Tallies,
+    *,
+    tape: Tape | None = None,
+    on_malformed: OnMalformed = log_malformed,
+) -> Core:
+    """Make a core that counts the events of this host. Call it while an event loop runs.
 
     Args:
         sources: The sockets.
-        procfs: The host's.
-        tallies: Where it is counted.
-        complain: Told of malformed messages.
-        tape: Gets a capture of it.
+        procfs: The host's /proc.
+        tallies: Where the events are counted.
+        tape: Gets a capture; None for no capture.
+        on_malformed: Called for each message that was dropped.
     """
     header = header_of(sources)
-    rules = _rules(header, sources.plan)
-    if tape is None:
-        table = ProcessTable(tallies, procfs.read_comm, time.monotonic_ns, **rules)
-        pipeline = Pipeline(table, _decoder(header), complain)
-        early = EarlyReader(procfs.read_comm, time.monotonic_ns)
+    recorder = None if tape is None else Recorder(tape, procfs.read_comm, time.monotonic_ns)
+    if recorder is None:
+        proc = _Proc(procfs.read_comm, time.monotonic_ns)
     else:
-        recorder = Recorder(tape, procfs.read_comm, time.monotonic_ns)
-        table = RecordingTable(recorder, tallies, **rules)
-        pipeline = RecordingPipeline(recorder, table, _decoder(header), complain)
-        early = RecordingReader(recorder)
-    listener = Listener(sources, early if sources.names is not None else None, pipeline, procfs)
-    return Counting(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
+        proc = _Proc(recorder.read_comm, recorder.read_ns)
+    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed)
+    if recorder is not None:
+        recorder.record(pipeline)
+    listener = Listener(sources, pipeline, procfs)
+    return Core(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
 
 
-def count_replay(header: Header, file: BinaryIO, tallies: Tallies, complain: Complain, speed: float) -> Counting:
-    """Count what a capture tells. Called while an event loop runs.
+def make_replay_core(
+    header: Header,
+    file: BinaryIO,
+    tallies: Tallies,
+    *,
+    speed: float,
+    on_malformed: OnMalformed = log_malformed,
+) -> Core:
+    """Make a core that counts the events of a capture. Call it while an event loop runs.
 
     Args:
         header: The capture's.
         file: At its first frame.
-        tallies: Where it is counted.
-        complain: Told of malformed messages.
-        speed: How many times as fast as it happened; 0 for as fast as can be.
+        tallies: Where the events are counted.
+        speed: How many times as fast as the events happened; 0 for as fast as possible.
+        on_malformed: Called for each message that was dropped.
     """
     plan = make_plan(
         header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
     )
     answers = Answers()
-    table = ProcessTable(tallies, answers.read_comm, answers.read_ns, **_rules(header, plan))
-    pipeline = Pipeline(table, _decoder(header), complain)
-    early = None if header.family_id else EarlyReader(answers.read_comm, answers.read_ns)
-    replay = Replay(
-        Player(pipeline, early, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed
-    )
-    return Counting(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)
+    pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
+    replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
+    return Core(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

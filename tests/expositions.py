@@ -10,6 +10,7 @@ from exporter.exposition.metrics import METRICS, program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
+from exporter.tallies.counters import COUNTERS
 from exporter.tallies.histograms import (
     CPU_NS,
     DRAIN_NS,
@@ -69,9 +70,8 @@ def nasty_snapshot(*, records: bool = True) -> TallySnapshot:
             cell = tallies.claim_cell(comm, uid)
             cell.forks = n
             cell.execs = 2**53 + 1 if uid is None else 0
-            cell.coredumps = n % 2
-            cell.uid_changes = n % 3
-            cell.ptrace_attaches = n % 5
+            for period, row in enumerate(COUNTERS[2:], start=2):
+                setattr(cell, row.field, n % period)
             for status, count in {0: n, 0x100: 1, 0xFF00: 2, 9: 3, 11: 4, 33: 5, 64: 6}.items():
                 tallies.count_end(cell, status, count)
         for value in (0, 1, 999_999, 1_000_000, 1_000_001, 10**9, 10**15):

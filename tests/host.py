@@ -6,15 +6,15 @@ the ways in which an exporter learns of ends; see `Mode`.
 
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import builders
 
-from exporter.capture.recorder import Recorder, RecordingPipeline, RecordingReader, RecordingTable, Tape
+from exporter.capture.recorder import Recorder, Tape
 from exporter.errors import MalformedMessage
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.name_hints import EarlyReader
+from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -45,26 +45,27 @@ class Mode(Enum):
         return self is not Mode.PROCFS
 
 
-class Rules(TypedDict):
-    """How a table is set up."""
-
-    records_end_processes: bool
-    own_tgid: int | None
-    keeps: bool
-    failures_only: bool
-
-
-def rules_of(mode: Mode, *, failures_only: bool = False) -> Rules:
-    return {
-        "records_end_processes": mode is Mode.EXACT,
-        "own_tgid": OWN_TGID,
-        "keeps": not failures_only,
-        "failures_only": failures_only,
-    }
-
-
-def decoder_of(mode: Mode) -> RecordDecoder | None:
-    return RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
+def make_pipeline(
+    mode: Mode,
+    tallies: Tallies,
+    read_comm: Callable[[int], bytes | None],
+    now_ns: Callable[[], int],
+    on_malformed: Callable[[str, MalformedMessage], None],
+    *,
+    failures_only: bool = False,
+) -> Pipeline:
+    """Make the pipeline of an exporter that learns of ends in one of the modes."""
+    table = ProcessTable(
+        tallies,
+        read_comm,
+        now_ns,
+        records_end_processes=mode is Mode.EXACT,
+        own_tgid=OWN_TGID,
+        keeps=not failures_only,
+        failures_only=failures_only,
+    )
+    decoder = RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
+    return Pipeline(table, decoder, on_malformed, NameHints(read_comm, now_ns))
 
 
 class Thread(NamedTuple):
@@ -110,19 +111,18 @@ class Host:
         self.complaints: list[tuple[str, MalformedMessage]] = []
         self.meanwhile: Callable[[], None] = lambda: None
         self.tallies = tallies or Tallies()
-        rules = rules_of(mode, failures_only=failures_only)
-        self.early: EarlyReader
-        self.pipeline: Pipeline
-        if tape is None:
-            table = ProcessTable(self.tallies, self._read_comm, lambda: self.now_ns, **rules)
-            self.early = EarlyReader(self._read_comm, lambda: self.now_ns)
-            self.pipeline = Pipeline(table, decoder_of(mode), self._complain)
-        else:
-            recorder = Recorder(tape, self._read_comm, lambda: self.now_ns)
-            table = RecordingTable(recorder, self.tallies, **rules)
-            self.early = RecordingReader(recorder)
-            self.pipeline = RecordingPipeline(recorder, table, decoder_of(mode), self._complain)
-        self.table = table
+        recorder = None if tape is None else Recorder(tape, self._read_comm, lambda: self.now_ns)
+        self.pipeline = make_pipeline(
+            mode,
+            self.tallies,
+            self._read_comm if recorder is None else recorder.read_comm,
+            (lambda: self.now_ns) if recorder is None else recorder.read_ns,
+            self._complain,
+            failures_only=failures_only,
+        )
+        if recorder is not None:
+            recorder.record(self.pipeline)
+        self.table = self.pipeline.table
         self._events: list[bytes] = []
         self._records: list[bytes] = []
         self._names_socket: list[bytes] = []
@@ -151,7 +151,7 @@ class Host:
         self._events.clear()
         self._records.clear()
         self.rest()
-        self.pipeline.apply(began_ns if complete else 0, self.early.readings)
+        self.pipeline.apply(began_ns if complete else 0)
 
     def settle(self) -> None:
         """Drain, and once more when what was read by then has stood for long enough."""
@@ -162,7 +162,7 @@ class Host:
     def read_early(self) -> None:
         """The second socket wakes its reader."""
         self.rest()
-        self.early.take(builders.batch(self._names_socket))
+        self.pipeline.take_names(builders.batch(self._names_socket))
         self._names_socket.clear()
 
     # -- what processes do --------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Host:
         self.rest()
         self.comms[tgid] = comm
         info = ProcessInfo(comm, uid, 0, zombie, frozenset(threads))
-        self.table.adopt(tgid, info, self.now_ns - MS if start_ns is None else start_ns, self.now_ns)
+        self.pipeline.adopt(tgid, info, self.now_ns - MS if start_ns is None else start_ns, self.now_ns)
 
     def lives(self, tgid: int, comm: bytes, uid: int = 0, *, threads: tuple[int, ...] = ()) -> None:
         """A process that was scanned long ago."""

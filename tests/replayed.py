@@ -3,15 +3,15 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from host import Mode, decoder_of, rules_of
+from host import Mode, make_pipeline
 
 from exporter.capture.format import Frame
+from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player
 from exporter.events import EVENTS
 from exporter.exposition.metrics import program_metrics
 from exporter.exposition.render import render
 from exporter.exposition.snapshot import TallySnapshot
-from exporter.processes.name_hints import EarlyReader
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
@@ -36,14 +36,24 @@ class MemoryTape:
 
 
 class Replayed:
-    """What an exporter that plays the frames counts."""
+    """What an exporter that plays the frames counts.
 
-    def __init__(self, mode: Mode, frames: list[Frame]) -> None:
+    Args:
+        mode: Which the frames were taken in.
+        frames: What it plays.
+        tape: Gets a capture of the replay.
+    """
+
+    def __init__(self, mode: Mode, frames: list[Frame], tape: Tape | None = None) -> None:
         answers = Answers()
         self.tallies = Tallies()
-        self.table = ProcessTable(self.tallies, answers.read_comm, answers.read_ns, **rules_of(mode))
-        self.pipeline = Pipeline(self.table, decoder_of(mode), lambda socket, error: None)
-        self.player = Player(self.pipeline, EarlyReader(answers.read_comm, answers.read_ns), answers)
+        recorder = None if tape is None else Recorder(tape, answers.read_comm, answers.read_ns)
+        proc = answers if recorder is None else recorder
+        self.pipeline = make_pipeline(mode, self.tallies, proc.read_comm, proc.read_ns, lambda socket, error: None)
+        if recorder is not None:
+            recorder.record(self.pipeline)
+        self.table = self.pipeline.table
+        self.player = Player(self.pipeline, answers)
         for frame in frames:
             self.player.play(frame)
 
@@ -64,7 +74,7 @@ def status(tallies: Tallies, pipeline: Pipeline) -> dict[str, Any]:
         "unattributed": tallies.unattributed(),
         "unknown_lifetimes": table.unknown_lifetimes,
         "lost_ends": table.lost_ends,
-        "canaries": (table.canaries_ended, table.canaries_recorded),
+        "canaries": (table.canaries.ended, table.canaries.recorded),
         "records": pipeline.records,
         "lost": pipeline.lost,
         "malformed": pipeline.malformed,

@@ -140,12 +140,11 @@ class World(Host):
         self.pipeline.take_records(builders.batch(records, builders.TASKSTATS_STRIDE))
         self._go_on()
         complete_until_ns = began_ns if complete else 0
-        self.pipeline.apply(complete_until_ns, self.early.readings)
-        self.early.forget(complete_until_ns)
+        self.pipeline.apply(complete_until_ns)
 
     def read_early(self) -> None:
         names, self._names_socket = self._names_socket, []
-        self.early.take(builders.batch(names))
+        self.pipeline.take_names(builders.batch(names))
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -398,9 +397,9 @@ class World(Host):
                 self._canary = pid
                 self._canary_runs = True
                 super().fork(OWN_TGID, self._canary)
-                self.table.expect_canary(self._canary)
-        elif self.table.canary_returned(self._canary) is not None:
-            self.table.forget_canary(self._canary)
+                self.pipeline.expect_canary(self._canary)
+        elif self.pipeline.canary_returned(self._canary) is not None:
+            self.pipeline.forget_canary(self._canary)
             self._canary = None
 
     def canary_ends(self, a: int, b: int) -> None:

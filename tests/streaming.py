@@ -27,7 +27,7 @@ class Rig:
         self.host = Host(Mode.EXACT)
         self.host.lives(100, b"sh", 1000)
         self.firsts = 0
-        self.hub = Hub(self.host.table, AVAILABLE, lambda: WallClock(0, 0), limits, self._count_first)
+        self.hub = Hub(self.host.pipeline, AVAILABLE, lambda: WallClock(0, 0), limits, self._count_first)
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 
     def _count_first(self) -> None:

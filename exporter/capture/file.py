@@ -20,17 +20,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class CaptureFile:
-    """Appends frames to a file; the one before it is kept as `FILE.1`.
+    """Appends frames to a file; the file before it is kept as `FILE.1`.
 
-    When it cannot be written any more it is given up: counting goes on.
+    When the file cannot be written any more, the capture ends and counting goes on.
 
     Args:
-        path: The file. What is there already becomes the old one.
-        max_bytes: About so long it gets.
-        header: What to write at its beginning, but for the time.
+        path: The file. A file that is there already becomes `FILE.1`.
+        max_bytes: About how long the file gets.
+        header: Its header, but for the time.
 
     Raises:
-        SetupError: It cannot be written.
+        SetupError: The file cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, header: Header) -> None:
@@ -47,10 +47,10 @@ class CaptureFile:
     def _open(self, *, continued: bool) -> None:
         if os.path.lexists(self._path):
             if not stat.S_ISREG(self._path.lstat().st_mode):
-                # A forgotten file name must not cost anybody a directory, or /dev/null.
+                # A wrong file name must not cost the user a directory, or /dev/null.
                 raise OSError(errno.EINVAL, "not a regular file")
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        # It tells who ran what: nobody else's business.
+        # A capture says which user ran what, so only its owner may read it.
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         header = self._header._replace(
             wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns(), continued=continued
@@ -59,7 +59,7 @@ class CaptureFile:
 
     @property
     def full(self) -> bool:
-        """The file is as long as it may get."""
+        """The file has its full length."""
         return self._fd is not None and self._bytes >= self._max_bytes
 
     def write(self, frame: Frame) -> None:
@@ -103,7 +103,7 @@ def open_capture(path: Path) -> Iterator[tuple[Header, BinaryIO]]:
         Its header, and the file at its first frame.
 
     Raises:
-        CaptureError: It cannot be read, or is no capture.
+        CaptureError: The file cannot be read, or is no capture.
     """
     try:
         file = path.open("rb")

@@ -1,24 +1,28 @@
-"""Writes down, as a capture, all that the pure part of the program gets from outside.
+"""Writes a capture of a pipeline: a log of its calls and of what /proc answered it.
 
-`RecordingTable`, `RecordingPipeline` and `RecordingReader` stand where those without the prefix stand
-when nothing is recorded, and do the same. What is recorded of a call is its arguments, never what it made of them.
+Of a call its arguments are noted, never its result.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol
 
-from exporter.capture import format as capture
-from exporter.capture.format import Adopted, CommRead, Frame, encode_entry
-from exporter.errors import MalformedMessage
-from exporter.kernel.netlink import Batch
-from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.name_hints import EarlyReader
+from exporter.capture.format import Frame, encode_entry
+from exporter.capture.kinds import (
+    APPLY,
+    EXPECT_CANARY,
+    KINDS,
+    READ_COMM,
+    RECALL,
+    RECALL_RECORD,
+    CommRead,
+    Kind,
+    encode_comm_read,
+    encode_pids,
+)
 from exporter.processes.pipeline import Pipeline
-from exporter.processes.table import ProcessTable, Readings
-from exporter.tallies.tallies import Tallies
 
-# A frame that grows longer than this without a drain being counted, as in a scan of /proc, is written.
+# A frame ends with a drain, or, as in a scan of /proc, when it has grown longer than this without one.
 _LONG_BYTES = 1 << 20
 
 
@@ -39,9 +43,12 @@ class Tape(Protocol):
 class Recorder:
     """Collects entries and writes them as frames.
 
+    A pipeline is recorded in two steps: it is made with `read_comm` and `read_ns` in place of /proc and the clock,
+    and then passed to `record`.
+
     Args:
         tape: Gets the frames.
-        read_comm: A live process's comm in /proc; None if it is gone.
+        read_comm: Reads a live process's comm in /proc; None if the process is gone.
         now_ns: CLOCK_MONOTONIC.
     """
 
@@ -53,19 +60,39 @@ class Recorder:
         self._entries = bytearray()
 
     def read_comm(self, tgid: int) -> bytes | None:
-        """Read a comm, and remember when."""
+        """Read a comm, and note the answer and its time."""
         comm = self._read_comm(tgid)
         self._read_ns = self._now_ns()
-        self.note(capture.READ_COMM, capture.encode_comm_read(CommRead(tgid, comm, self._read_ns)))
+        self._note(READ_COMM, encode_comm_read(CommRead(tgid, comm, self._read_ns)))
         return comm
 
     def read_ns(self) -> int:
-        """When the last comm had been read."""
+        """Return when the last comm had been read. That is in the capture; the clock's time now is not."""
         return self._read_ns
 
-    def note(self, kind: int, body: bytes = b"") -> None:
-        """Add an entry to the frame."""
-        self._entries += encode_entry(kind, body)
+    def record(self, pipeline: Pipeline) -> None:
+        """Note every call of a pipeline from now on: its methods of KINDS are replaced by ones that note."""
+        for kind in KINDS:
+            setattr(pipeline, kind.name, self._noting(kind, pipeline))
+
+    def _noting(self, kind: Kind, pipeline: Pipeline) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(pipeline, kind.name)
+
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not kind.reads_proc:
+                self._note(kind.letter, kind.encode(*args, **kwargs))
+            result = method(*args, **kwargs)
+            if kind.reads_proc:
+                self._note(kind.letter, kind.encode(*args, **kwargs))
+            if kind is APPLY and not result:
+                self._end_drain(pipeline)
+            return result
+
+        return call
+
+    def _note(self, letter: str, body: bytes) -> None:
+        self._entries += encode_entry(letter, body)
         if len(self._entries) > _LONG_BYTES:
             self._end_frame()
 
@@ -73,131 +100,18 @@ class Recorder:
         self._tape.write(Frame(self._now_ns(), bytes(self._entries)))
         self._entries.clear()
 
-    def end_drain(self, table: ProcessTable) -> None:
-        """End the frame: all that was taken has been counted.
-
-        Args:
-            table: For a file that begins here.
-        """
+    def _end_drain(self, pipeline: Pipeline) -> None:
+        """End the frame: all that was taken has been applied. A new file then begins with what is known."""
         self._end_frame()
         if not self._tape.full:
             return
         self._tape.begin_next()
-        for known in table.known():
-            self.note(capture.KNOWN, capture.encode_known(known))
-        canaries = table.canaries()
-        for record in table.waiting_records():
-            # A canary's is in no count; the file that ends here has it among its records.
+        for known in pipeline.known():
+            self._note(RECALL.letter, RECALL.encode(known))
+        canaries = pipeline.canaries()
+        for record in pipeline.waiting_records():
+            # A canary's record is in no count, but among the records of the file that ends here.
             if record[0] not in canaries:
-                self.note(capture.WAITING, capture.encode_record(record))
-        self.note(capture.CANARY_EXPECTED, capture.encode_pids(canaries))
+                self._note(RECALL_RECORD.letter, RECALL_RECORD.encode(record))
+        self._note(EXPECT_CANARY.letter, encode_pids(canaries))
         self._end_frame()
-
-
-class RecordingTable(ProcessTable):
-    """A process table whose caller is recorded."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        tallies: Tallies,
-        *,
-        records_end_processes: bool,
-        own_tgid: int | None,
-        keeps: bool,
-        failures_only: bool,
-    ) -> None:
-        super().__init__(
-            tallies,
-            recorder.read_comm,
-            recorder.read_ns,
-            records_end_processes=records_end_processes,
-            own_tgid=own_tgid,
-            keeps=keeps,
-            failures_only=failures_only,
-        )
-        self._recorder = recorder
-
-    def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
-        """Record and adopt."""
-        adopted = Adopted(tgid, info, start_ns, read_ns)
-        self._recorder.note(capture.ADOPTED, capture.encode_adopted(adopted))
-        super().adopt(*adopted)
-
-    def lose_track(self) -> None:
-        """Record and lose track."""
-        self._recorder.note(capture.LOST_TRACK)
-        super().lose_track()
-
-    def forget(self, tgids: Iterable[int], listed_ns: int) -> None:
-        """Record and forget."""
-        tgids = list(tgids)
-        self._recorder.note(capture.FORGOT, capture.encode_forgotten(tgids, listed_ns))
-        super().forget(tgids, listed_ns)
-
-    def forget_oldest_record(self, pid: int) -> None:
-        """Record and forget."""
-        self._recorder.note(capture.FORGOT_RECORDS, capture.encode_pids([pid]))
-        super().forget_oldest_record(pid)
-
-    def expect_canary(self, tgid: int) -> None:
-        """Record and expect."""
-        self._recorder.note(capture.CANARY_EXPECTED, capture.encode_pids([tgid]))
-        super().expect_canary(tgid)
-
-    def forget_canary(self, tgid: int) -> None:
-        """Record and forget."""
-        self._recorder.note(capture.CANARY_FORGOTTEN, capture.encode_pids([tgid]))
-        super().forget_canary(tgid)
-
-
-class RecordingPipeline(Pipeline):
-    """A pipeline whose caller is recorded."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        table: ProcessTable,
-        decoder: RecordDecoder | None,
-        complain: Callable[[str, MalformedMessage], None],
-    ) -> None:
-        super().__init__(table, decoder, complain)
-        self._recorder = recorder
-
-    def take_events(self, batch: Batch) -> None:
-        """Record and take."""
-        self._recorder.note(capture.TOOK_EVENTS, capture.encode_batch(batch))
-        super().take_events(batch)
-
-    def take_records(self, batch: Batch) -> None:
-        """Record and take."""
-        self._recorder.note(capture.TOOK_RECORDS, capture.encode_batch(batch))
-        super().take_records(batch)
-
-    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
-        """Record and count."""
-        self._recorder.note(capture.LOST, capture.encode_lost(socket, count, noticed_ns))
-        super().lose(socket, count, noticed_ns)
-
-    def apply(
-        self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None
-    ) -> bool:
-        """Count, and record; what was read meanwhile stands before."""
-        left = super().apply(complete_until_ns, readings, most_batches=most_batches)
-        self._recorder.note(capture.APPLIED, capture.encode_applied(complete_until_ns, most_batches))
-        if not left:
-            self._recorder.end_drain(self.table)
-        return left
-
-
-class RecordingReader(EarlyReader):
-    """An early reader whose caller is recorded."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder.read_comm, recorder.read_ns)
-        self._recorder = recorder
-
-    def take(self, batch: Batch) -> None:
-        """Take, and record; what was read meanwhile stands before."""
-        super().take(batch)
-        self._recorder.note(capture.TOOK_NAMES, capture.encode_batch(batch))

@@ -1,4 +1,4 @@
-"""Plays a capture: what counts gets what it got when the capture was taken, and counts the same."""
+"""Plays a capture: a pipeline gets the calls that it got when the capture was taken, and counts the same."""
 
 import asyncio
 import logging
@@ -7,30 +7,31 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from exporter.capture import format as capture
-from exporter.capture.format import CommRead, Frame, iter_entries
+from exporter.capture.format import Frame, iter_entries
+from exporter.capture.kinds import KINDS, LOSE, READ_COMM, CommRead, decode_comm_read
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
-from exporter.processes.name_hints import EarlyReader
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.histograms import DRAIN_NS, new_histogram
 
 _LOG = logging.getLogger(__name__)
 
-# So long frames are played without a pause, then the event loop gets its turn.
+# Frames are played for so long without a pause; then the event loop gets its turn.
 _SLICE_NS = 10_000_000
 _NS_PER_SECOND = 1_000_000_000
 
+_KINDS = {kind.letter: kind for kind in KINDS}
+
 
 class Answers:
-    """Stands for /proc: answers as it answered then."""
+    """Stands for /proc: answers what it answered when the capture was taken."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[CommRead]] = {}
         self._read_ns = 0
 
     def read_comm(self, tgid: int) -> bytes | None:
-        """Return what was read; None, as of one that is gone, where nobody had asked."""
+        """Return what was read; None, as of a process that is gone, if the capture has no answer."""
         waiting = self._waiting.get(tgid)
         if not waiting:
             return None
@@ -39,15 +40,15 @@ class Answers:
         return read.comm
 
     def read_ns(self) -> int:
-        """When it was."""
+        """Return when the last answer had been read, CLOCK_MONOTONIC."""
         return self._read_ns
 
     def add(self, read: CommRead) -> None:
-        """Make an answer ready for the next call that asks."""
+        """Keep an answer for the next call."""
         self._waiting.setdefault(read.tgid, deque()).append(read)
 
     def clear(self) -> None:
-        """That call is over."""
+        """Drop the answers that the call did not ask for."""
         self._waiting.clear()
 
 
@@ -55,101 +56,62 @@ class Player:
     """Hands the entries of a capture to a pipeline.
 
     Args:
-        pipeline: Counts. Its table asks `answers`.
-        early: Reads names, where the capture has any; asks `answers` too.
-        answers: Of /proc.
+        pipeline: Gets the calls. It asks `answers` for comms.
+        answers: Gets what /proc had answered.
     """
 
-    def __init__(self, pipeline: Pipeline, early: EarlyReader | None, answers: Answers) -> None:
+    def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
         self._pipeline = pipeline
-        self._table = pipeline.table
-        self._early = early
         self._answers = answers
 
     def play(self, frame: Frame) -> None:
-        """Do what a frame tells.
+        """Repeat the calls of a frame.
 
         Raises:
-            CaptureError: It holds something that no capture holds. What stands before it was done.
+            CaptureError: The frame holds an entry that no exporter writes. Those before it were played.
         """
-        for kind, body in iter_entries(frame.entries):
+        for letter, body in iter_entries(frame.entries):
             try:
-                self._play(kind, body)
+                self._play(letter, body)
             except struct.error as error:
-                raise CaptureError(f"the capture has an entry {chr(kind)!r} of a wrong length") from error
+                raise CaptureError(f"the capture has an entry {letter!r} of a wrong length") from error
 
-    def _play(self, kind: int, body: bytes) -> None:  # noqa: PLR0912 - one case for each kind
-        pipeline, table = self._pipeline, self._table
-        if kind == capture.TOOK_EVENTS:
-            pipeline.take_events(capture.decode_batch(body))
-        elif kind == capture.TOOK_RECORDS:
-            pipeline.take_records(capture.decode_batch(body))
-        elif kind == capture.APPLIED:
-            self._apply(*capture.decode_applied(body))
-        elif kind == capture.READ_COMM:
-            self._answers.add(capture.decode_comm_read(body))
-        elif kind == capture.TOOK_NAMES:
-            if self._early is not None:
-                self._early.take(capture.decode_batch(body))
+    def _play(self, letter: str, body: bytes) -> None:
+        if letter == READ_COMM:
+            self._answers.add(decode_comm_read(body))
+            return
+        kind = _KINDS.get(letter)
+        if kind is None:
+            raise CaptureError(f"the capture has an entry {letter!r}, which this exporter does not know")
+        call = getattr(self._pipeline, kind.name)
+        for args in kind.decode(body):
+            if kind is LOSE and args[0] not in self._pipeline.lost:
+                raise CaptureError(f"the capture lost messages of {args[0]}, of which it has none")
+            call(*args)
+        if kind.reads_proc:
             self._answers.clear()
-        elif kind == capture.ADOPTED:
-            table.adopt(*capture.decode_adopted(body))
-        elif kind == capture.KNOWN:
-            table.recall(capture.decode_known(body))
-        elif kind == capture.WAITING:
-            table.add_records([capture.decode_record(body)])
-        elif kind == capture.LOST_TRACK:
-            table.lose_track()
-        elif kind == capture.FORGOT:
-            table.forget(*capture.decode_forgotten(body))
-        elif kind == capture.FORGOT_RECORDS:
-            for pid in capture.decode_pids(body):
-                table.forget_oldest_record(pid)
-        elif kind == capture.LOST:
-            self._lose(*capture.decode_lost(body))
-        elif kind == capture.CANARY_EXPECTED:
-            for tgid in capture.decode_pids(body):
-                table.expect_canary(tgid)
-        elif kind == capture.CANARY_FORGOTTEN:
-            for tgid in capture.decode_pids(body):
-                table.forget_canary(tgid)
-        else:
-            raise CaptureError(f"the capture has an entry {chr(kind)!r}, which this exporter does not know")
 
     def malformed(self) -> dict[str, int]:
-        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        """Return how many messages were malformed, or of a kind that this release does not know, by socket."""
         counts = self._pipeline.malformed.copy()
-        counts["connector"] += self._table.unknown_events
+        counts["connector"] += self._pipeline.table.unknown_events
         return counts
-
-    def _apply(self, complete_until_ns: int, most_batches: int | None) -> None:
-        early = self._early
-        if early is None:
-            self._pipeline.apply(complete_until_ns, most_batches=most_batches)
-        elif not self._pipeline.apply(complete_until_ns, early.readings, most_batches=most_batches):
-            early.forget(complete_until_ns)
-        self._answers.clear()
-
-    def _lose(self, socket: str, count: int, noticed_ns: int) -> None:
-        if socket not in self._pipeline.lost:
-            raise CaptureError(f"the capture lost messages of {socket}, of which it has none")
-        self._pipeline.lose(socket, count, noticed_ns)
 
 
 class Replay:
-    """Plays frames when they come; stands where a Listener stands when there is a kernel.
+    """Plays frames at their time; the feed of a pipeline in place of a Listener.
 
     Made while an event loop runs.
 
     Args:
-        player: Does it.
-        frames: In their order.
+        player: Plays each frame.
+        frames: The capture's, in their order.
         began_ns: When the capture began, by the clock of its frames.
-        speed: How many times as fast as it happened; 0 for as fast as can be.
+        speed: How many times as fast as the events happened; 0 for as fast as possible.
 
     Attributes:
         crashed: Gets the exception of a bug.
-        ended: Done when nothing is left to play; whether the capture was sound to its end.
+        ended: Done when nothing is left to play: True if the capture was sound to its end.
     """
 
     def __init__(self, player: Player, frames: Iterator[Frame], *, began_ns: int, speed: float) -> None:
@@ -176,18 +138,18 @@ class Replay:
             self._task.cancel()
 
     async def drain_all(self) -> None:
-        """Let what is due be played."""
+        """Let the frames that are due be played."""
         await asyncio.sleep(0)
 
-    def tell_soon(self) -> None:
-        """Do nothing: what is due is played."""
+    def emit_soon(self) -> None:
+        """Do nothing: frames are played as soon as they are due."""
 
     def now_ns(self) -> int:
-        """Return up to when it has played, by the clock of the capture's frames."""
+        """Return the time of the last frame that was played."""
         return self._now_ns
 
     def look_at_buffers(self) -> float:
-        """Return 0: there are no sockets, and the capture tells of losses."""
+        """Return 0: there are no sockets. Losses are entries of the capture."""
         return 0.0
 
     def buffers(self) -> dict[str, Meminfo]:
@@ -195,7 +157,7 @@ class Replay:
         return {}
 
     def malformed(self) -> dict[str, int]:
-        """Return how many messages were dropped as malformed, or of a kind nobody knows, by socket."""
+        """Return how many messages were malformed, or of a kind that this release does not know, by socket."""
         return self._player.malformed()
 
     async def _play(self) -> None:
@@ -204,7 +166,7 @@ class Replay:
         except CaptureError as error:
             _LOG.error("the capture ends early", extra={"error": error, "whole_frames": self._played})
             self.ended.set_result(False)
-        except Exception as error:  # noqa: BLE001 - handed to whoever runs the program, who ends it
+        except Exception as error:  # noqa: BLE001 - the program ends with it
             self.crashed.set_exception(error)
         else:
             _LOG.info("the capture has ended", extra={"frames": self._played})

@@ -105,9 +105,9 @@ def program_metrics(events: Iterable[str], *, records: bool, live: bool) -> froz
     """Return the metrics per program that there are.
 
     Args:
-        events: What the user wants to know of.
-        records: Exit records tell what ended processes had used.
-        live: It is known who lives.
+        events: Which events the user asked for.
+        records: Exit records say what ended processes had used.
+        live: It is known which processes live.
     """
     shown = {spec for event in events for spec in _BY_EVENT.get(event, ())}
     if records and LIFETIME in shown:

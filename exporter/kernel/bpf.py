@@ -1,6 +1,6 @@
 """Classic BPF programs that keep unwanted messages out of the receive buffer.
 
-A dropped message uses no buffer, wakes nobody up and counts as no loss. Filters need no privilege and work on
+A dropped message uses no buffer, wakes no reader up and counts as no loss. Filters need no privilege and work on
 every kernel, so they stand in where the kernel knows no event masks (before Linux 6.6), and everywhere they drop
 the events of threads, which no mask can tell apart.
 
@@ -111,7 +111,7 @@ def failure_program(version: int) -> bytes:
 
     Kept are those with a wait status other than 0 of a process's last thread, and those of leaders that exit
     before their process ends, well or not: they have its name, and a thread can make it fail yet. Versions
-    without AGROUP do not tell the last thread: there all records of failed threads are kept.
+    without AGROUP do not mark the last thread: there all records of failed threads are kept.
 
     Args:
         version: Of struct taskstats.

@@ -19,9 +19,9 @@ from exporter.kernel.recvmmsg import Receiver
 _SLOTS = 256
 
 _ANSWER_SECONDS = 1.0
-# A request is answered before sendto(2) returns: this is only how long a loaded machine may take to tell us.
+# A request is answered before sendto(2) returns: this is only how long a loaded machine may take to run us.
 _FIRST_ANSWER_SECONDS = 0.05
-# Later the event loop waits meanwhile, and whoever wants to stop us; what one try adds, the next goes on from.
+# Later the event loop waits meanwhile, and with it every signal; what one try adds, the next goes on from.
 _LATER_ANSWER_SECONDS = 0.3
 _ROUNDS_PER_BURST = 128
 # How often another program may say IGNORE without having said LISTEN before the host falls silent.
@@ -52,7 +52,7 @@ class Connector(Receiver):
         self.kernel_masks = False
         self.keep: Callable[[Batch], None] | None = None
         self._listens = False
-        # Before bind: a bound socket gets every event if anybody else on the host listens.
+        # Before bind: a bound socket gets every event if another program on the host listens.
         attach_filter(sock, bpf.event_program(wanted))
         sock.bind((0, cn_proc.CN_IDX_PROC))
 
@@ -60,9 +60,9 @@ class Connector(Receiver):
         """Subscribe, and have it acknowledged. What arrives before that goes to `keep`.
 
         The kernel counts LISTEN requests minus IGNORE requests of the whole host, and is silent while the sum is
-        below 1. Anybody can push it there, and far. A second LISTEN of the same socket adds nothing, unless
+        below 1. Any program can push it there, and far. A second LISTEN of the same socket adds nothing, unless
         another operation came in between, which need not be a valid one: so that makes a round that adds 1.
-        This socket counts as many, so that a program which says IGNORE too often silences nobody.
+        This socket counts as many, so that a program which says IGNORE too often silences no listener.
 
         Args:
             filter_by: kernel (by event mask), bpf (no mask), or auto: by mask if the kernel knows them.
@@ -74,7 +74,7 @@ class Connector(Receiver):
         Raises:
             OSError: The kernel's answer.
         """
-        # Not before it was counted, for close() takes it back: before Linux 6.6 from whoever else listens.
+        # Not before it was counted, for close() takes it back: before Linux 6.6 from other listeners.
         if filter_by != "bpf" and self._listen(cn_proc.PROC_EVENT_ALL, patience_seconds):
             self._listens = self.kernel_masks = True
             self._send_rounds(cn_proc.PROC_CN_MCAST_LISTEN, cn_proc.PROC_EVENT_ALL, _SPARE_LISTENERS)
@@ -120,7 +120,7 @@ class Connector(Receiver):
                     self.keep(batch)
                 if self._answers(batch, ack, began_ns if self._listens else None):
                     return True
-                # To whoever does not listen yet a busy host can tell of others' events without end.
+                # Before it listens, it can get the events for other listeners: on a busy host without end.
                 if not self._listens and time.monotonic() > deadline:
                     return False
         return False
@@ -155,7 +155,7 @@ class Connector(Receiver):
                 self._send_mask()
 
     def close(self) -> None:
-        """Close the socket, and let the kernel stop making events if nobody else listens.
+        """Close the socket, and let the kernel stop making events if no other program listens.
 
         It does not notice by itself when a listener dies.
         """
@@ -164,7 +164,7 @@ class Connector(Receiver):
                 mask = self._wanted.mask if self.kernel_masks else None
                 self._send_rounds(cn_proc.PROC_CN_MCAST_IGNORE, mask, _SPARE_LISTENERS + 1)
             except OSError:
-                # Nobody answers in this network namespace: that is what the caller is about to say.
+                # No connector is in this network namespace: that is what the caller is about to report.
                 pass
         super().close()
 

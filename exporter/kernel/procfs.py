@@ -1,4 +1,4 @@
-"""What /proc tells of processes that live.
+"""What /proc says of processes that live.
 
 Source: proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/comm, /proc/PID/task. Every read is one open and one
 read, so that what it returns is of one moment.
@@ -201,9 +201,9 @@ class Procfs:
                     yield int(entry.name)
 
     def is_exiting(self, pid: int) -> bool:
-        """Tell whether a thread is there and has begun to exit; a kernel thread may have.
+        """Return whether a thread is there and has begun to exit; a kernel thread may have.
 
-        An exiting thread gives up its memory first, and its status then tells of none.
+        An exiting thread gives up its memory first, and its status then shows none.
         """
         status = self._read(f"{pid}/status")
         return status is not None and b"\nVmSize:" not in status

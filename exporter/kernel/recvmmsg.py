@@ -138,8 +138,8 @@ class Receiver:
     def _look_closer(self, count: int) -> Batch:
         """Check each datagram of a batch that is not as usual, or the first of its kind.
 
-        Usual is: from the kernel (its port is 0; whoever has CAP_NET_ADMIN can send here too), not cut off, and
-        all of one length. One comparison of memory then tells for a whole batch.
+        Usual is: from the kernel (its port is 0; a program with CAP_NET_ADMIN can send here too), not cut off, and
+        all of one length. One comparison of memory then checks a whole batch.
         """
         lengths = [self._headers[i].msg_len for i in range(count)]
         sound = [

@@ -1,8 +1,8 @@
-"""The canary: a child with a known end that has to come back as an event.
+"""The canary: a child with a known end whose EXIT has to come back as an event.
 
-Any local user can silence every listener of the host, and nothing tells the listener; receiving events proves
-nothing by itself either. So every few seconds a child is forked that exits at once, and if its EXIT does not come
-the subscription is renewed. The table leaves it out of everything that is counted.
+Any local user can make the kernel send events to no listener of the host, and a listener gets no sign of it: on a
+quiet host there are no events either. So every few seconds a child is forked that exits at once. If its EXIT does
+not come, the subscription is renewed. The pipeline leaves canaries out of everything that is counted.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 from exporter.live.listener import Listener
-from exporter.processes.table import ProcessTable
+from exporter.processes.pipeline import Pipeline
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def spawn() -> int:
     """Fork a child that exits at once; returns its pid.
 
     Raises:
-        OSError: No process is to be had (EAGAIN).
+        OSError: The kernel makes no more processes (EAGAIN).
     """
     with warnings.catch_warnings():
         # "This process is multi-threaded": the child calls nothing but _exit.
@@ -52,32 +52,32 @@ class Canary:
     """Sends canaries, and renews the subscription when one does not come back.
 
     Args:
-        table: Recognises them.
-        listener: Drains; renews.
-        interval_seconds: From one to the next.
-        spawn_child: Forks one.
-        records: Exit records have to tell of it too.
+        pipeline: Recognises their events and records.
+        listener: Drains the sockets, and renews the subscription.
+        interval_seconds: Time from one canary to the next.
+        spawn_child: Forks a child that exits at once, and returns its pid.
+        records: A canary's exit record has to come too.
 
     Attributes:
-        came_back_at: time.monotonic() of the last one; None before the first.
-        problem: Why the numbers cannot be trusted now, or None.
+        came_back_at: When the last canary came back, by time.monotonic(); None before the first.
+        problem: Why the numbers cannot be trusted now; None if they can.
     """
 
     def __init__(
         self,
-        table: ProcessTable,
+        pipeline: Pipeline,
         listener: Listener,
         interval_seconds: float,
         *,
         records: bool,
         spawn_child: Callable[[], int] = spawn,
     ) -> None:
-        self._table = table
+        self._pipeline = pipeline
         self._listener = listener
         self._interval = interval_seconds
         self._records = records
         self._spawn = spawn_child
-        # Until they are reaped their pids cannot be other processes'. True: had ended at an earlier look.
+        # Whether each had ended at an earlier look. Until a child is reaped its pid cannot be another process's.
         self._unreaped: dict[int, bool] = {}
         self._began_at = time.monotonic()
         self.came_back_at: float | None = None
@@ -96,7 +96,7 @@ class Canary:
         return self.problem
 
     def age_seconds(self, now_seconds: float) -> float:
-        """Return the time since the last one came back; while none has, since this began.
+        """Return the time since the last canary came back, or since the start while none has.
 
         Args:
             now_seconds: time.monotonic().
@@ -104,7 +104,7 @@ class Canary:
         return now_seconds - (self._began_at if self.came_back_at is None else self.came_back_at)
 
     async def run(self) -> None:
-        """Send one after the other, for ever."""
+        """Send one canary after the other, for ever."""
         while True:
             began = time.monotonic()
             await self.prove()
@@ -119,7 +119,7 @@ class Canary:
         try:
             problem = await self._send()
         except OSError as error:
-            # That says nothing of the subscription.
+            # The subscription may be sound: it is not renewed.
             self._fail(f"no canary could be forked: {error.strerror}")
             return False
         if problem is None:
@@ -146,25 +146,25 @@ class Canary:
         self.came_back_at = time.monotonic()
 
     async def _send(self) -> str | None:
-        """Send one; returns what went wrong.
+        """Send a canary; returns what went wrong, or None.
 
         Raises:
-            OSError: None could be forked.
+            OSError: No child could be forked.
         """
         await self._reap_earlier()
         if len(self._unreaped) >= _MOST_UNREAPED:
             return "its children do not get to run"
-        # What waits can be of a process that had the same pid.
+        # An event that waits can be of an earlier process with the same pid.
         await self._listener.drain_all()
         pid = self._spawn()
         self._unreaped[pid] = False
-        self._table.expect_canary(pid)
+        self._pipeline.expect_canary(pid)
         deadline = time.monotonic() + min(_PATIENCE_SECONDS, _PATIENCE_SHARE * self._interval)
         pause = _FIRST_LOOK_SECONDS
         while True:
             await asyncio.sleep(pause)
             await self._listener.drain_all()
-            returned = self._table.canary_returned(pid)
+            returned = self._pipeline.canary_returned(pid)
             if returned is not None or time.monotonic() > deadline:
                 break
             pause = _LOOK_SECONDS
@@ -176,7 +176,7 @@ class Canary:
         return None
 
     async def _reap_earlier(self) -> None:
-        """Reap canaries that were missed, once all has been read that can still tell of them."""
+        """Reap canaries that were missed, once every event and record of them has been read."""
         ended = [pid for pid, had_ended in self._unreaped.items() if had_ended]
         if ended:
             await self._listener.drain_all()
@@ -186,6 +186,6 @@ class Canary:
             self._unreaped[pid] = _has_ended(pid)
 
     def _reap(self, pid: int) -> None:
-        self._table.forget_canary(pid)
+        self._pipeline.forget_canary(pid)
         os.waitpid(pid, 0)
         del self._unreaped[pid]

@@ -1,8 +1,9 @@
-"""An independent check of what the events tell: the kernel's own totals.
+"""An independent check of the events: the kernel's own totals.
 
-Every thread that is created counts in /proc/stat, every thread that is there in /proc/loadavg; what was created
-and is not there any more has ended. An event that was lost without a trace shows as the difference to the EXITs
-that were told of. The two files are not of one moment, so a difference of a handful means nothing.
+/proc/stat counts every thread that was created, /proc/loadavg every thread that exists. A thread that was created
+and does not exist any more has ended. An EXIT that was lost without being counted as lost shows as a difference
+between these ends and the EXITs that were received. The two files are not read at one moment, so a difference of a
+handful means nothing.
 
 Source: proc(5); kernel/fork.c (total_forks, nr_threads).
 """
@@ -11,10 +12,11 @@ from exporter.kernel.procfs import TaskTotals
 
 
 class ExitCheck:
-    """Counts ends twice, from the first look on.
+    """Counts the ends of threads in two ways, from the first look on.
 
     Attributes:
-        ended: How many ended since the first look, by who says so; None before, and if the kernel does not say.
+        ended: How many threads ended since the first look, by events and by the kernel's totals; None before the
+            first look, and where the totals cannot be read.
     """
 
     def __init__(self) -> None:
@@ -23,12 +25,12 @@ class ExitCheck:
         self.ended: dict[str, int] | None = None
 
     def look(self, totals: TaskTotals | None, seen: int, canaries: int = 0) -> None:
-        """Compare.
+        """Compare both counts.
 
         Args:
-            totals: The kernel's, read before the last drain.
+            totals: The kernel's totals, read before the last drain; None where they cannot be read.
             seen: EXIT events so far, of threads and processes.
-            canaries: Canaries that ended so far, which are not among them.
+            canaries: Canaries that ended so far, which are not among `seen`.
         """
         if totals is None:
             self.ended = None

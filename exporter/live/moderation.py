@@ -1,10 +1,10 @@
 """When to drain the sockets: at once while the host is quiet, in batches while it is busy.
 
-Waking up for an event costs more than counting a hundred, and costs the forking process too. So there is a budget
-of wake-ups, filled slowly: the first events after a rest are handled at once, so that programs are looked at while
-they live. When it is used up, the reader is taken out of the event loop and the sockets are drained by a timer
+A wake-up for one event costs more than counting a hundred events, and costs the forking process too. So there is a
+budget of wake-ups, filled slowly: the first events after a rest are handled at once, so that /proc is read while
+the processes live. When the budget is used up, the socket is taken out of the event loop and drained by a timer
 (interrupt moderation): the fewer events there are, the later. The pause is bounded by how fast the receive buffer
-could fill: by the worst rate that the CPUs could make, and by how full it was found.
+could fill: by the highest rate of events that the CPUs could make, and by how full it was found.
 """
 
 _WAKE_UPS = 30
@@ -28,7 +28,7 @@ class Moderation:
     """Decides after each drain how to wait for the next.
 
     Args:
-        buffer_bytes: The receive buffer's size.
+        buffer_bytes: Size of the smallest receive buffer.
         cpus: How many CPUs can make events at the same time.
     """
 
@@ -43,8 +43,8 @@ class Moderation:
         """Return how long to sleep before the next drain, in seconds; 0 to wait for the next event instead.
 
         Args:
-            events: How many the last drain found.
-            fill: How full the fuller receive buffer was before it, from 0 to 1.
+            events: How many events the last drain found.
+            fill: How full the fullest receive buffer was before that drain, from 0 to 1.
             now_ns: Any monotonic clock.
         """
         rested_ns = 0 if self._filled_ns is None else now_ns - self._filled_ns

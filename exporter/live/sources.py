@@ -1,99 +1,180 @@
-"""What to listen to here: the best that is allowed, found by trying."""
+"""What the drain reads: each queue of the kernel as an object, so that a further one is one more in a list.
 
-import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
-from typing import NamedTuple
+A source knows how to read its queue, where in the pipeline a batch goes, how full the queue is and what the kernel
+dropped because it was full. The order of the list is the order of a drain; drain.py says why it matters.
+"""
 
-from exporter.errors import SetupError
-from exporter.events import Plan, make_plan
-from exporter.kernel.bpf import EventFilter
-from exporter.kernel.connector_socket import Connector, open_connector
-from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
-from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
-from exporter.processes.name_hints import FORKS_AND_EXECS
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple, Protocol
 
-_LOG = logging.getLogger(__name__)
+from exporter.kernel.connector_socket import Connector
+from exporter.kernel.netlink import Batch
+from exporter.kernel.recvmmsg import Meminfo, Receiver
+from exporter.live.open_sources import Sources
+from exporter.processes.pipeline import Pipeline
 
-_POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
+# One step of a drain reads so many batches of each source, about ten milliseconds' worth.
+_EVENT_BATCHES_PER_STEP = 16
+_RECORD_BATCHES_PER_STEP = 64
+# No kernel charges a receive buffer with less for a message: how many can be waiting follows from its fill.
+_LEAST_BYTES_PER_MESSAGE = 512
+# The kernel's count of drops has 32 bits.
+_DROPS_MASK = 0xFFFFFFFF
 
 
-class Sources(NamedTuple):
-    """The open sockets: exit records, or where they are not to be had a second subscription to read names by."""
+class Taken(NamedTuple):
+    """What one step read of a source."""
 
-    plan: Plan
-    connector: Connector
-    taskstats: Taskstats | None
-    names: Connector | None
+    messages: int
+    is_full: bool
+    """The step ended because it was long enough, so that more can be waiting."""
 
-    @property
-    def mode(self) -> str:
-        """Where comm and uid come from, as --attribution calls it."""
-        return "procfs" if self.taskstats is None else "taskstats"
 
-    @property
-    def filter(self) -> str:
-        """Who leaves out unwanted events, as --filter calls it."""
-        return "kernel" if self.connector.kernel_masks else "bpf"
+class Source(Protocol):
+    """A queue of the kernel whose messages go to the pipeline, and whose losses are counted."""
 
     @property
-    def records_end_processes(self) -> bool:
-        """Exit records mark the last thread of a process."""
-        return _records_end_processes(self.taskstats)
+    def name(self) -> str:
+        """The value of the metrics' label `socket`."""
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches one read takes at most."""
+
+    @property
+    def fill(self) -> Meminfo:
+        """How full the queue was at the last look."""
+
+    @property
+    def lost(self) -> int:
+        """How many messages the kernel had dropped at the last look, since the source was opened."""
+
+    @property
+    def malformed(self) -> int:
+        """How many messages were dropped before they came to the pipeline."""
+
+    def read(self) -> Taken:
+        """Hand over to the pipeline what waits, one step of it at most."""
+
+    def look(self) -> None:
+        """Ask the kernel for fill and losses."""
+
+    def most_waiting(self) -> int:
+        """Return the most messages that can be waiting now."""
 
 
-@contextmanager
-def open_sources(
-    attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int, *, named: bool = False
-) -> Iterator[Sources]:
-    """Open what is asked for.
+class SocketSource:
+    """A netlink socket that is read in batches.
 
     Args:
-        attribution: taskstats, procfs, or auto: taskstats if it is permitted.
-        events: What the user wants to know of.
-        filter_by: kernel, bpf or auto.
-        buffer_bytes: Size of each socket's receive buffer.
-        named: The name belongs to each event, even if that takes events that nobody asked for.
+        name: The value of the metrics' label `socket`.
+        socket: Open; closed by its owner.
+        take: Gets each batch, which is valid until it returns.
+        batches_per_step: How many batches one read takes at most.
 
-    Raises:
-        SetupError: It cannot be had here.
+    Attributes:
+        fill: How full the receive buffer was at the last look.
+        lost: How many messages the kernel had dropped by then; goes on where the kernel's count begins anew.
     """
-    with ExitStack() as sockets:
-        # First the records: then every EXIT finds its own. Whoever listens drops those that are too old.
-        taskstats = _open_taskstats(attribution, buffer_bytes)
-        if taskstats is not None:
-            sockets.enter_context(closing(taskstats))
-        plan = make_plan(
-            events,
-            exact=taskstats is not None,
-            records_end_processes=_records_end_processes(taskstats),
-            named=named,
+
+    def __init__(
+        self, name: str, socket: Receiver, take: Callable[[Batch], None], *, batches_per_step: int
+    ) -> None:
+        self.name = name
+        self.batches_per_step = batches_per_step
+        self._socket = socket
+        self._take = take
+        self.fill = socket.meminfo()
+        self.lost = 0
+
+    @property
+    def malformed(self) -> int:
+        """How many datagrams were too long, or did not come from the kernel."""
+        return self._socket.malformed
+
+    def read(self) -> Taken:
+        """Hand over to the pipeline what waits, one step of it at most."""
+        batches = messages = 0
+        for batch in islice(self._socket.iter_batches(), self.batches_per_step):
+            batches += 1
+            messages += len(batch.lengths)
+            self._take(batch)
+        return Taken(messages, batches == self.batches_per_step)
+
+    def look(self) -> None:
+        """Ask the kernel for fill and losses."""
+        self.fill = self._socket.meminfo()
+        self.lost += (self.fill.drops - self.lost) & _DROPS_MASK
+
+    def most_waiting(self) -> int:
+        """Return the most messages that the receive buffer can hold now."""
+        return self._socket.meminfo().used_bytes // _LEAST_BYTES_PER_MESSAGE
+
+
+class HintSource:
+    """The second connector socket, read at every wake-up so that names are looked up while the processes live.
+
+    The first one gets the same events: what is lost here is a hint, and is not counted.
+
+    Args:
+        socket: Hears of forks and execs; closed by its owner.
+        pipeline: Looks names up, and knows which events are worth a wake-up.
+    """
+
+    def __init__(self, socket: Connector, pipeline: Pipeline) -> None:
+        self._socket = socket
+        self._pipeline = pipeline
+
+    def fileno(self) -> int:
+        """Return the descriptor, for an event loop."""
+        return self._socket.fileno()
+
+    def read(self) -> None:
+        """Hand over to the pipeline all that waits."""
+        for batch in self._socket.iter_batches():
+            self._pipeline.take_names(batch)
+        self.narrow()
+
+    def narrow(self) -> None:
+        """Ask the kernel only for the events that are worth a wake-up now."""
+        self._socket.narrow(self._pipeline.wanted_by_names)
+
+
+class DrainOrder(NamedTuple):
+    """All that is read, in the order of a drain."""
+
+    hints: tuple[HintSource, ...]
+    """Read first, and whole, at every step."""
+    events: Source
+    """Its messages say what happens. They are counted when those of the followers have been read."""
+    followers: tuple[Source, ...]
+    """The kernel queues their messages before the event that needs them."""
+
+    @property
+    def counted(self) -> tuple[Source, ...]:
+        """The sources whose fill and losses are looked at."""
+        return (self.events, *self.followers)
+
+
+def drain_order(opened: Sources, pipeline: Pipeline) -> DrainOrder:
+    """Return the sources of the sockets that are open.
+
+    Args:
+        opened: The sockets.
+        pipeline: Gets what is read.
+    """
+    hints = () if opened.names is None else (HintSource(opened.names, pipeline),)
+    events = SocketSource(
+        "connector", opened.connector, pipeline.take_events, batches_per_step=_EVENT_BATCHES_PER_STEP
+    )
+    followers = (
+        ()
+        if opened.taskstats is None
+        else (
+            SocketSource(
+                "taskstats", opened.taskstats, pipeline.take_records, batches_per_step=_RECORD_BATCHES_PER_STEP
+            ),
         )
-        if taskstats is not None and plan.failures_only:
-            taskstats.keep_failed_only()
-
-        def subscribe(wanted: EventFilter) -> Connector:
-            return sockets.enter_context(closing(open_connector(wanted, filter_by, buffer_bytes=buffer_bytes)))
-
-        connector = subscribe(plan.deliver)
-        names = subscribe(FORKS_AND_EXECS) if taskstats is None and plan.keeps_table else None
-        yield Sources(plan, connector, taskstats, names)
-
-
-def _records_end_processes(taskstats: Taskstats | None) -> bool:
-    return taskstats is not None and taskstats.version >= AGROUP_SINCE_VERSION
-
-
-def _open_taskstats(attribution: str, buffer_bytes: int) -> Taskstats | None:
-    if attribution == "procfs":
-        return None
-    try:
-        return open_taskstats(_POSSIBLE_CPUS.read_text(encoding="ascii").strip(), buffer_bytes=buffer_bytes)
-    except (SetupError, OSError) as error:
-        if attribution == "taskstats":
-            raise SetupError(f"--attribution=taskstats: {error}") from error
-        _LOG.info(
-            "names come from /proc, those of very short-lived processes may be unknown", extra={"why": error}
-        )
-        return None
+    )
+    return DrainOrder(hints, events, followers)

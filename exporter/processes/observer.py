@@ -1,25 +1,25 @@
-"""What happens, one process at a time, with names: for those who want to be told, not only to count.
+"""What happens, one process at a time, with names: for those who want each event, not only counts.
 
-The table tells a Journal of each thing when it counts it, with the cell that it counts it in. While the comm of
-that cell is not known the thing waits, so that it is told once, under the name that it is counted under.
+The table reports each thing to the Observer when it counts it, with the cell that it counts it in. While the comm
+of that cell is not known the thing waits, so that it is published once, under the comm that it is counted under.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from exporter.kernel.cn_proc import PROC_EVENT_EXIT, ProcEvent
+from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
-from exporter.processes.open_names import OpenCell
+from exporter.kernel.wait_status import CORE_BIT
+from exporter.processes.process import OpenCell
 from exporter.tallies.cells import Cell
 from exporter.tallies.labels import EXCLUDED, UNKNOWN, plain, printable
 
-_CORE = 0x80
 _CORES_REMEMBERED = 1024
 
 
 class Happening(NamedTuple):
-    """One thing that happened. None: there is no such thing here, or nobody knows it."""
+    """One thing that happened. None: there is no such thing here, or it is not known."""
 
     time_ns: int
     """CLOCK_MONOTONIC."""
@@ -44,7 +44,7 @@ class Happening(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Messages that the kernel dropped before they could be told."""
+    """Messages that the kernel dropped before they could be read."""
 
     time_ns: int
     """When it was noticed, CLOCK_MONOTONIC."""
@@ -53,77 +53,101 @@ class Loss(NamedTuple):
 
 
 News = Happening | Loss
+Publish = Callable[[list[News]], None]
 
 
-class Journal:
-    """Collects what happens, and hands it on after each batch.
-
-    Args:
-        publish: Gets what became known, in that order.
+class Observer:
+    """Collects what happens while it has a publisher, and hands it on after each batch.
 
     Attributes:
-        event: What is being applied; None while nothing is.
+        is_active: It has a publisher. The table then leaves its fast ways, so that each event comes here.
     """
 
-    def __init__(self, publish: Callable[[list[News]], None]) -> None:
-        self._publish = publish
+    def __init__(self) -> None:
+        self._publish: Publish | None = None
         self._news: list[News] = []
+        # Processes of which a thread had the core bit; it can be on another thread's EXIT than the last one.
         self._cores: set[int] = set()
-        self.event: ProcEvent | None = None
+        self.is_active = False
 
-    def begin(self, event: ProcEvent) -> None:
-        """What is told from now on follows from this event."""
-        self.event = event
-        if event[0] == PROC_EVENT_EXIT and event[4] & _CORE:
-            # The core bit of a process can be on another thread's EXIT than its last one.
-            if len(self._cores) >= _CORES_REMEMBERED:
-                self._cores.clear()
-            self._cores.add(event[3])
-
-    def tell(self, event: str, time_ns: int, tgid: int, cell: Cell, *, pid: int | None = None) -> None:
-        """Something happened to a process that counts in a cell."""
-        ppid = self.event[5] if event == "coredump" and self.event is not None else None
-        self._take(Happening(time_ns, event, tgid if pid is None else pid, tgid, ppid or None, cell.uid), cell)
-
-    def fork(self, time_ns: int, child_tgid: int, parent_tgid: int, cell: Cell) -> None:
-        """A process was forked by one that counts in a cell."""
-        self._take(Happening(time_ns, "fork", child_tgid, child_tgid, parent_tgid, cell.uid), cell)
-
-    def rename(self, time_ns: int, pid: int, tgid: int, uid: int | None, comm: bytes) -> None:
-        """A thread has a new name."""
-        self._news.append(Happening(time_ns, "comm", pid, tgid, None, uid, printable(plain(comm))))
-
-    def thread_exit(self, time_ns: int, pid: int, tgid: int, status: int, cell: Cell) -> None:
-        """A thread that is not its process's first exited."""
-        happening = Happening(time_ns, "thread_exit", pid, tgid, None, cell.uid)
-        self._take(happening._replace(status=status & ~_CORE, core=bool(status & _CORE)), cell)
-
-    def end(
-        self, time_ns: int, tgid: int, status: int, cell: Cell, *, lifetime_ns: int | None, last: Record | None
-    ) -> None:
-        """A process ended.
+    def publish_to(self, publish: Publish | None) -> None:
+        """Publish what happens from now on; None to stop.
 
         Args:
-            time_ns: When.
-            tgid: The process.
-            status: Its wait status; the core bit may be missing.
+            publish: Gets what became known, in that order.
+        """
+        self._publish = publish
+        self.is_active = publish is not None
+        self._news.clear()
+        self._cores.clear()
+
+    def event(self, name: str, event: ProcEvent, cell: Cell, ppid: int | None = None) -> None:
+        """Note an event that has no more to it than its process, which counts in this cell."""
+        if self.is_active:
+            _, timestamp_ns, pid, tgid, *_ = event
+            self._take(Happening(timestamp_ns, name, pid, tgid, ppid or None, cell.uid), cell)
+
+    def exec(self, time_ns: int, tgid: int, cell: Cell) -> None:
+        """Note an exec of a process that counts in this cell."""
+        if self.is_active:
+            self._take(Happening(time_ns, "exec", tgid, tgid, None, cell.uid), cell)
+
+    def fork(self, time_ns: int, child_tgid: int, parent_tgid: int, cell: Cell) -> None:
+        """Note the fork of a process by one that counts in this cell."""
+        if self.is_active:
+            self._take(Happening(time_ns, "fork", child_tgid, child_tgid, parent_tgid, cell.uid), cell)
+
+    def thread_fork(self, event: ProcEvent, cell: Cell) -> None:
+        """Note a new thread of a process, which counts in this cell."""
+        _, timestamp_ns, _, _, pid, tgid, *_ = event
+        self._take(Happening(timestamp_ns, "thread_fork", pid, tgid, None, cell.uid), cell)
+
+    def rename(self, event: ProcEvent, uid: int | None, comm: bytes) -> None:
+        """Note that a thread has a new comm."""
+        if self.is_active:
+            _, timestamp_ns, pid, tgid, *_ = event
+            self._news.append(Happening(timestamp_ns, "comm", pid, tgid, None, uid, printable(plain(comm))))
+
+    def thread_exit(self, event: ProcEvent, cell: Cell) -> None:
+        """Note the exit of a thread that is not the leader of its process, which counts in this cell."""
+        _, timestamp_ns, pid, tgid, status, *_ = event
+        self.note_core(tgid, status)
+        happening = Happening(timestamp_ns, "thread_exit", pid, tgid, None, cell.uid)
+        self._take(happening._replace(status=status & ~CORE_BIT, core=bool(status & CORE_BIT)), cell)
+
+    def note_core(self, tgid: int, status: int) -> None:
+        """Remember that a thread of this process dumped core, if its wait status says so."""
+        if self.is_active and status & CORE_BIT:
+            if len(self._cores) >= _CORES_REMEMBERED:
+                self._cores.clear()
+            self._cores.add(tgid)
+
+    def end(
+        self, event: ProcEvent, cell: Cell, *, parent_tgid: int, lifetime_ns: int | None, last: Record | None
+    ) -> None:
+        """Note the end of a process.
+
+        Args:
+            event: The EXIT of its last thread; the core bit may be missing in its wait status.
             cell: Where it counts.
+            parent_tgid: Its parent, which had not reaped it yet; 0 if it was reaped, or if that is not known.
             lifetime_ns: How long it lived, if that is known.
             last: The record of its last thread, if there is one.
         """
-        event = self.event
-        parent = event[7] if event is not None and event[0] == PROC_EVENT_EXIT and event[3] == tgid else 0
+        if not self.is_active:
+            return
+        _, timestamp_ns, _, tgid, status, *_ = event
         self._take(
             Happening(
-                time_ns,
+                timestamp_ns,
                 "exit",
                 tgid,
                 tgid,
-                parent or None,
+                parent_tgid or None,
                 cell.uid,
                 None,
-                status & ~_CORE,
-                bool(status & _CORE) or tgid in self._cores,
+                status & ~CORE_BIT,
+                bool(status & CORE_BIT) or tgid in self._cores,
                 lifetime_ns,
                 None if last is None else last[3],
                 None if last is None else last[5],
@@ -133,8 +157,9 @@ class Journal:
         self._cores.discard(tgid)
 
     def lose(self, time_ns: int, socket: str, count: int) -> None:
-        """Messages were dropped by the kernel."""
-        self._news.append(Loss(time_ns, socket, count))
+        """Note that the kernel dropped messages."""
+        if self.is_active:
+            self._news.append(Loss(time_ns, socket, count))
 
     def _take(self, happening: Happening, cell: Cell) -> None:
         if isinstance(cell, OpenCell):
@@ -146,8 +171,7 @@ class Journal:
         self._take(happening, cell_of(happening.uid))
 
     def flush(self) -> None:
-        """Hand on what became known."""
-        self.event = None
-        if self._news:
+        """Publish what became known."""
+        if self._news and self._publish is not None:
             news, self._news = self._news, []
             self._publish(news)

@@ -1,49 +1,65 @@
-"""The one way from drained datagrams to tallies: the live loop, tests and benchmarks all call it.
+"""The one door of the pure core: everything that it is given goes through a method of `Pipeline`.
 
-The order of the calls is the kernel's: a thread's exit record is queued before its EXIT event. So first all that
-waits in the connector is taken, then all that waits in taskstats, and only then are the events applied: each
-EXIT finds its record.
+So a capture is the log of these calls, and a replay repeats them: the live loop, the player, tests and benchmarks
+all stand outside of the same door.
+
+The order of a drain is the kernel's: a thread's exit record is queued before its EXIT event. First all that waits
+in the connector is taken, then all that waits in taskstats, and only then the events are applied: each EXIT finds
+its record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.errors import MalformedMessage
+from exporter.kernel.bpf import EventFilter
 from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
-from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.table import ProcessTable, Readings
+from exporter.kernel.procfs import ProcessInfo
+from exporter.kernel.taskstats import Record, RecordDecoder
+from exporter.processes.name_hints import NameHints
+from exporter.processes.observer import Publish
+from exporter.processes.process import KnownProcess
+from exporter.processes.table import ProcessTable
+
+NO_EVENTS = EventFilter(frozenset(), frozenset())
 
 
 class Pipeline:
-    """Decodes batches, keeps the process table and counts.
+    """Decodes datagrams, keeps the process table up to date and counts.
 
     Args:
         table: Gets the events and records.
         decoder: Decodes exit records; None where there are none.
-        complain: Told of each datagram that was dropped, and of which socket.
+        on_malformed: Called for each malformed datagram, with the socket's name and the reason it was dropped.
+        hints: Reads comms for the second connector socket; None where there is no such socket.
 
     Attributes:
-        malformed: How many were dropped, by socket.
-        lost: How many the kernel dropped, by socket.
+        table: What is counted per process; outside of this class it is only read.
+        malformed: How many datagrams were dropped as malformed, by socket.
+        lost: How many messages the kernel dropped, by socket.
         records: How many exit records were taken.
-        held_bytes: Of events that were taken and not applied yet.
+        held_bytes: Length of the events that were taken and not applied yet.
     """
 
     def __init__(
         self,
         table: ProcessTable,
         decoder: RecordDecoder | None,
-        complain: Callable[[str, MalformedMessage], None],
+        on_malformed: Callable[[str, MalformedMessage], None],
+        hints: NameHints | None = None,
     ) -> None:
         self.table = table
         self._decoder = decoder
-        self._complain = complain
+        self._on_malformed = on_malformed
+        self._hints = hints
         self.records = 0
         self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
         self.lost = dict.fromkeys(self.malformed, 0)
         self._chunks: list[bytes] = []
         self._halfway = False
         self.held_bytes = 0
+
+    # -- one drain ----------------------------------------------------------------------------------------------
 
     def take_events(self, batch: Batch) -> None:
         """Keep a batch of the connector's datagrams until apply."""
@@ -55,7 +71,7 @@ class Pipeline:
             self._drop("connector", error)
 
     def take_records(self, batch: Batch) -> None:
-        """Take a batch of taskstats' datagrams in, each until its EXIT comes."""
+        """Take a batch of taskstats' datagrams. Each record waits until the EXIT of its thread comes."""
         if self._decoder is None:
             return
         records, errors = self._decoder.decode_batch(batch)
@@ -64,33 +80,137 @@ class Pipeline:
         for error in errors:
             self._drop("taskstats", error)
 
-    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
-        """Count messages that the kernel dropped because a socket's receive buffer was full."""
-        self.lost[socket] += count
-        if self.table.journal is not None:
-            self.table.journal.lose(noticed_ns, socket, count)
+    def take_names(self, batch: Batch) -> None:
+        """Read the comms of the processes in a batch of the second connector socket, at once."""
+        if self._hints is not None:
+            self._hints.take(batch)
 
-    def apply(
-        self, complete_until_ns: int, readings: Readings | None = None, *, most_batches: int | None = None
-    ) -> bool:
+    @property
+    def wanted_by_names(self) -> EventFilter:
+        """The events that take_names has a use for now."""
+        return NO_EVENTS if self._hints is None else self._hints.wanted
+
+    def apply(self, complete_until_ns: int, most_batches: int | None = None) -> bool:
         """Count the events that were taken.
 
         Args:
-            complete_until_ns: All that happened before has been taken (CLOCK_MONOTONIC).
-            readings: Comms read elsewhere as soon as an event arrived.
+            complete_until_ns: All that happened before has been taken (CLOCK_MONOTONIC); 0 if that is not known.
             most_batches: Leave the rest of the events to the next call.
 
         Returns:
             Whether some are left.
         """
+        table, hints = self.table, self._hints
         if not self._halfway:
-            self.table.doubt(self._chunks)
+            table.reconciler.doubt(self._chunks)
         chunks, self._chunks = self._chunks[:most_batches], self._chunks[len(self._chunks[:most_batches]) :]
         self.held_bytes -= sum(map(len, chunks))
         self._halfway = bool(self._chunks)
-        self.table.apply(chunks, 0 if self._halfway else complete_until_ns, readings)
+        complete_until_ns = 0 if self._halfway else complete_until_ns
+        if hints is None:
+            table.apply(chunks, complete_until_ns)
+            return self._halfway
+        forks, execs = table.events.fork, table.events.exec
+        table.apply(chunks, complete_until_ns, hints.by_event)
+        if not self._halfway:
+            hints.forget(complete_until_ns)
+        hints.judge(table.events.fork - forks, table.events.exec - execs)
         return self._halfway
+
+    def lose(self, socket: str, count: int, noticed_ns: int) -> None:
+        """Count messages that the kernel dropped because a socket's receive buffer was full."""
+        self.lost[socket] += count
+        self.table.observer.lose(noticed_ns, socket, count)
 
     def _drop(self, socket: str, error: MalformedMessage) -> None:
         self.malformed[socket] += 1
-        self._complain(socket, error)
+        self._on_malformed(socket, error)
+
+    # -- comparing with /proc -----------------------------------------------------------------------------------
+
+    def adopt(self, tgid: int, info: ProcessInfo, start_ns: int, read_ns: int) -> None:
+        """Take over what /proc says of a process; see Reconciler.adopt."""
+        self.table.reconciler.adopt(tgid, info, start_ns, read_ns)
+
+    def lose_track(self) -> None:
+        """Messages were lost: give up the names that are still open, and hand on at once what waited for them."""
+        self.table.reconciler.lose_track()
+        self.table.observer.flush()
+
+    def missing(self, alive: Iterable[int]) -> list[int]:
+        """Return the tgids that are known and not among those that live."""
+        return self.table.reconciler.missing(alive)
+
+    def forget(self, tgids: Sequence[int], listed_ns: int) -> None:
+        """Take processes off that are gone although no event said so; see Reconciler.forget."""
+        self.table.reconciler.forget(tgids, listed_ns)
+
+    def waiting_records(self) -> list[Record]:
+        """Return all exit records whose EXIT has not come, those of one pid in their order."""
+        return list(self.table.records)
+
+    def forget_records(self, records: Iterable[Record]) -> None:
+        """Drop records whose EXIT was lost, if it has not come meanwhile.
+
+        Args:
+            records: Some of waiting_records, in their order.
+        """
+        for record in records:
+            if self.table.records.oldest.get(record[0]) is record:
+                self.forget_oldest_record(record[0])
+
+    def forget_oldest_record(self, pid: int) -> None:
+        """Drop the record of a pid that has waited longest."""
+        self.table.records.take_at(pid, 0)
+
+    @property
+    def waits(self) -> bool:
+        """Another apply, even of no events, can make something known."""
+        return self.table.waits
+
+    # -- canaries -----------------------------------------------------------------------------------------------
+
+    def expect_canary(self, tgid: int) -> None:
+        """Leave a child of this program out of all counts and notice its end; see Canaries.expect."""
+        self.table.canaries.expect(tgid)
+
+    def canary_returned(self, tgid: int) -> bool | None:
+        """Return whether a canary ended with an exit record (True) or without; None if it has not ended."""
+        return self.table.canaries.returned(tgid)
+
+    def forget_canary(self, tgid: int) -> None:
+        """A canary's pid can be another process's from now on."""
+        self.table.canaries.forget(tgid)
+
+    def canaries(self) -> list[int]:
+        """Return the canaries that were not forgotten."""
+        return list(self.table.canaries)
+
+    # -- handing over to another pipeline -----------------------------------------------------------------------
+
+    def known(self) -> Iterator[KnownProcess]:
+        """Iterate over what is known of each process; see Reconciler.known."""
+        return self.table.reconciler.known()
+
+    def recall(self, known: KnownProcess) -> None:
+        """Take over what another pipeline knew of a process."""
+        self.table.reconciler.recall(known)
+
+    def recall_record(self, record: Record) -> None:
+        """Take over an exit record that waited in another pipeline, which has counted it."""
+        self.table.add_records([record])
+
+    # -- observing ----------------------------------------------------------------------------------------------
+
+    def observe(self, publish: Publish | None) -> None:
+        """Hand on each thing that is counted from now on, with the names it is counted under.
+
+        Args:
+            publish: Called after each apply with what became known; None ends it.
+        """
+        self.table.observer.publish_to(publish)
+
+    @property
+    def is_observed(self) -> bool:
+        """What is counted is handed on to an observer."""
+        return self.table.observer.is_active

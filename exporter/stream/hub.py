@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from exporter.processes.observer import Journal, Loss, News
-from exporter.processes.table import ProcessTable
+from exporter.processes.observer import Loss, News
+from exporter.processes.pipeline import Pipeline
 from exporter.stream.json_lines import json_line
 from exporter.stream.selection import Selection
 from exporter.stream.subscriber import Subscriber
@@ -37,7 +37,7 @@ class Hub:
     """Hands news to all subscribers.
 
     Args:
-        table: The process table that news come from; it keeps a journal only while there is a subscriber.
+        pipeline: Where events come from; it is observed only while there is a subscriber.
         available: The events that this exporter receives.
         clock: Returns the clock of the host where the events happen.
         limits: Limits of clients.
@@ -51,13 +51,13 @@ class Hub:
 
     def __init__(
         self,
-        table: ProcessTable,
+        pipeline: Pipeline,
         available: frozenset[str],
         clock: Callable[[], WallClock],
         limits: Limits,
         emit_soon: Callable[[], None],
     ) -> None:
-        self._table = table
+        self._pipeline = pipeline
         self.available = available
         self._clock = clock
         self.limits = limits
@@ -106,15 +106,15 @@ class Hub:
             raise TooManyClients(f"there are {self.clients} clients already: --stream.max-clients")
         subscriber = Subscriber(selection, form, self.limits.buffer_bytes)
         self._subscribers.append(subscriber)
-        if self._table.journal is None:
-            self._table.journal = Journal(self.publish)
+        if not self._pipeline.is_observed:
+            self._pipeline.observe(self.publish)
             self._emit_soon()
         try:
             yield subscriber
         finally:
             self._subscribers.remove(subscriber)
             if not self._subscribers:
-                self._table.journal = None
+                self._pipeline.observe(None)
 
     def close(self) -> None:
         """End all streams."""

@@ -116,11 +116,11 @@ class Selection(NamedTuple):
     uids: tuple[range, ...] = ()
 
     def has_comm(self, text: str) -> bool:
-        """Tell whether a comm is among them."""
+        """Return whether a comm is among them."""
         return any(pattern.fullmatch(text) for pattern in self.comms)
 
     def has_uid(self, uid: int) -> bool:
-        """Tell whether a uid is among them."""
+        """Return whether a uid is among them."""
         return any(uid in uids for uids in self.uids)
 
 
@@ -160,6 +160,6 @@ class Rules:
         return printable(text)
 
     def counts(self, uid: int | None) -> bool:
-        """Tell whether events of a uid are counted, as those of an unknown one always are."""
+        """Return whether events of a uid are counted, as those of an unknown one always are."""
         include, exclude = self._include, self._exclude
         return uid is None or ((not include.uids or include.has_uid(uid)) and not exclude.has_uid(uid))

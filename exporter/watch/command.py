@@ -10,14 +10,13 @@ from typing import Any
 
 from exporter.capture.file import open_capture
 from exporter.capture.replay import Replay
-from exporter.errors import ConfigError, MalformedMessage
-from exporter.feeds import Counting, count_live, count_replay
+from exporter.errors import ConfigError
+from exporter.feeds import Core, make_live_core, make_replay_core
 from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
-from exporter.live.sources import open_sources
-from exporter.processes.observer import Journal
+from exporter.live.open_sources import open_sources
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.stream.selection import Selection, unavailable
 from exporter.stream.wall_clock import WallClock
@@ -42,25 +41,21 @@ _LOOK_SECONDS = 1.1 * READING_SETTLES_NS / 1e9
 
 
 @contextmanager
-def _counting(config: WatchConfig) -> Iterator[tuple[Counting, Selection, Callable[[], WallClock]]]:
+def _counting(config: WatchConfig) -> Iterator[tuple[Core, Selection, Callable[[], WallClock]]]:
     if config.replay is not None:
         with open_capture(config.replay) as (header, file):
             selection = config.selection.with_default(header.events & _DEFAULT_OF_CAPTURES or header.events)
             if missing := unavailable(selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield count_replay(header, file, Tallies(), _complain, config.speed), selection, lambda: clock
+            yield make_replay_core(header, file, Tallies(), speed=config.speed), selection, lambda: clock
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
     selection = config.selection.with_default(_DEFAULT_EVENTS)
     wanted = selection.wanted(_DEFAULT_EVENTS)
     with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield count_live(sources, procfs, Tallies(), _complain), selection, WallClock.now
-
-
-def _complain(socket: str, error: MalformedMessage) -> None:
-    _LOG.warning("malformed message dropped", extra={"socket": socket, "error": error})
+        yield make_live_core(sources, procfs, Tallies()), selection, WallClock.now
 
 
 async def watch(config: WatchConfig) -> bool:
@@ -96,7 +91,7 @@ async def watch(config: WatchConfig) -> bool:
         else:
             screen = Printer(config, clock, output)
         watcher = Watcher(selection, config.count, screen, stopped)
-        counting.table.journal = Journal(watcher.take)
+        counting.pipeline.observe(watcher.take)
         sound = await _run(config, counting, watcher, screen, stopped)
     if config.summary:
         output.write(f"{watcher.summary.json_line()}\n" if config.output == "json" else watcher.summary.text())
@@ -106,7 +101,7 @@ async def watch(config: WatchConfig) -> bool:
 
 
 async def _run(
-    config: WatchConfig, counting: Counting, watcher: Watcher, screen: Screen, stopped: asyncio.Event
+    config: WatchConfig, counting: Core, watcher: Watcher, screen: Screen, stopped: asyncio.Event
 ) -> bool:
     feed = counting.feed
     enough: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
@@ -118,7 +113,7 @@ async def _run(
         if isinstance(feed, Replay):
             waited_for.append(feed.ended)
         elif isinstance(feed, Listener):
-            canary = Canary(counting.table, feed, _CANARY_SECONDS, records=counting.has_records)
+            canary = Canary(counting.pipeline, feed, _CANARY_SECONDS, records=counting.has_records)
             waited_for.append(asyncio.ensure_future(canary.run()))
         done, _ = await asyncio.wait(
             waited_for, timeout=config.duration_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -135,17 +130,15 @@ async def _run(
         screen.end()
 
 
-async def _finish(counting: Counting, watcher: Watcher) -> None:
+async def _finish(counting: Core, watcher: Watcher) -> None:
     """Emit the events that have happened until now and are not emitted yet."""
-    feed, table = counting.feed, counting.table
+    feed, pipeline = counting.feed, counting.pipeline
     if isinstance(feed, Listener):
         watcher.until_ns = time.monotonic_ns()
         for _ in range(_LAST_LOOKS):
             await feed.drain_all()
-            if not table.waits:
+            if not pipeline.waits:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
         feed.count_losses()
-    table.lose_track()
-    if table.journal is not None:
-        table.journal.flush()
+    pipeline.lose_track()

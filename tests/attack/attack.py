@@ -104,7 +104,7 @@ def attack(processes: int, limit: int) -> dict[str, object]:
     pipeline = Pipeline(
         table, RecordDecoder(builders.FAMILY_ID), lambda socket, error: malformed.append(f"{socket}: {error}")
     )
-    table.adopt(SHELL, ProcessInfo(b"sh", 1000, 0, zombie=False, threads=frozenset()), 1, 0)
+    pipeline.adopt(SHELL, ProcessInfo(b"sh", 1000, 0, zombie=False, threads=frozenset()), 1, 0)
     ended = Counter(STATUSES[n % len(STATUSES)] for n in range(processes))
     spent_ns = 0
     for first in range(0, processes, IN_A_DRAIN):

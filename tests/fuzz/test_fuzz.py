@@ -22,7 +22,7 @@ BATCH = 256
 def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_behind(mode: Mode) -> None:
     host = Host(mode)
     seen = 0
-    host.pipeline._complain = lambda *_: None  # a million complaints would be kept
+    host.pipeline._on_malformed = lambda *_: None  # a million complaints would be kept
     events = mutations.stream(1, mutations.events, DATAGRAMS)
     records = mutations.stream(2, mutations.records, DATAGRAMS)
     acks = 0
@@ -32,7 +32,7 @@ def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_
         host.pipeline.take_events(builders.batch(batch, stride=120))
         host.pipeline.take_records(builders.batch(islice(records, BATCH), builders.TASKSTATS_STRIDE))
         host.rest(chance_of_time(seen))
-        host.pipeline.apply(host.now_ns, host.early.readings)
+        host.pipeline.apply(host.now_ns)
     handled = sum(asdict(host.table.events).values()) + host.table.unknown_events
     malformed = host.pipeline.malformed["connector"]
     assert seen - acks <= handled + malformed <= seen
@@ -40,9 +40,9 @@ def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_
     assert sum(host.forks.values()) + host.table.pending()["fork"] == host.table.events.fork
     assert sum(host.execs.values()) + host.table.pending()["exec"] == host.table.events.exec
     # Any 32 bits can be a pid, but what is remembered of pids is bounded, and all of it goes.
-    host.table.lose_track()
-    host.table.forget_records(host.table.waiting_records())
-    host.table.forget(host.table.missing([]), 1 << 64)
+    host.pipeline.lose_track()
+    host.pipeline.forget_records(host.pipeline.waiting_records())
+    host.pipeline.forget(host.pipeline.missing([]), 1 << 64)
     assert host.live == {}
     assert host.pending == {}
 

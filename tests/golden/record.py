@@ -1,42 +1,70 @@
-"""Makes `*.bin`: what the sockets of a host delivered, drain by drain.
+"""Makes `life.*.capture`: a short story of a host, as an exporter in each mode would have captured it.
 
 `PYTHONPATH=tests python tests/golden/record.py` writes them anew.
-
-A file is a row of entries: kind (u8), length (u32), that many bytes. All numbers outside of datagrams are
-little-endian. Kinds:
-
-    C  a datagram of the connector
-    T  a datagram of taskstats
-    A  a process that was scanned: pid u32, uid u32, comm
-    P  what /proc shows from now on: pid u32, comm
-    D  the end of a drain: now u64, in ns of CLOCK_MONOTONIC
 """
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import builders
+from host import Mode, make_pipeline
+from replayed import MemoryTape
 
-_ENTRY = struct.Struct("<BI")
+from exporter.capture.format import Frame, Header, encode_frame, encode_header
+from exporter.capture.recorder import Recorder
+from exporter.events import DEFAULT_EVENTS
+from exporter.kernel.procfs import ProcessInfo
+from exporter.tallies.tallies import Tallies
+
+MODES = {"taskstats": Mode.EXACT, "procfs": Mode.PROCFS}
+"""As --attribution calls them."""
+
 _MS = 1_000_000
+_BEGAN_NS = 5_000_000 * _MS
 
-Entry = tuple[str, bytes]
+
+def header(attribution: str) -> Header:
+    """Return what a capture of a mode begins with."""
+    exact = MODES[attribution] is Mode.EXACT
+    return Header(
+        exporter="0.1.0",
+        kernel="6.18.0",
+        mode=attribution,
+        filter="kernel",
+        events=DEFAULT_EVENTS,
+        family_id=builders.FAMILY_ID if exact else 0,
+        taskstats_version=16 if exact else 0,
+        own_tgid=900,
+        wall_ns=1_764_000_000_000_000_000,
+        monotonic_ns=_BEGAN_NS,
+        continued=False,
+    )
 
 
 class Recording:
-    """Appends entries; each event comes a millisecond after the one before."""
+    """A host and a recorded exporter; each event comes a millisecond after the one before."""
 
-    def __init__(self) -> None:
-        self.data = b""
-        self.now_ns = 5_000_000 * _MS
+    def __init__(self, mode: Mode) -> None:
+        self._mode = mode
+        self._now_ns = _BEGAN_NS
+        self._comms: dict[int, bytes] = {}
+        self._events: list[bytes] = []
+        self._records: list[bytes] = []
+        self._tape = MemoryTape()
+        recorder = Recorder(self._tape, self._comms.get, lambda: self._now_ns)
+        self._pipeline = make_pipeline(
+            mode, Tallies(), recorder.read_comm, recorder.read_ns, lambda socket, error: None
+        )
+        recorder.record(self._pipeline)
 
-    def _append(self, kind: str, body: bytes) -> None:
-        self.data += _ENTRY.pack(ord(kind), len(body)) + body
+    @property
+    def frames(self) -> list[Frame]:
+        """What was recorded."""
+        return self._tape.files[0]
 
     def event(self, datagram: Callable[..., bytes], /, **fields: object) -> None:
-        self.now_ns += _MS
-        self._append("C", datagram(timestamp_ns=self.now_ns, **fields))
+        self._now_ns += _MS
+        self._events.append(datagram(timestamp_ns=self._now_ns, **fields))
 
     def end(
         self, tgid: int, comm: bytes, uid: int, status: int = 0, *, pid: int | None = None, last: bool = True
@@ -52,23 +80,32 @@ class Recording:
             max_rss_kib=tgid * 16,
             elapsed_us=7_200_000_000,
         )
-        self._append("T", record)
+        self._records.append(record)
         self.event(builders.exit_, tgid=tgid, pid=pid, exit_code=status)
 
     def adopt(self, tgid: int, uid: int, comm: bytes) -> None:
-        self._append("A", struct.pack("<II", tgid, uid) + comm)
+        """A process that a scan finds."""
+        info = ProcessInfo(comm, uid, None, zombie=False, threads=frozenset())
+        self._pipeline.adopt(tgid, info, 1_000_000_000, 0)
 
     def proc(self, tgid: int, comm: bytes) -> None:
-        self._append("P", struct.pack("<I", tgid) + comm)
+        """What /proc shows from now on."""
+        self._comms[tgid] = comm
 
     def drain(self, after_ms: int = 1) -> None:
-        self.now_ns += after_ms * _MS
-        self._append("D", struct.pack("<Q", self.now_ns))
+        """The exporter reads its sockets."""
+        self._now_ns += after_ms * _MS
+        self._pipeline.take_events(builders.batch(self._events))
+        if self._mode.has_records:
+            self._pipeline.take_records(builders.batch(self._records, builders.TASKSTATS_STRIDE))
+        self._pipeline.apply(self._now_ns)
+        self._events.clear()
+        self._records.clear()
 
 
-def life() -> bytes:
+def life(mode: Mode) -> list[Frame]:
     """A build, a crash, a daemon, a session of another user, hostile names, and an exec that is still open."""
-    r = Recording()
+    r = Recording(mode)
     for tgid, uid, comm in ((1, 0, b"systemd"), (2, 0, b"kthreadd"), (700, 0, b"sshd"), (800, 1000, b"bash")):
         r.adopt(tgid, uid, comm)
     r.drain()
@@ -124,25 +161,17 @@ def life() -> bytes:
     r.proc(1100, b"vim")
     r.event(builders.exec_, tgid=1100, idx=9)
     r.drain()
-    return r.data
+    return r.frames
 
 
-RECORDINGS: dict[str, Callable[[], bytes]] = {"life": life}
-
-
-def entries(data: bytes) -> Iterator[Entry]:
-    """Take a recording apart: (kind, body)."""
-    at = 0
-    while at < len(data):
-        kind, size = _ENTRY.unpack_from(data, at)
-        at += _ENTRY.size
-        yield chr(kind), data[at : at + size]
-        at += size
+RECORDINGS: dict[str, Callable[[Mode], list[Frame]]] = {"life": life}
 
 
 def main(folder: Path) -> None:
     for name, make in RECORDINGS.items():
-        (folder / f"{name}.bin").write_bytes(make())
+        for attribution, mode in MODES.items():
+            data = encode_header(header(attribution)) + b"".join(map(encode_frame, make(mode)))
+            (folder / f"{name}.{attribution}.capture").write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,44 @@
-"""Recorded datagrams in, the exact exposition out. `pytest --update-golden` accepts what comes out now."""
+"""Captures in, the exact exposition out. `pytest --update-golden` accepts what comes out now."""
 
 import shutil
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import builders
 import pytest
 from golden import record
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from replayed import Replayed
 
+from exporter.capture.file import open_capture
+from exporter.capture.format import iter_frames
 from exporter.events import EVENTS
 from exporter.exposition.metrics import program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
-from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import RecordDecoder
-from exporter.processes.pipeline import Pipeline
-from exporter.processes.table import ProcessTable
 from exporter.tallies.histograms import DRAIN_NS, new_histogram
-from exporter.tallies.tallies import Tallies
 
 HERE = Path(__file__).parent
 # What differs from machine to machine, or from one moment to the next.
 VOLATILE = ("process_", "python_", "proc_connector_exporter_build_info")
 FORMATS = {"prom": "text/plain", "openmetrics": "application/openmetrics-text;version=1.0.0"}
-MODES = ("taskstats", "procfs")
-CASES = [(name, mode, suffix) for name in record.RECORDINGS for mode in MODES for suffix in FORMATS]
+RECORDED = [(name, mode) for name in record.RECORDINGS for mode in record.MODES]
+CASES = [(name, mode, suffix) for name, mode in RECORDED for suffix in FORMATS]
 
 
 class Replay:
     """An exporter that is fed with a recording."""
 
-    def __init__(self, data: bytes, mode: str) -> None:
+    def __init__(self, path: Path, mode: str) -> None:
         self._mode = mode
-        self._now_ns = 0
-        self._tallies = Tallies()
-        comms: dict[int, bytes] = {}
-        exact = mode == "taskstats"
-        self._table = ProcessTable(self._tallies, comms.get, lambda: self._now_ns, records_end_processes=exact)
-        decoder = RecordDecoder(builders.FAMILY_ID) if exact else None
-        self._pipeline = Pipeline(self._table, decoder, lambda socket, error: None)
-        for kind, body in record.entries(data):
-            if kind == "C":
-                self._pipeline.take_events(builders.batch([body]))
-            elif kind == "T":
-                self._pipeline.take_records(builders.batch([body], builders.TASKSTATS_STRIDE))
-            elif kind == "P":
-                comms[struct.unpack_from("<I", body)[0]] = body[4:]
-            elif kind == "A":
-                tgid, uid = struct.unpack_from("<II", body)
-                self._table.adopt(tgid, ProcessInfo(body[8:], uid, 0, False, frozenset()), 1_000_000_000, 0)
-            else:
-                (self._now_ns,) = struct.unpack("<Q", body)
-                self._pipeline.apply(self._now_ns)
+        with open_capture(path) as (_, file):
+            replayed = Replayed(record.MODES[mode], list(iter_frames(file.read)))
+        self._tallies = replayed.tallies
+        self._pipeline = replayed.pipeline
+        self._table = replayed.pipeline.table
 
     def snapshot(self) -> TallySnapshot:
         return TallySnapshot(
@@ -105,16 +86,18 @@ def golden_file(name: str, mode: str, suffix: str) -> Path:
     return HERE / f"{name}.{mode}.{suffix}"
 
 
-@pytest.mark.parametrize("name", record.RECORDINGS)
-def test_the_recordings_are_what_their_script_makes(name: str) -> None:
-    assert (HERE / f"{name}.bin").read_bytes() == record.RECORDINGS[name]()
+@pytest.mark.parametrize(("name", "mode"), RECORDED)
+def test_the_recordings_are_what_their_script_makes(name: str, mode: str) -> None:
+    with open_capture(golden_file(name, mode, "capture")) as (header, file):
+        assert header == record.header(mode)
+        assert list(iter_frames(file.read)) == record.RECORDINGS[name](record.MODES[mode])
 
 
 @pytest.mark.parametrize(("name", "mode", "suffix"), CASES)
 def test_the_exposition_of_a_recording_is_the_golden_file(
     name: str, mode: str, suffix: str, request: pytest.FixtureRequest
 ) -> None:
-    text = Replay((HERE / f"{name}.bin").read_bytes(), mode).scrape(suffix)
+    text = Replay(golden_file(name, mode, "capture"), mode).scrape(suffix)
     golden = golden_file(name, mode, suffix)
     if request.config.getoption("--update-golden"):
         golden.write_text(text, encoding="utf-8")
@@ -131,7 +114,7 @@ def test_the_library_can_parse_the_golden_file(name: str, mode: str, suffix: str
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)")
-@pytest.mark.parametrize(("name", "mode"), [(name, mode) for name in record.RECORDINGS for mode in MODES])
+@pytest.mark.parametrize(("name", "mode"), RECORDED)
 def test_promtool_accepts_the_golden_file(name: str, mode: str) -> None:
     with golden_file(name, mode, "prom").open("rb") as text:
         told = subprocess.run(["promtool", "check", "metrics"], stdin=text, capture_output=True, check=False)

@@ -14,9 +14,9 @@ from replayed import exposition, status
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.capture.replay import Replay
 from exporter.events import DEFAULT_EVENTS
-from exporter.feeds import Counting, count_live, count_replay, header_of
+from exporter.feeds import Core, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
-from exporter.live.sources import open_sources
+from exporter.live.open_sources import open_sources
 from exporter.tallies.tallies import Tallies
 
 COUNT = 2_000
@@ -30,27 +30,27 @@ def complain(socket: str, error: Exception) -> None:
     pytest.fail(f"{socket}: {error}")
 
 
-async def count_a_storm(mode: str, capture: Path, max_bytes: int, storm: list[str | Path]) -> Counting:
+async def count_a_storm(mode: str, capture: Path, max_bytes: int, storm: list[str | Path]) -> Core:
     """Count while a storm runs; nothing is counted any more when this returns."""
     with open_sources(mode, DEFAULT_EVENTS, "auto", 64 << 20) as sources:
         tape = CaptureFile(capture, max_bytes, header_of(sources))
-        counting = count_live(sources, Procfs("/proc"), Tallies(), complain, tape)
-        await counting.feed.start()
+        core = make_live_core(sources, Procfs("/proc"), Tallies(), tape=tape, on_malformed=complain)
+        await core.feed.start()
         process = await asyncio.create_subprocess_exec(*storm, stdout=subprocess.DEVNULL)
         assert await process.wait() == 0
-        await counting.feed.drain_all()
-        counting.feed.stop()
+        await core.feed.drain_all()
+        core.feed.stop()
         tape.close()
-    return counting
+    return core
 
 
-async def replay(capture: Path) -> Counting:
+async def replay(capture: Path) -> Core:
     with open_capture(capture) as (header, file):
-        counting = count_replay(header, file, Tallies(), complain, 0)
-        assert isinstance(counting.feed, Replay)
-        await counting.feed.start()
-        assert await asyncio.wait_for(counting.feed.ended, 60) is True
-    return counting
+        core = make_replay_core(header, file, Tallies(), speed=0, on_malformed=complain)
+        assert isinstance(core.feed, Replay)
+        await core.feed.start()
+        assert await asyncio.wait_for(core.feed.ended, 60) is True
+    return core
 
 
 @pytest.mark.slow

@@ -421,7 +421,7 @@ def answers(port: int) -> bool:
 
 FAULTS = {
     "a step of the loop": "exporter.processes.table.ProcessTable.apply",
-    "a scan of /proc": "exporter.live.listener.Listener._compare",
+    "a scan of /proc": "exporter.live.compare.Comparison.compare",
     "the canary": "exporter.live.canary.Canary._send",
 }
 

@@ -45,7 +45,7 @@ def test_any_bytes_are_counted_or_malformed(mode: Mode, events: list[bytes], rec
     assert sum(malformed.values()) == len(host.complaints)
     if mode.has_records:
         # Of one that the decoder took, the pid can be any; of two for a pid one waits behind the other.
-        assert len(host.table.waiting_records()) <= len(records) - malformed["taskstats"]
+        assert len(host.pipeline.waiting_records()) <= len(records) - malformed["taskstats"]
 
 
 _PID = st.integers(2, 8)
@@ -97,12 +97,12 @@ def do(host: Host, step: Any) -> None:
         host.rest(150)
     elif kind == "loss":
         host.drain()
-        host.table.lose_track()
-        waiting = host.table.waiting_records()
+        host.pipeline.lose_track()
+        waiting = host.pipeline.waiting_records()
         host.rest()
         host.drain()
-        host.table.forget_records(waiting)
-        host.table.forget(host.table.missing(host.comms), host.now_ns - 2)
+        host.pipeline.forget_records(waiting)
+        host.pipeline.forget(host.pipeline.missing(host.comms), host.now_ns - 2)
     else:
         host.drain(complete=b)
 

@@ -12,15 +12,15 @@ from property.test_histories import HISTORY, MEANWHILE
 from replayed import MemoryTape, Replayed, exposition, status
 from simulation import Step, World
 
-from exporter.capture import format as capture
-from exporter.capture.format import Frame, encode_frame, iter_frames, read_header
+from exporter.capture.format import MAGIC, Frame, encode_entry, encode_frame, iter_frames, read_header
+from exporter.capture.kinds import KINDS, READ_COMM, encode_apply, encode_batch
 from exporter.errors import CaptureError
 
 
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 @settings(max_examples=150)
 @given(history=HISTORY, meanwhile=MEANWHILE)
-def test_any_history_counts_the_same_when_it_is_replayed(
+def test_any_history_counts_and_records_the_same_when_it_is_replayed(
     mode: Mode, history: list[Step], meanwhile: list[Step]
 ) -> None:
     tape = MemoryTape()
@@ -28,7 +28,9 @@ def test_any_history_counts_the_same_when_it_is_replayed(
     for _ in world.run(history):
         pass
     world.drain()
-    replayed = Replayed(mode, tape.files[0])
+    again = MemoryTape()
+    replayed = Replayed(mode, tape.files[0], again)
+    assert [frame.entries for frame in again.files[0]] == [frame.entries for frame in tape.files[0]]
     assert exposition(replayed.tallies, replayed.table) == exposition(world.tallies, world.table)
     assert status(replayed.tallies, replayed.pipeline) == status(world.tallies, world.pipeline)
 
@@ -51,14 +53,14 @@ def test_any_bytes_are_a_header_or_an_error(data: bytes) -> None:
     with pytest.raises(CaptureError):
         read_header(io.BytesIO(data).read)
     with pytest.raises(CaptureError):
-        read_header(io.BytesIO(capture.MAGIC + data).read)
+        read_header(io.BytesIO(MAGIC + data).read)
 
 
-_KINDS = "ERNACPKWYFGLXZ"
+_LETTERS = READ_COMM + "".join(kind.letter for kind in KINDS)
 _BODIES = {
-    "E": capture.encode_batch(builders.batch([builders.exec_(tgid=400)])),
-    "R": capture.encode_batch(builders.batch([builders.taskstats_datagram(pid=400)], builders.TASKSTATS_STRIDE)),
-    "A": capture.encode_applied(1 << 40, None),
+    "E": encode_batch(builders.batch([builders.exec_(tgid=400)])),
+    "R": encode_batch(builders.batch([builders.taskstats_datagram(pid=400)], builders.TASKSTATS_STRIDE)),
+    "A": encode_apply(1 << 40),
 }
 
 
@@ -66,7 +68,7 @@ _BODIES = {
 @settings(max_examples=300)
 @given(
     entries=st.lists(
-        st.tuples(st.sampled_from(_KINDS), st.binary(max_size=60) | st.none())
+        st.tuples(st.sampled_from(_LETTERS), st.binary(max_size=60) | st.none())
         | st.tuples(st.characters(max_codepoint=255), st.binary(max_size=8)),
         max_size=8,
     )
@@ -75,8 +77,7 @@ def test_any_entries_are_played_or_refused(mode: Mode, entries: list[tuple[str, 
     frame = Frame(
         0,
         b"".join(
-            capture.encode_entry(ord(kind), _BODIES.get(kind, b"") if body is None else body)
-            for kind, body in entries
+            encode_entry(letter, _BODIES.get(letter, b"") if body is None else body) for letter, body in entries
         ),
     )
     with contextlib.suppress(CaptureError):

@@ -53,20 +53,21 @@ def test_every_row_of_readmes_tables_says_something() -> None:
     assert [row[0] for row in rows if len(row) != 4 or not row[3]] == []
 
 
-def named_paths(name: str) -> set[str]:
-    """Return the paths below the repository that a document names: in backticks with a folder, and in links."""
-    text = (ROOT / name).read_text(encoding="utf-8")
+def named_paths(name: str) -> set[Path]:
+    """Return the files that a document names: in backticks, from the repository's root, and as targets of links."""
+    document = ROOT / name
+    text = document.read_text(encoding="utf-8")
     in_code = {word for cell in code(re.sub(r"(?s)```.*?```", "", text)) for word in cell.split()}
     top = {path.name for path in ROOT.iterdir()}
-    paths = {word for word in in_code if word.partition("/")[0] in top}
-    return paths | set(re.findall(r"\]\(([^):#]+)", text))
+    named = {ROOT / word for word in in_code if word.partition("/")[0] in top and "ROOM" not in word}
+    return named | {document.parent / target for target in re.findall(r"\]\(([^):#]+)", text)}
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md"])
 def test_every_path_that_a_document_names_exists(name: str) -> None:
-    paths = {path for path in named_paths(name) if "ROOM" not in path}
+    paths = named_paths(name)
     assert len(paths) > 1
-    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert [path for path in sorted(paths) if not path.exists()] == []
 
 
 def test_every_make_target_that_contributing_names_exists() -> None:

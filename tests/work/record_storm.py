@@ -1,63 +1,70 @@
-"""Records `storm.bin.gz`: what the sockets of a real host delivered in a storm, drain by drain.
+"""Records `storm.capture`: what the sockets of a real host delivered in a storm, drain by drain.
 
 `PYTHONPATH=tests python tests/work/record_storm.py PROGRAM`, as root; PROGRAM is one that exits at once. 1,500
-processes are spawned, 64 at a time, and the sockets drained every 100 ms.
-
-The file is, in a gzip stream, a row of entries: kind (u8), length (u32 little-endian), that many bytes. C is a
-datagram of the connector, T one of taskstats, D ends a drain and holds its beginning (u64, CLOCK_MONOTONIC ns).
+processes are spawned, 64 at a time, and the sockets drained every 100 ms. Comms are not read from /proc.
 """
 
-import gzip
 import os
-import struct
 import sys
 import time
 from pathlib import Path
 
-from exporter.events import DEFAULT_EVENTS
-from exporter.kernel.netlink import Batch
-from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
-from exporter.live.sources import open_sources
+from replayed import MemoryTape
 
-ENTRY = struct.Struct("<BI")
-STORM = Path(__file__).with_name("storm.bin.gz")
+from exporter.capture.format import encode_frame, encode_header
+from exporter.capture.recorder import Recorder
+from exporter.events import DEFAULT_EVENTS
+from exporter.feeds import header_of
+from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
+from exporter.kernel.procfs import ProcessInfo
+from exporter.kernel.taskstats import RecordDecoder
+from exporter.live.open_sources import Sources, open_sources
+from exporter.processes.pipeline import Pipeline
+from exporter.processes.table import ProcessTable
+from exporter.tallies.tallies import Tallies
+
+STORM = Path(__file__).with_name("storm.capture")
 _PROCESSES = 1500
 _AT_A_TIME = 64
 
 
-def entry(kind: str, body: bytes) -> bytes:
-    return ENTRY.pack(ord(kind), len(body)) + body
+def _drain(sources: Sources, pipeline: Pipeline) -> None:
+    assert sources.taskstats is not None
+    began_ns = time.monotonic_ns()
+    for batch in sources.connector.iter_batches():
+        pipeline.take_events(batch)
+    for batch in sources.taskstats.iter_batches():
+        pipeline.take_records(batch)
+    pipeline.apply(began_ns)
 
 
-def entries(kind: str, batch: Batch) -> bytes:
-    return b"".join(entry(kind, batch.datagram(i)) for i in range(len(batch.lengths)))
+def _storm(sources: Sources, pipeline: Pipeline, program: str) -> None:
+    running = 0
+    next_drain = time.monotonic() + 0.1
+    for left in range(_PROCESSES + _AT_A_TIME, 0, -1):
+        if running == _AT_A_TIME or left <= _AT_A_TIME:
+            os.wait()
+            running -= 1
+        if left > _AT_A_TIME:
+            os.posix_spawn(program, [program], {})
+            running += 1
+        if time.monotonic() >= next_drain or left == 1:
+            _drain(sources, pipeline)
+            next_drain = time.monotonic() + 0.1
 
 
 def main() -> None:
-    program = sys.argv[1]
-    recorded = bytearray()
-    running = 0
+    tape = MemoryTape()
     with open_sources("taskstats", DEFAULT_EVENTS, "auto", RECEIVE_BUFFER_BYTES) as sources:
-        assert sources.taskstats is not None
-        next_drain = time.monotonic() + 0.1
-        for left in range(_PROCESSES + _AT_A_TIME, 0, -1):
-            if running == _AT_A_TIME or left <= _AT_A_TIME:
-                os.wait()
-                running -= 1
-            if left > _AT_A_TIME:
-                os.posix_spawn(program, [program], {})
-                running += 1
-            if time.monotonic() < next_drain and left > 1:
-                continue
-            began_ns = time.monotonic_ns()
-            for batch in sources.connector.iter_batches():
-                recorded += entries("C", batch)
-            for batch in sources.taskstats.iter_batches():
-                recorded += entries("T", batch)
-            recorded += entry("D", struct.pack("<Q", began_ns))
-            next_drain = time.monotonic() + 0.1
-    # The time of the recording has no place in the file: recording anew should change what was recorded only.
-    STORM.write_bytes(gzip.compress(bytes(recorded), mtime=0))
+        # This program is one of those that are counted, not the exporter that counts them.
+        header = header_of(sources)._replace(own_tgid=0)
+        table = ProcessTable(Tallies(), lambda _: None, time.monotonic_ns, records_end_processes=True)
+        pipeline = Pipeline(table, RecordDecoder(header.family_id), lambda socket, error: None)
+        Recorder(tape, lambda _: None, time.monotonic_ns).record(pipeline)
+        pipeline.adopt(os.getpid(), ProcessInfo(b"spawner", 0, None, zombie=False, threads=frozenset()), 1, 0)
+        pipeline.apply(1)
+        _storm(sources, pipeline, sys.argv[1])
+    STORM.write_bytes(encode_header(header) + b"".join(map(encode_frame, tape.files[0])))
 
 
 if __name__ == "__main__":

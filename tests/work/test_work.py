@@ -1,77 +1,58 @@
 """How much is done for an event of a storm: counted, not timed, so that a noisy machine says the same.
 
-`storm.bin.gz` is what a real host delivered while 1,500 processes were spawned 64 at a time: see record_storm.py.
+`storm.capture` is what a real host delivered while 1,500 processes were spawned 64 at a time: see record_storm.py.
 """
 
 import gc
-import gzip
-import struct
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
 from types import FrameType
-from typing import NamedTuple
+from typing import Any
 
-import builders
 import pytest
-from work.record_storm import ENTRY, STORM
+from work.record_storm import STORM
 
-from exporter.kernel.cn_proc import decode_proc_event
-from exporter.kernel.netlink import Batch
-from exporter.kernel.procfs import ProcessInfo
+from exporter.capture.file import open_capture
+from exporter.capture.format import iter_entries, iter_frames
+from exporter.capture.kinds import KINDS
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
 
 PROCESSES = 1500
-
-
-class Drain(NamedTuple):
-    """What one drain found."""
-
-    events: list[Batch]
-    records: list[Batch]
-    began_ns: int
-
-
-def batches(datagrams: list[bytes], stride: int, slots: int) -> list[Batch]:
-    return [Batch.of(datagrams[i : i + slots], stride) for i in range(0, len(datagrams), slots)]
-
-
-def recorded_drains() -> Iterator[Drain]:
-    data = gzip.decompress(STORM.read_bytes())
-    waiting: dict[str, list[bytes]] = {"C": [], "T": []}
-    at = 0
-    while at < len(data):
-        kind, length = ENTRY.unpack_from(data, at)
-        at += ENTRY.size
-        body = data[at : at + length]
-        at += length
-        if chr(kind) == "D":
-            events = batches(waiting["C"], builders.CONNECTOR_STRIDE, 256)
-            yield Drain(events, batches(waiting["T"], builders.TASKSTATS_STRIDE, 64), *struct.unpack("<Q", body))
-            waiting = {"C": [], "T": []}
-        else:
-            waiting[chr(kind)].append(body)
+Calls = list[tuple[str, tuple[Any, ...]]]
+"""(method of Pipeline, arguments)"""
 
 
 class Replay:
-    """A pipeline that gets the storm."""
+    """A pipeline that gets the storm.
+
+    The capture is decoded before, so that only what the pipeline does is counted. It has no answers of /proc: a
+    process that is looked up is gone.
+
+    Attributes:
+        drains: The calls of each drain.
+    """
 
     def __init__(self) -> None:
-        self.drains = list(recorded_drains())
+        kinds = {kind.letter: kind for kind in KINDS}
+        with open_capture(STORM) as (header, file):
+            self.drains: list[Calls] = [
+                [
+                    (kinds[letter].name, args)
+                    for letter, body in iter_entries(frame.entries)
+                    for args in kinds[letter].decode(body)
+                ]
+                for frame in iter_frames(file.read)
+            ]
         self.looks = 0
-        self.now_ns = 0
         self.tallies = Tallies()
-        self.table = ProcessTable(self.tallies, self._read_comm, lambda: self.now_ns, records_end_processes=True)
-        family_id = struct.unpack_from("=H", self.drains[0].records[0].datagram(0), 4)[0]
-        self.pipeline = Pipeline(self.table, RecordDecoder(family_id), self._complain)
+        table = ProcessTable(self.tallies, self._read_comm, lambda: 0, records_end_processes=True)
+        self.pipeline = Pipeline(table, RecordDecoder(header.family_id), self._complain)
         # The process that spawned the others is older than the recording.
-        spawner = decode_proc_event(self.drains[0].events[0].datagram(0))[3]
-        self.table.adopt(spawner, ProcessInfo(b"spawner", 0, 0, zombie=False, threads=frozenset()), 1, 0)
-        self.pipeline.apply(1)
+        self._play(self.drains.pop(0))
 
     def _read_comm(self, tgid: int) -> bytes | None:
         self.looks += 1
@@ -80,18 +61,21 @@ class Replay:
     def _complain(self, socket: str, error: Exception) -> None:
         raise AssertionError(f"{socket}: {error}")
 
+    def _play(self, calls: Calls) -> None:
+        for method, args in calls:
+            getattr(self.pipeline, method)(*args)
+
     def run(self) -> None:
-        for drain in self.drains:
-            self.now_ns = drain.began_ns
-            for batch in drain.events:
-                self.pipeline.take_events(batch)
-            for batch in drain.records:
-                self.pipeline.take_records(batch)
-            self.pipeline.apply(drain.began_ns)
+        for calls in self.drains:
+            self._play(calls)
+
+    def count(self, method: str) -> list[int]:
+        """Count the datagrams that each drain passes to a method."""
+        return [sum(len(args[0].lengths) for name, args in calls if name == method) for calls in self.drains]
 
     @property
     def events(self) -> int:
-        return sum(len(batch.lengths) for drain in self.drains for batch in drain.events)
+        return sum(self.count("take_events"))
 
 
 @pytest.fixture
@@ -145,5 +129,6 @@ def test_nothing_is_left_of_an_event_that_was_counted(replay: Replay) -> None:
         tracemalloc.stop()
     assert kept / (5 * PROCESSES) < 20
     # One drain's records at a time: some hundred bytes for each process that ended in it.
-    most = max(sum(len(batch.lengths) for batch in drain.records) for drain in drains)
+    replay.drains = drains
+    most = max(replay.count("take_records"))
     assert peak < most * 2500

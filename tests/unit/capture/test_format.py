@@ -6,14 +6,11 @@ import re
 import stat
 from pathlib import Path
 
-import builders
 import pytest
 
 from exporter.capture import format as capture
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.capture.format import (
-    Adopted,
-    CommRead,
     Frame,
     Header,
     encode_frame,
@@ -22,9 +19,6 @@ from exporter.capture.format import (
     read_header,
 )
 from exporter.errors import CaptureError, SetupError
-from exporter.kernel.netlink import Batch
-from exporter.kernel.procfs import ProcessInfo
-from exporter.processes.table import KnownProcess
 
 HEADER = Header(
     exporter="0.1.0",
@@ -110,45 +104,6 @@ def test_a_frame_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Monke
 def test_what_cannot_be_replayed_is_refused_with_the_reason(data: bytes, why: str) -> None:
     with pytest.raises(CaptureError, match=re.escape(why)):
         read_header(io.BytesIO(data).read)
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        builders.batch([]),
-        builders.batch([builders.exec_(tgid=1), builders.exec_(tgid=2)]),
-        builders.batch([builders.exec_(tgid=1), b"short", b""]),
-        builders.batch([builders.taskstats_datagram(pid=7)] * 2, builders.TASKSTATS_STRIDE),
-    ],
-    ids=["empty", "full slots", "mixed", "half-full slots"],
-)
-def test_a_batch_is_read_back(batch: Batch) -> None:
-    read = capture.decode_batch(capture.encode_batch(batch))
-    assert (read.stride, read.lengths) == (batch.stride, batch.lengths)
-    assert [read.datagram(i) for i in range(len(read.lengths))] == [
-        batch.datagram(i) for i in range(len(batch.lengths))
-    ]
-
-
-def test_every_other_entry_is_read_back() -> None:
-    info = ProcessInfo(b"\xff\n", 1000, None, zombie=True, threads=frozenset({8, 9}))
-    adopted = Adopted(7, info, 123, 456)
-    assert capture.decode_adopted(capture.encode_adopted(adopted)) == adopted
-    for comm in (None, b"", b"sh"):
-        read = CommRead(7, comm, 99)
-        assert capture.decode_comm_read(capture.encode_comm_read(read)) == read
-    for known in (
-        KnownProcess(7, "zürich", 1000, 123, leaderless=True, threads=frozenset({8, 9})),
-        KnownProcess(7, None, None, 0, leaderless=False, threads=frozenset()),
-    ):
-        assert capture.decode_known(capture.encode_known(known)) == known
-    for most in (None, 16):
-        assert capture.decode_applied(capture.encode_applied(1 << 60, most)) == (1 << 60, most)
-    record = (7, 0x100, 32, 1 << 40, bytes(range(44)), 4096, 1500)
-    assert capture.decode_record(capture.encode_record(record)) == record
-    assert capture.decode_forgotten(capture.encode_forgotten([1, 2], 99)) == ([1, 2], 99)
-    assert capture.decode_lost(capture.encode_lost("taskstats", 3, 99)) == ("taskstats", 3, 99)
-    assert capture.decode_pids(capture.encode_pids([5, 6])) == [5, 6]
 
 
 # -- the file ------------------------------------------------------------------------------------------------

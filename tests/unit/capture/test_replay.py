@@ -10,10 +10,9 @@ from host import OWN_TGID, Host, Mode, Thread
 from replayed import MemoryTape, Replayed, exposition, status
 from unit.capture.test_format import HEADER
 
-from exporter.capture import format as capture
-from exporter.capture.format import Frame, encode_frame
+from exporter.capture.format import Frame, encode_entry, encode_frame
 from exporter.capture.replay import Replay
-from exporter.feeds import Counting, count_replay
+from exporter.feeds import Core, make_replay_core
 from exporter.tallies.tallies import Tallies
 
 
@@ -51,19 +50,19 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     host = Host(Mode.EXACT, tape=tape)
     host.lives(100, b"sh", 1000)
     host.lives(101, b"gone", 1000)
-    host.table.expect_canary(500)
+    host.pipeline.expect_canary(500)
     host.fork(4000, 500)
     host.end(500, b"canary", 0, 0x2A00)
     host.drain()
-    assert host.table.canary_returned(500) is True
-    host.table.forget_canary(500)
+    assert host.pipeline.canary_returned(500) is True
+    host.pipeline.forget_canary(500)
     host.exec(100, b"new")
     host.drain()
     host.pipeline.lose("taskstats", 3, host.now_ns)
-    host.table.lose_track()
+    host.pipeline.lose_track()
     host.pipeline.take_records(builders.batch([builders.taskstats_datagram(pid=9)], builders.TASKSTATS_STRIDE))
-    host.table.forget_records(host.table.waiting_records())
-    host.table.forget(host.table.missing([100]), host.now_ns)
+    host.pipeline.forget_records(host.pipeline.waiting_records())
+    host.pipeline.forget(host.pipeline.missing([100]), host.now_ns)
     for child in range(600, 640):
         host.pipeline.take_events(
             builders.batch([builders.fork(parent_tgid=100, child_tgid=child, timestamp_ns=host.now_ns)])
@@ -73,9 +72,9 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     replayed = Replayed(Mode.EXACT, tape.files[0])
     assert replayed.pipeline.lost == {"connector": 0, "taskstats": 3}
     assert replayed.table.lost_ends == 1
-    assert replayed.table.waiting_records() == []
-    assert replayed.table.canaries_ended == 1
-    assert replayed.table.canary_returned(500) is None
+    assert replayed.pipeline.waiting_records() == []
+    assert replayed.table.canaries.ended == 1
+    assert replayed.pipeline.canary_returned(500) is None
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
 
 
@@ -88,7 +87,7 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
     host.fork(101, 300)
     host.record(child := Thread(300, b"child"), status=0x700)  # its EXIT comes in the next file
     host.fork(OWN_TGID, 500)
-    host.table.expect_canary(500)
+    host.pipeline.expect_canary(500)
     host.record(canary := Thread(500, b"exporter"), status=0x2A00)
     tape.frames_per_file = 1
     host.drain()
@@ -112,7 +111,7 @@ def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
         ("looked-up", 1000): (0, {0: 1}),
     }
     # Its exit record is among those of the file before.
-    assert (replayed.table.canaries_ended, replayed.table.canaries_recorded) == (1, 0)
+    assert (replayed.table.canaries.ended, replayed.table.canaries.recorded) == (1, 0)
     assert host.exits == exits | {("child", "0", 0x700): 1, ("looked-up", "1000", 0): 1}
     assert host.forks[("kthreads-parent", "0")] == forks[("kthreads-parent", "0")] + 1
 
@@ -131,18 +130,18 @@ def three_forks(tape: MemoryTape) -> list[Frame]:
     return tape.files[0]
 
 
-def replay_of(data: bytes, speed: float) -> Counting:
+def replay_of(data: bytes, speed: float) -> Core:
     header = HEADER._replace(family_id=builders.FAMILY_ID, monotonic_ns=three_forks(MemoryTape())[0].time_ns)
-    return count_replay(header, io.BytesIO(data), Tallies(), lambda socket, error: None, speed)
+    return make_replay_core(header, io.BytesIO(data), Tallies(), speed=speed)
 
 
-def forks(counting: Counting) -> int:
-    return sum(counting.tallies.snapshot_cells().counters["forks"])
+def forks(core: Core) -> int:
+    return sum(core.tallies.snapshot_cells().counters["forks"])
 
 
-async def play(counting: Counting) -> bool:
+async def play(core: Core) -> bool:
     """Play to the end; return whether the capture was sound."""
-    replay = counting.feed
+    replay = core.feed
     assert isinstance(replay, Replay)
     await replay.start()
     try:
@@ -154,28 +153,39 @@ async def play(counting: Counting) -> bool:
 async def test_a_replay_takes_its_time() -> None:
     data = b"".join(map(encode_frame, three_forks(MemoryTape())))
     began = time.monotonic()
-    assert await play(counting := replay_of(data, 30)) is True
+    assert await play(core := replay_of(data, 30)) is True
     assert time.monotonic() - began >= 0.1
-    assert forks(counting) == 3
+    assert forks(core) == 3
 
 
 async def test_a_replay_as_fast_as_can_be_does_not_wait() -> None:
     frames = three_forks(MemoryTape())
     late = [frame._replace(time_ns=frame.time_ns + (hours << 42)) for hours, frame in enumerate(frames)]
-    assert await play(counting := replay_of(b"".join(map(encode_frame, late)), 0)) is True
-    assert forks(counting) == 3
+    assert await play(core := replay_of(b"".join(map(encode_frame, late)), 0)) is True
+    assert forks(core) == 3
 
 
 async def test_a_damaged_capture_is_played_to_the_damage(caplog: pytest.LogCaptureFixture) -> None:
     data = b"".join(map(encode_frame, three_forks(MemoryTape())))
-    assert await play(counting := replay_of(data[:-1], 0)) is False
-    assert forks(counting) == 2
+    assert await play(core := replay_of(data[:-1], 0)) is False
+    assert forks(core) == 2
     [line] = caplog.records
     assert line.getMessage() == "the capture ends early"
     assert str(line.__dict__["error"]) == f"the capture is cut short in frame {line.__dict__['whole_frames'] + 1}"
 
 
 async def test_an_entry_that_no_capture_holds_ends_the_replay(caplog: pytest.LogCaptureFixture) -> None:
-    data = encode_frame(Frame(0, capture.encode_entry(ord("?"), b"what")))
+    data = encode_frame(Frame(0, encode_entry("?", b"what")))
     assert await play(replay_of(data, 0)) is False
     assert "an entry '?', which this exporter does not know" in str(caplog.records[0].__dict__["error"])
+
+
+async def test_a_malformed_message_is_logged_with_its_socket(caplog: pytest.LogCaptureFixture) -> None:
+    tape = MemoryTape()
+    host = Host(Mode.EXACT, tape=tape)
+    host.event(lambda **_: b"short")
+    host.drain()
+    assert await play(core := replay_of(b"".join(map(encode_frame, tape.files[0])), 0)) is True
+    assert core.feed.malformed() == {"connector": 1, "taskstats": 0}
+    [line] = caplog.records
+    assert (line.getMessage(), line.__dict__["socket"]) == ("malformed message dropped", "connector")

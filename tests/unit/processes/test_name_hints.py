@@ -6,17 +6,17 @@ import builders
 import pytest
 
 from exporter.kernel.bpf import EventFilter
-from exporter.processes.name_hints import EXECS, FORKS_AND_EXECS, EarlyReader
+from exporter.processes.name_hints import EXECS, FORKS_AND_EXECS, NameHints
 
 
 class Proc:
-    """Two processes, a clock, and the reader."""
+    """Two processes, a clock, and the hints."""
 
     def __init__(self) -> None:
         self.comms = {400: b"make", 401: b"worker"}
         self.looks: list[int] = []
         self.now_ns = 1000
-        self.reader = EarlyReader(self._read_comm, lambda: self.now_ns)
+        self.hints = NameHints(self._read_comm, lambda: self.now_ns)
 
     def _read_comm(self, tgid: int) -> bytes | None:
         self.looks.append(tgid)
@@ -30,15 +30,15 @@ def proc() -> Proc:
 
 
 def test_an_exec_is_read_at_once_and_kept_by_its_process_and_time(proc: Proc) -> None:
-    proc.reader.take(builders.batch([builders.exec_(tgid=400, pid=402, timestamp_ns=900)]))
+    proc.hints.take(builders.batch([builders.exec_(tgid=400, pid=402, timestamp_ns=900)]))
     # The time is that of the moment after the look.
-    assert proc.reader.readings == {(400, 900): (b"make", 1001)}
+    assert proc.hints.by_event == {(400, 900): (b"make", 1001)}
 
 
 def test_a_child_of_a_thread_is_read(proc: Proc) -> None:
     fork = builders.fork(parent_tgid=100, parent_pid=101, child_tgid=401, timestamp_ns=900)
-    proc.reader.take(builders.batch([fork]))
-    assert proc.reader.readings == {(401, 900): (b"worker", 1001)}
+    proc.hints.take(builders.batch([fork]))
+    assert proc.hints.by_event == {(401, 900): (b"worker", 1001)}
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,15 @@ def test_a_child_of_a_thread_is_read(proc: Proc) -> None:
     ids=["child of a leader", "thread", "exit", "rename", "ack", "cut short", "nothing"],
 )
 def test_nothing_else_is_worth_a_look(proc: Proc, datagram: Callable[[], bytes]) -> None:
-    proc.reader.take(builders.batch([datagram()]))
+    proc.hints.take(builders.batch([datagram()]))
     assert proc.looks == []
-    assert proc.reader.readings == {}
+    assert proc.hints.by_event == {}
 
 
 def test_who_is_gone_has_no_reading(proc: Proc) -> None:
-    proc.reader.take(builders.batch([builders.exec_(tgid=999)]))
+    proc.hints.take(builders.batch([builders.exec_(tgid=999)]))
     assert proc.looks == [999]
-    assert proc.reader.readings == {}
+    assert proc.hints.by_event == {}
 
 
 def test_what_is_malformed_does_not_hide_its_neighbours(proc: Proc) -> None:
@@ -73,30 +73,30 @@ def test_what_is_malformed_does_not_hide_its_neighbours(proc: Proc) -> None:
         b"y",
         builders.exec_(tgid=401, timestamp_ns=2),
     ]
-    proc.reader.take(builders.batch(datagrams))
-    assert list(proc.reader.readings) == [(400, 1), (401, 2)]
+    proc.hints.take(builders.batch(datagrams))
+    assert list(proc.hints.by_event) == [(400, 1), (401, 2)]
 
 
 def test_readings_that_nobody_used_are_forgotten_by_their_age(proc: Proc) -> None:
     for timestamp_ns in (1, 2, 3):
-        proc.reader.take(builders.batch([builders.exec_(tgid=400, timestamp_ns=timestamp_ns)]))
-    proc.reader.forget(1002)
-    assert list(proc.reader.readings) == [(400, 2), (400, 3)]
+        proc.hints.take(builders.batch([builders.exec_(tgid=400, timestamp_ns=timestamp_ns)]))
+    proc.hints.forget(1002)
+    assert list(proc.hints.by_event) == [(400, 2), (400, 3)]
 
 
 def test_forks_are_worth_a_wake_up_while_some_of_them_exec(proc: Proc) -> None:
-    assert proc.reader.wanted == FORKS_AND_EXECS
-    proc.reader.judge(100, 20)
-    assert proc.reader.wanted == FORKS_AND_EXECS
-    proc.reader.judge(100, 1)
-    assert proc.reader.wanted == EXECS
-    proc.reader.judge(100, 20)
-    assert proc.reader.wanted == FORKS_AND_EXECS
+    assert proc.hints.wanted == FORKS_AND_EXECS
+    proc.hints.judge(100, 20)
+    assert proc.hints.wanted == FORKS_AND_EXECS
+    proc.hints.judge(100, 1)
+    assert proc.hints.wanted == EXECS
+    proc.hints.judge(100, 20)
+    assert proc.hints.wanted == FORKS_AND_EXECS
 
 
 def test_a_few_forks_change_nothing(proc: Proc) -> None:
-    proc.reader.judge(15, 0)
-    assert proc.reader.wanted == FORKS_AND_EXECS
+    proc.hints.judge(15, 0)
+    assert proc.hints.wanted == FORKS_AND_EXECS
 
 
 @pytest.mark.parametrize(("every", "wanted"), [(20, EXECS), (4, FORKS_AND_EXECS)])
@@ -105,13 +105,13 @@ def test_a_burst_of_forks_is_judged_before_it_is_drained(proc: Proc, every: int,
         events = [builders.fork(parent_tgid=100, child_tgid=1000 + number)]
         if number % every == 0:
             events.append(builders.exec_(tgid=1000 + number))
-        proc.reader.take(builders.batch(events))
-    assert proc.reader.wanted == wanted
+        proc.hints.take(builders.batch(events))
+    assert proc.hints.wanted == wanted
 
 
 def test_bursts_on_both_sides_of_a_drain_are_two(proc: Proc) -> None:
     for _ in range(10):
         for number in range(100):
-            proc.reader.take(builders.batch([builders.fork(parent_tgid=100, child_tgid=1000 + number)]))
-        proc.reader.judge(100, 100)
-    assert proc.reader.wanted == FORKS_AND_EXECS
+            proc.hints.take(builders.batch([builders.fork(parent_tgid=100, child_tgid=1000 + number)]))
+        proc.hints.judge(100, 100)
+    assert proc.hints.wanted == FORKS_AND_EXECS

@@ -7,7 +7,7 @@ import builders
 import pytest
 from host import MS, START_NS, Host, Mode, Thread
 
-from exporter.processes.observer import Happening, Journal, Loss, News
+from exporter.processes.observer import Happening, Loss, News
 from exporter.tallies.rules import Rule, Rules
 from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 
@@ -19,7 +19,7 @@ class Told:
         self.news: list[News] = []
         self.host = Host(mode, tallies=tallies)
         self.host.lives(100, b"sh", 1000)
-        self.host.table.journal = Journal(self.news.extend)
+        self.host.pipeline.observe(self.news.extend)
 
     def of(self, tgid: int) -> list[tuple[object, ...]]:
         """(event, pid, ppid, uid, comm) of a process's, in their order."""
@@ -137,7 +137,7 @@ def test_a_process_that_nobody_knew_is_told_with_what_its_record_says() -> None:
 
 def test_a_canary_is_not_told() -> None:
     told = Told()
-    told.host.table.expect_canary(500)
+    told.host.pipeline.expect_canary(500)
     told.host.fork(4000, 500)
     told.host.end(500, b"canary", 0, 0x2A00)
     told.host.drain()

@@ -5,6 +5,9 @@ import pytest
 from host import Host, Mode, Thread
 
 from exporter.kernel.netlink import Batch
+from exporter.processes.name_hints import EXECS, FORKS_AND_EXECS
+from exporter.processes.observer import Happening, Loss, News
+from exporter.processes.pipeline import NO_EVENTS, Pipeline
 
 
 @pytest.fixture
@@ -96,3 +99,77 @@ def test_nothing_is_applied_without_events_but_time_goes_on(host: Host) -> None:
     host.rest(1000)
     host.pipeline.apply(host.now_ns)
     assert host.execs == {("make", "1000"): 1}
+
+
+def test_a_name_that_was_read_when_its_event_arrived_names_a_process_that_is_gone() -> None:
+    host = Host(Mode.PROCFS)
+    host.lives(100, b"sh", 1000)
+    host.exec(100, b"make")
+    host.read_early()
+    host.exit(100)
+    host.drain()
+    assert host.execs == {("make", "1000"): 1}
+    assert host.looks == [100]
+
+
+def test_a_name_that_no_event_of_a_drain_asked_for_is_forgotten() -> None:
+    host = Host(Mode.PROCFS)
+    host.lives(100, b"sh", 1000)
+    exec_of_100 = builders.batch([builders.exec_(tgid=100, timestamp_ns=host.now_ns)])
+    host.comms[100] = b"make"
+    host.pipeline.take_names(exec_of_100)
+    host.drain()
+    host.pipeline.take_events(exec_of_100)
+    host.exit(100)
+    host.drain()
+    assert host.execs == {("<unknown>", "1000"): 1}
+
+
+def test_the_second_socket_is_woken_by_forks_only_while_they_lead_to_execs() -> None:
+    host = Host(Mode.PROCFS)
+    host.lives(100, b"sh")
+    assert host.pipeline.wanted_by_names == FORKS_AND_EXECS
+    for child in range(400, 440):
+        host.fork(100, child)
+    host.drain()
+    assert host.pipeline.wanted_by_names == EXECS
+
+
+def test_without_a_second_socket_no_event_is_wanted_of_it(host: Host) -> None:
+    pipeline = Pipeline(host.table, None, lambda socket, error: None)
+    pipeline.take_names(builders.batch([builders.exec_(tgid=100)]))
+    assert pipeline.wanted_by_names == NO_EVENTS
+    assert host.looks == []
+
+
+def test_what_waited_for_a_name_is_handed_on_as_soon_as_track_is_lost(host: Host) -> None:
+    news: list[News] = []
+    host.pipeline.observe(news.extend)
+    assert host.pipeline.is_observed
+    host.exec(100, b"make")
+    host.drain()
+    host.pipeline.lose("connector", 3, host.now_ns)
+    assert news == []
+    host.pipeline.lose_track()
+    assert [type(one) for one in news] == [Loss, Happening]
+    host.pipeline.observe(None)
+    assert not host.pipeline.is_observed
+
+
+def test_a_record_that_another_pipeline_has_counted_is_not_counted_again(host: Host) -> None:
+    host.pipeline.recall_record((400, 0, 32, 1, bytes(44), 0, 0))
+    assert host.pipeline.records == 0
+    assert [record[0] for record in host.pipeline.waiting_records()] == [400]
+
+
+def test_only_records_whose_exit_has_not_come_meanwhile_are_dropped(host: Host) -> None:
+    for status in (1, 2):
+        host.record(Thread(400, b"make"), status=status << 8)
+    host.drain()
+    waiting = host.pipeline.waiting_records()
+    host.exit(400, 1 << 8)
+    host.drain()
+    host.pipeline.forget_records(waiting[:1])
+    assert host.pipeline.waiting_records() == waiting[1:]
+    host.pipeline.forget_records(waiting)
+    assert host.pipeline.waiting_records() == []

@@ -686,7 +686,7 @@ def test_records_of_one_pid_go_to_its_exits_in_their_order(exact: Host) -> None:
         exact.end(400, b"program-%d" % i, 1000, i << 8)
     exact.drain()
     assert exact.exits == {(f"program-{i}", "1000", i << 8): 1 for i in range(4)}
-    assert exact.table.waiting_records() == []
+    assert exact.pipeline.waiting_records() == []
 
 
 def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> None:
@@ -697,11 +697,11 @@ def test_a_record_waits_for_its_exit_for_as_long_as_it_takes(exact: Host) -> Non
     for _ in range(100):
         exact.rest(100)
         exact.drain()
-    assert [record[0] for record in exact.table.waiting_records()] == [400]
+    assert [record[0] for record in exact.pipeline.waiting_records()] == [400]
     exact.exit(400, 0x100)
     exact.drain()
     assert exact.exits == {("database", "1000", 0x100): 1}
-    assert exact.table.waiting_records() == []
+    assert exact.pipeline.waiting_records() == []
 
 
 def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) -> None:
@@ -719,7 +719,7 @@ def test_an_exit_without_its_record_is_counted_under_what_is_known(exact: Host) 
 def test_a_record_whose_exit_was_lost_is_thrown_away_when_its_pid_is_free(exact: Host, gone: bool) -> None:
     exact.record(_thread(400, b"lost"), status=0x100)
     exact.drain()
-    exact.table.forget_records(exact.table.waiting_records() if gone else [])
+    exact.pipeline.forget_records(exact.pipeline.waiting_records() if gone else [])
     exact.fork(100, 400)
     exact.end(400, b"sh", 1000, 0x100)
     exact.drain()
@@ -859,14 +859,14 @@ def test_what_a_process_used_is_in_its_last_record(exact: Host) -> None:
 
 def test_a_canary_is_counted_nowhere_and_its_pid_is_any_other_processs_afterwards(host: Host) -> None:
     host.lives(OWN_TGID, b"exporter")
-    host.table.expect_canary(400)
+    host.pipeline.expect_canary(400)
     host.fork(OWN_TGID, 400)
     host.end(400, b"canary", 0, 42 << 8)
     host.drain()
-    assert host.table.canary_returned(400) is host.mode.has_records
+    assert host.pipeline.canary_returned(400) is host.mode.has_records
     assert (host.forks, host.exits, host.live) == ({}, {}, {"sh": 1, "exporter": 1})
-    assert (host.table.canaries_ended, host.table.canaries_recorded) == (1, int(host.mode.has_records))
-    host.table.forget_canary(400)
+    assert (host.table.canaries.ended, host.table.canaries.recorded) == (1, int(host.mode.has_records))
+    host.pipeline.forget_canary(400)
     host.exec(100, b"make")
     host.fork(100, 400)
     host.end(400, b"make", 1000, 0x100)
@@ -877,18 +877,18 @@ def test_a_canary_is_counted_nowhere_and_its_pid_is_any_other_processs_afterward
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_canary_that_was_missed_leaves_nothing_to_the_next_with_its_pid(exact: Host, recorded: bool) -> None:
-    exact.table.expect_canary(400)
+    exact.pipeline.expect_canary(400)
     if recorded:
         exact.record(_thread(400, b"canary", 0), status=42 << 8)
     exact.drain()
-    assert exact.table.canary_returned(400) is None
-    exact.table.forget_canary(400)
+    assert exact.pipeline.canary_returned(400) is None
+    exact.pipeline.forget_canary(400)
     exact.exec(100)
     exact.fork(100, 400)
     exact.end(400, b"make", 1000, 42 << 8)
     exact.drain()
     assert exact.exits == {("make", "1000", 42 << 8): 1}
-    assert exact.table.waiting_records() == []
+    assert exact.pipeline.waiting_records() == []
 
 
 def test_bits_of_a_status_that_mean_nothing_make_no_series_of_their_own(host: Host) -> None:
@@ -921,7 +921,7 @@ def test_a_leader_that_ended_well_names_the_process_that_a_thread_makes_fail(fai
     failures.drain()
     failures.drain()
     assert failures.exits == {("server", "1000", 0x2100): 1}
-    assert failures.table.waiting_records() == []
+    assert failures.pipeline.waiting_records() == []
 
 
 def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: Host) -> None:
@@ -934,13 +934,13 @@ def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: H
     failures.end(400, b"worker", 1000, 0x200, thread=401)
     failures.drain()
     assert failures.exits == {("second", "1000", 0x100): 1, ("fourth", "1000", 0x200): 1}
-    assert failures.table.waiting_records() == []
+    assert failures.pipeline.waiting_records() == []
 
 
 def test_after_a_loss_a_leader_that_ended_well_names_nobody(failures: Host) -> None:
     failures.record(_thread(400, b"first"), status=0, last=False)
     failures.drain()
-    failures.table.lose_track()
+    failures.pipeline.lose_track()
     failures.end(400, b"worker", 1000, 0x200, thread=401)
     failures.drain()
     failures.rest(1100)
@@ -952,7 +952,7 @@ def test_leaders_that_ended_well_are_not_kept_for_ever(failures: Host) -> None:
     for pid in range(1000, 3000):
         failures.record(_thread(pid, b"server"), status=0, last=False)
     failures.drain()
-    assert len(failures.table.waiting_records()) == 1024
+    assert len(failures.pipeline.waiting_records()) == 1024
 
 
 # -- what nobody told of ----------------------------------------------------------------------------------------
@@ -1138,11 +1138,38 @@ def test_after_a_loss_processes_that_are_gone_are_taken_off(host: Host) -> None:
     listed_ns = host.now_ns
     host.fork(100, 402)
     host.drain()
-    host.table.forget(host.table.missing([100, 401]), listed_ns)
+    host.pipeline.forget(host.pipeline.missing([100, 401]), listed_ns)
     # 402 is not in the list because it is younger.
     assert host.live == {"sh": 3}
     assert host.table.lost_ends == 1
     assert host.exits == {}
+
+
+def test_a_process_that_waits_for_its_leaders_record_and_is_found_gone_ends_once(
+    exact: Host,
+) -> None:
+    exact.fork(100, 400)
+    exact.thread(400, 401)
+    # The record and the EXIT of the leader were lost.
+    exact.end(400, b"worker", 1000, 9, thread=401)
+    exact.drain()
+    exact.rest(100)
+    exact.pipeline.forget(exact.pipeline.missing([100]), exact.now_ns)
+    exact.rest(2000)
+    exact.drain()
+    assert exact.exits == {("sh", "1000", 9): 1}
+    assert exact.table.lost_ends == 0
+    assert exact.live == {"sh": 1}
+
+
+def test_a_process_of_which_only_a_thread_was_seen_ends_once_although_its_pid_is_used_again(exact: Host) -> None:
+    # The FORK of 400 was lost, and the EXIT of its leader.
+    exact.end(400, b"worker", 1000, 9, thread=401)
+    exact.fork(100, 400)
+    exact.end(400, b"sh", 1000, 0)
+    exact.drain()
+    assert exact.exits == {(UNKNOWN, "1000", 9): 1, ("sh", "1000", 0): 1}
+    assert exact.live == {"sh": 1}
 
 
 def test_after_a_loss_a_scan_corrects_names_and_uids(host: Host) -> None:
@@ -1190,7 +1217,7 @@ def test_after_a_loss_a_scan_takes_off_zombies_whose_exit_was_lost(host: Host) -
     listed_ns = host.now_ns
     host.adopt(400, b"sh", 1000, zombie=True)
     host.drain()
-    host.table.forget(host.table.missing([100, 400]), listed_ns)
+    host.pipeline.forget(host.pipeline.missing([100, 400]), listed_ns)
     host.drain()
     assert host.live == {"sh": 1}
 
@@ -1199,7 +1226,7 @@ def test_after_a_loss_nothing_is_left_to_the_next_process_with_a_pid(procfs: Hos
     # The FORK of 400 was lost, and the EXITs of its threads.
     procfs.thread(400, 401)
     procfs.drain()
-    procfs.table.forget(procfs.table.missing([100]), procfs.now_ns)
+    procfs.pipeline.forget(procfs.pipeline.missing([100]), procfs.now_ns)
     procfs.fork(100, 400)
     procfs.end(400, b"sh", 1000)
     procfs.drain()
@@ -1211,31 +1238,31 @@ def test_after_a_loss_names_that_are_open_are_given_up(host: Host) -> None:
     host.exec(100, b"make")
     host.fork(100, 400)
     host.drain()
-    host.table.lose_track()
+    host.pipeline.lose_track()
     assert host.pending == {}
     assert host.execs == {(UNKNOWN, "1000"): 1}
     assert host.forks == {(UNKNOWN, "1000"): 1}
     assert host.live == {UNKNOWN: 2}
-    assert not host.table.waits
+    assert not host.pipeline.waits
 
 
 def test_what_is_forgotten_under_an_open_name_does_not_keep_it_open(host: Host) -> None:
     host.exec(100, b"make")
     host.drain()
     host.rest(1000)
-    host.table.forget(host.table.missing([]), host.now_ns)
+    host.pipeline.forget(host.pipeline.missing([]), host.now_ns)
     assert host.pending == {}
     assert host.execs == {(UNKNOWN, "1000"): 1}
     assert host.live == {}
 
 
 def test_a_table_waits_only_while_a_name_is_open(host: Host) -> None:
-    assert not host.table.waits
+    assert not host.pipeline.waits
     host.exec(100, b"make")
     host.drain()
-    assert host.table.waits
+    assert host.pipeline.waits
     host.settle()
-    assert not host.table.waits
+    assert not host.pipeline.waits
 
 
 def test_after_a_loss_no_record_is_left_for_whoever_has_the_pid_next(exact: Host) -> None:
@@ -1243,7 +1270,7 @@ def test_after_a_loss_no_record_is_left_for_whoever_has_the_pid_next(exact: Host
         # The FORKs and EXITs were lost.
         exact.record(_thread(400, name))
     exact.drain()
-    exact.table.forget_records(exact.table.waiting_records())
+    exact.pipeline.forget_records(exact.pipeline.waiting_records())
     exact.fork(100, 400)
     exact.rename(400, b"next")
     exact.end(400, b"next", 1000)
@@ -1254,19 +1281,19 @@ def test_after_a_loss_no_record_is_left_for_whoever_has_the_pid_next(exact: Host
 def test_a_record_whose_exit_came_after_all_does_not_take_the_next_one_with_it(exact: Host) -> None:
     exact.record(_thread(400, b"late"))
     exact.drain()
-    waiting = exact.table.waiting_records()
+    waiting = exact.pipeline.waiting_records()
     exact.exit(400)
     exact.record(_thread(400, b"next"), status=9)
     exact.drain()
-    exact.table.forget_records(waiting)
-    assert [record[1] for record in exact.table.waiting_records()] == [9]
+    exact.pipeline.forget_records(waiting)
+    assert [record[1] for record in exact.pipeline.waiting_records()] == [9]
 
 
 @pytest.mark.parametrize(("arrived", "kept"), [(140_000, 140_000), (300_000, 1 << 18)])
 def test_what_a_receive_buffer_held_waits_and_no_more(exact: Host, arrived: int, kept: int) -> None:
     exact.table.add_records([(400 + n % 20_000, 0, AGROUP, n, bytes(44), 0, 0) for n in range(arrived)])
     exact.table.apply([], exact.now_ns)
-    waiting = exact.table.waiting_records()
+    waiting = exact.pipeline.waiting_records()
     assert len(waiting) == kept
     assert min(record[3] for record in waiting) == arrived - kept
 

@@ -12,14 +12,14 @@ from streaming import LIMITS, objects, streaming, until
 
 async def test_without_a_client_there_is_no_journal(tmp_path: Path) -> None:
     async with streaming(tmp_path) as rig:
-        assert rig.host.table.journal is None
+        assert not rig.host.pipeline.is_observed
         async with rig.get() as answer:
             assert answer.status == 200
-            assert rig.host.table.journal is not None
+            assert rig.host.pipeline.is_observed
             async with rig.get() as another:
                 assert another.status == 200
             assert rig.firsts == 1
-        await until(lambda: rig.host.table.journal is None)
+        await until(lambda: not rig.host.pipeline.is_observed)
         assert rig.hub.clients == 0
         async with rig.get():
             assert rig.firsts == 2

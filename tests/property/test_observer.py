@@ -9,7 +9,7 @@ from property.test_histories import HISTORY, MEANWHILE
 from replayed import exposition, status
 from simulation import Step, World
 
-from exporter.processes.observer import Happening, Journal, News
+from exporter.processes.observer import Happening, News
 from exporter.tallies.labels import UNKNOWN
 
 
@@ -24,7 +24,7 @@ def labels(happening: Happening) -> tuple[str, str]:
 def test_what_is_told_is_what_is_counted(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
     told: list[News] = []
     world = World(mode, meanwhile)
-    world.table.journal = Journal(told.extend)
+    world.pipeline.observe(told.extend)
     for _ in world.run(history):
         pass
     world.finish()
@@ -42,17 +42,18 @@ def test_what_is_told_is_what_is_counted(mode: Mode, history: list[Step], meanwh
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 @settings(max_examples=200)
 @given(history=HISTORY, meanwhile=MEANWHILE)
-def test_telling_changes_nothing_of_what_is_counted(
+def test_the_fast_ways_of_the_loop_count_what_the_slow_ones_count(
     mode: Mode, history: list[Step], meanwhile: list[Step]
 ) -> None:
+    """While a client observes, no event takes a fast way (ProcessTable.apply)."""
     worlds = [World(mode, meanwhile) for _ in range(2)]
-    worlds[1].table.journal = Journal(lambda news: None)
+    worlds[1].pipeline.observe(lambda news: None)
     for world in worlds:
         for _ in world.run(history):
             pass
         world.finish()
-    quiet, telling = worlds
-    assert sorted(exposition(telling.tallies, telling.table).splitlines()) == sorted(
-        exposition(quiet.tallies, quiet.table).splitlines()
+    fast, slow = worlds
+    assert sorted(exposition(slow.tallies, slow.table).splitlines()) == sorted(
+        exposition(fast.tallies, fast.table).splitlines()
     )
-    assert status(telling.tallies, telling.pipeline) == status(quiet.tallies, quiet.pipeline)
+    assert status(slow.tallies, slow.pipeline) == status(fast.tallies, fast.pipeline)

@@ -1,0 +1,151 @@
+"""The comparison with /proc: brings the process table in line with what lives.
+
+At the start it finds the processes that are older than the subscription. After a loss or a silence it also finds
+what has ended without an event. The connector is subscribed before /proc is listed, so no process falls in
+between. Events that come during the scan are held: they show which readings are doubtful.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from exporter.errors import MalformedMessage
+from exporter.kernel.procfs import ProcessInfo, Procfs
+from exporter.kernel.taskstats import Record
+from exporter.live.drain import Drain
+from exporter.live.turns import drain_all, drain_for, in_slices
+from exporter.processes.open_names import READING_SETTLES_NS
+from exporter.processes.pipeline import Pipeline
+
+_LOG = logging.getLogger(__name__)
+
+_PAUSE_AFTER_LOSS_SECONDS = 1.0
+_NS_PER_SECOND = 1_000_000_000
+
+
+class Comparison:
+    """Compares the process table with /proc, at most one at a time.
+
+    Args:
+        drain: Reads events meanwhile.
+        pipeline: Gets what is found.
+        procfs: The host's.
+        keeps_table: It is known which processes live; otherwise there is nothing to find in /proc.
+        with_start: Read when a process started; exit records tell it better.
+        crash: Called with the exception of a comparison that follows a loss.
+
+    Attributes:
+        repeated: How many were made after a loss or a silence.
+    """
+
+    def __init__(
+        self,
+        drain: Drain,
+        pipeline: Pipeline,
+        procfs: Procfs,
+        *,
+        keeps_table: bool,
+        with_start: bool,
+        crash: Callable[[BaseException], None],
+    ) -> None:
+        self._drain = drain
+        self._pipeline = pipeline
+        self._procfs = procfs
+        self._keeps_table = keeps_table
+        self._with_start = with_start
+        self._crash = crash
+        # A loss and a silence can both ask for a comparison.
+        self._lock = asyncio.Lock()
+        self._losses_followed = 0
+        self._following: asyncio.Task[None] | None = None
+        self.repeated = 0
+
+    def stop(self) -> None:
+        """Stop the comparison that follows a loss, if there is one."""
+        if self._following is not None:
+            self._following.cancel()
+
+    def follow_losses(self, lost: int) -> None:
+        """Begin a comparison if messages were lost since the last one began, and none is under way.
+
+        Args:
+            lost: How many messages were lost so far.
+        """
+        if lost > self._losses_followed and (self._following is None or self._following.done()):
+            _LOG.warning("messages lost, comparing with /proc", extra={"lost": lost - self._losses_followed})
+            self._losses_followed = lost
+            self._following = asyncio.ensure_future(self._follow_loss())
+            self._following.add_done_callback(self._followed)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash(error)
+
+    async def _follow_loss(self) -> None:
+        # Give an overload time to pass: while it lasts, every comparison would be out of date when it is done.
+        await asyncio.sleep(_PAUSE_AFTER_LOSS_SECONDS)
+        await self.repeat()
+
+    async def repeat(self) -> None:
+        """Compare after a loss or a silence."""
+        await self.compare()
+        self.repeated += 1
+
+    async def compare(self) -> None:
+        """Bring the table in line with /proc: adopt what lives, forget what is gone."""
+        async with self._lock:
+            await drain_all(self._drain)
+            self._pipeline.lose_track()
+            waiting = self._pipeline.waiting_records()
+            listed_ns = time.monotonic_ns()
+            alive = await self._scan()
+            lost = await self._lost_exits(waiting)
+            await drain_all(self._drain)
+            self._pipeline.forget_records(lost)
+            async for tgid in in_slices(self._drain, self._pipeline.missing(alive)):
+                self._pipeline.forget([tgid], listed_ns)
+
+    async def _scan(self) -> list[int]:
+        """Adopt what lives; returns the tgids that were listed first of all.
+
+        Events are held meanwhile, and until what was read has settled: they tell what of it is doubtful.
+        """
+        self._drain.hold()
+        listed = self._procfs.iter_processes() if self._keeps_table else ()
+        tgids = [tgid async for tgid in in_slices(self._drain, listed)]
+        async for tgid in in_slices(self._drain, tgids):
+            info = self._read_process(tgid)
+            if info is not None:
+                self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
+        await drain_for(self._drain, READING_SETTLES_NS)
+        self._drain.release()
+        await drain_all(self._drain)
+        return tgids
+
+    def _read_process(self, tgid: int) -> ProcessInfo | None:
+        try:
+            return self._procfs.read_process(tgid, with_start=self._with_start)
+        except MalformedMessage as error:
+            _LOG.warning("cannot read a process", extra={"tgid": tgid, "error": str(error)})
+            return None
+
+    async def _lost_exits(self, waiting: list[Record]) -> list[Record]:
+        """Return the records whose EXIT was lost, of those that waited before the scan."""
+        newest = {record[0]: record for record in waiting}
+        # An EXIT that is still to come is that of a thread which is there, and exiting: the last with its pid.
+        return [
+            record
+            async for record in in_slices(self._drain, waiting)
+            if newest[record[0]] is not record or not self._procfs.is_exiting(record[0])
+        ]
+
+
+def start_ns(info: ProcessInfo) -> int:
+    """Return when a process started, by the clock of events' timestamps; 0 if that was not read."""
+    if info.starttime is None:
+        return 0
+    # starttime counts time in suspend, events' timestamps do not.
+    suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return max(1, info.starttime * (_NS_PER_SECOND // os.sysconf("SC_CLK_TCK")) - suspended_ns)

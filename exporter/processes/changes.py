@@ -1,0 +1,240 @@
+"""What processes do while they live: fork, exec, take another comm or uid.
+
+The hot loop (table.py) has the usual fork and exec written out; these are all others.
+"""
+
+from dataclasses import dataclass
+
+from exporter.kernel.cn_proc import (
+    PROC_EVENT_COMM,
+    PROC_EVENT_COREDUMP,
+    PROC_EVENT_GID,
+    PROC_EVENT_NONE,
+    PROC_EVENT_PTRACE,
+    PROC_EVENT_SID,
+    PROC_EVENT_UID,
+    ProcEvent,
+    decode_comm,
+)
+from exporter.processes.canaries import Canaries
+from exporter.processes.ends import Ends
+from exporter.processes.naming import Naming
+from exporter.processes.observer import Observer
+from exporter.processes.open_names import READING_SETTLES_NS
+from exporter.processes.process import Children, Process
+from exporter.processes.roster import Roster
+from exporter.tallies.cells import Cell
+from exporter.tallies.tallies import Tallies
+
+
+@dataclass(slots=True)
+class EventCounts:
+    """How many events of each kind were handled, by the value of the label `event`."""
+
+    fork: int = 0
+    exec: int = 0
+    exit: int = 0
+    thread_fork: int = 0
+    thread_exit: int = 0
+    uid: int = 0
+    gid: int = 0
+    sid: int = 0
+    ptrace: int = 0
+    comm: int = 0
+    coredump: int = 0
+
+
+class Changes:
+    """Applies events of processes that live on.
+
+    Args:
+        roster: All processes.
+        naming: Gives them names.
+        ends: Takes off a process whose place another one takes.
+        tallies: Have the cells.
+        observer: Gets each event.
+        canaries: Processes that are left out.
+        follow_threads: Remember which threads a process has.
+        keeps: Remember all processes.
+
+    Attributes:
+        counts: Of the events that are not in the hot loop.
+        unknown_events: Events of a kind that this release does not know.
+    """
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        naming: Naming,
+        ends: Ends,
+        tallies: Tallies,
+        observer: Observer,
+        canaries: Canaries,
+        follow_threads: bool,
+        keeps: bool,
+    ) -> None:
+        self._roster = roster
+        self._naming = naming
+        self._ends = ends
+        self._tallies = tallies
+        self._observer = observer
+        self._canaries = canaries
+        self._follow_threads = follow_threads
+        self._keeps = keeps
+        self.counts = EventCounts()
+        self.unknown_events = 0
+
+    # -- forks --------------------------------------------------------------------------------------------------
+
+    def thread_fork(self, event: ProcEvent) -> None:
+        """Take the FORK of a thread.
+
+        The event's parent is the process's own parent, not the thread's creator: the child's tgid is the process.
+        """
+        child_pid, child_tgid = event[4], event[5]
+        if self._follow_threads and self._keeps:
+            process = self._roster.by_tgid.get(child_tgid) or self._ends.glimpse(child_tgid)
+            odd = process.make_odd()
+            if odd.threads is None:
+                odd.threads = set()
+            odd.threads.add(child_pid)
+        if self._observer.is_active:
+            self._observer.thread_fork(event, self._naming.cell_to_show(child_tgid))
+
+    def fork(self, event: ProcEvent) -> bool:
+        """Take the FORK of a process.
+
+        Returns:
+            False if the child is a canary, which is in no count.
+        """
+        _, timestamp_ns, parent_pid, parent_tgid, _, child_tgid, *_ = event
+        if child_tgid in self._canaries:
+            return False
+        previous = self._roster.by_tgid.get(child_tgid)
+        if previous is not None:
+            self._make_room(previous, timestamp_ns)
+        parent = self._roster.by_tgid.get(parent_tgid)
+        if parent is None or parent.is_glimpsed:
+            # Its own FORK was lost, and no scan has found it yet.
+            cell = self._tallies.claim_cell(None, None)
+            self._count_fork(timestamp_ns, child_tgid, parent_tgid, cell)
+            if self._keeps:
+                self._roster.add(Process(child_tgid, cell, timestamp_ns))
+            return True
+        if parent.needs_name:
+            self._naming.open_name(parent)
+        cell = parent.cell
+        self._count_fork(timestamp_ns, child_tgid, parent_tgid, cell)
+        child = self._roster.add(Process(child_tgid, cell, timestamp_ns))
+        name = parent.open_name
+        if parent_pid != parent_tgid or (parent.odd is not None and parent.odd.children is Children.STRANGERS):
+            # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
+            child.cell = self._tallies.claim_cell(None, cell.uid)
+            child.make_odd().stranger = True
+            self._naming.look_later(child)
+        elif name is not None:
+            child.make_odd().name = name
+            name.carriers[child] = None
+        return True
+
+    def _count_fork(self, timestamp_ns: int, child_tgid: int, parent_tgid: int, cell: Cell) -> None:
+        cell.forks += 1
+        self._observer.fork(timestamp_ns, child_tgid, parent_tgid, cell)
+
+    def _make_room(self, previous: Process, timestamp_ns: int) -> None:
+        """A process is forked with the pid of one that has not ended."""
+        adopted_ns = 0 if previous.odd is None else previous.odd.adopted_ns
+        if previous.is_glimpsed or (adopted_ns and timestamp_ns <= adopted_ns + READING_SETTLES_NS):
+            # The scan met it before its FORK was applied, or even sent: a child is in /proc a moment earlier.
+            self._ends.drop(previous)
+            return
+        if previous.needs_name:
+            self._naming.open_name(previous)
+        self._naming.names.lose_pid(previous, timestamp_ns)
+        self._roster.lose_pid(previous)
+
+    # -- execs --------------------------------------------------------------------------------------------------
+
+    def exec(self, event: ProcEvent) -> None:
+        """Take an EXEC."""
+        tgid, timestamp_ns = event[3], event[1] or 1
+        process = self._roster.by_tgid.get(tgid)
+        if process is None:
+            process = self._roster.add(Process(tgid, self._tallies.claim_cell(None, None), 0))
+        if process.execd_ns:
+            self._naming.open_name(process)
+        odd = process.odd
+        name = None
+        if odd is not None:
+            # If another thread than the leader exec'd, it is the leader now. All others are gone.
+            odd.threads = None
+            odd.leader_exited = odd.stranger = odd.glimpsed = False
+            odd.leader_record = None
+            name = odd.name
+        process.execd_ns = timestamp_ns
+        if name is not None:
+            successor = self._naming.open_name(process)
+            self._naming.look_later(self._naming.names.leave(name, process, timestamp_ns, successor))
+        process.tidy()
+        self._naming.look_later(process)
+
+    # -- everything that is rare --------------------------------------------------------------------------------
+
+    def apply(self, event: ProcEvent) -> None:
+        """Take an event that is neither a fork, an exec nor an exit."""
+        what, _, pid, tgid, third, *_ = event
+        counts, naming, observer = self.counts, self._naming, self._observer
+        if what == PROC_EVENT_COMM:
+            counts.comm += 1
+            comm = decode_comm(event)
+            if pid == tgid:
+                self._rename(tgid, comm, event[1])
+            observer.rename(event, naming.cell_to_show(tgid).uid if observer.is_active else None, comm)
+        elif what == PROC_EVENT_UID:
+            counts.uid += 1
+            observer.event("uid", event, self._change_uid(pid, tgid, third))
+        elif what == PROC_EVENT_GID:
+            counts.gid += 1
+            observer.event("gid", event, naming.cell_to_show(tgid))
+        elif what == PROC_EVENT_SID:
+            counts.sid += 1
+            observer.event("sid", event, naming.cell_to_show(tgid))
+        elif what == PROC_EVENT_PTRACE:
+            counts.ptrace += 1
+            # A tracer of 0 is the end of tracing.
+            if third != 0:
+                cell = naming.cell_to_count(tgid)
+                cell.ptrace_attaches += 1
+                observer.event("ptrace", event, cell)
+        elif what == PROC_EVENT_COREDUMP:
+            counts.coredump += 1
+            cell = naming.cell_to_count(tgid)
+            cell.coredumps += 1
+            observer.event("coredump", event, cell, ppid=event[5])
+        elif what != PROC_EVENT_NONE:
+            # NONE is an acknowledgement, ours or another listener's.
+            self.unknown_events += 1
+
+    def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
+        process = self._roster.by_tgid.get(tgid)
+        if process is not None and not process.is_glimpsed:
+            self._naming.rename(process, comm, timestamp_ns)
+        elif self._keeps:
+            cell = self._tallies.claim_cell(comm, None)
+            if process is None:
+                self._roster.add(Process(tgid, cell, 0))
+            else:
+                process.make_odd().glimpsed = False
+                process.settle(cell)
+
+    def _change_uid(self, pid: int, tgid: int, ruid: int) -> Cell:
+        """Count a change of uid in the cell of the new one, and return that."""
+        cell = self._naming.cell_to_count(tgid)
+        process = self._roster.by_tgid.get(tgid)
+        name = None if process is None else process.open_name
+        changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid)
+        changed.uid_changes += 1
+        if pid == tgid and process is not None and not process.is_glimpsed:
+            process.cell = changed
+        return changed

@@ -1,0 +1,274 @@
+"""How a process ended: who decides it, under which name, and how it is counted.
+
+The EXIT of a leader is its process's end, unless other threads live on; then the EXIT of the last thread is. Which
+thread is the last one is in its exit record (AGROUP, taskstats version 12 and later), or follows from the threads
+that were forked and have exited, where records do not say it or there are none.
+
+Whatever decides it calls `Ends.end`, where an end is named and counted. The hot loop (table.py) has the two ways
+that nearly all processes go written out; a test holds them equal to what is here.
+"""
+
+from exporter.kernel.cn_proc import ProcEvent
+from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
+from exporter.kernel.wait_status import STATUS_BITS
+from exporter.processes.canaries import Canaries
+from exporter.processes.naming import Naming
+from exporter.processes.observer import Observer
+from exporter.processes.owners import owner_of_exit, owner_of_thread
+from exporter.processes.process import Process, UnnamedEnd
+from exporter.processes.roster import Roster
+from exporter.processes.waiting_records import WaitingRecords
+from exporter.tallies.cells import Cell
+from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.tallies import Tallies
+
+# Of failures alone, most that is remembered of processes that go on without their leader.
+LEADERLESS_REMEMBERED = 1024
+_LEADER_COMES_WITHIN_NS = 1_000_000_000
+
+
+class Ends:
+    """Decides, names and counts the ends of processes.
+
+    Args:
+        roster: All processes.
+        naming: Gives them names.
+        records: Exit records that wait for their EXIT.
+        tallies: Where ends are counted.
+        observer: Gets each end.
+        canaries: Processes that are left out.
+        follow_threads: Records do not mark the last thread of a process.
+        keeps: All processes are kept, not only those of which something odd was seen.
+        failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
+            their process ends.
+
+    Attributes:
+        unknown_lifetimes: Processes that ended and whose start was not known.
+        lost_ends: Processes taken off because they were gone although their EXIT had not come.
+    """
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        naming: Naming,
+        records: WaitingRecords,
+        tallies: Tallies,
+        observer: Observer,
+        canaries: Canaries,
+        follow_threads: bool,
+        keeps: bool,
+        failures_only: bool,
+    ) -> None:
+        self._roster = roster
+        self._naming = naming
+        self._records = records
+        self._tallies = tallies
+        self._observer = observer
+        self._canaries = canaries
+        self._follow_threads = follow_threads
+        self._keeps = keeps
+        self._failures_only = failures_only
+        self._unnamed: dict[Process, None] = {}
+        self.unknown_lifetimes = 0
+        self.lost_ends = 0
+
+    # -- whose EXIT it is, and whether it is an end -------------------------------------------------------------
+
+    def leader_exit(self, process: Process | None, event: ProcEvent, record: Record | None) -> bool:
+        """Take the EXIT of a thread-group leader: its process's end, unless other threads live on.
+
+        Args:
+            process: Of which it is the leader; None if nothing is known of it.
+            event: The EXIT.
+            record: The leader's exit record, if it left one.
+
+        Returns:
+            False if it was a canary, which is in no count.
+        """
+        tgid, status = event[3], event[4]
+        if process is None and tgid in self._canaries:
+            self._canaries.end(tgid, record)
+            return False
+        self._observer.note_core(tgid, status)
+        odd = None if process is None else process.odd
+        if odd is not None and odd.unnamed_end is not None:
+            self.end(process, odd.unnamed_end.event, record, odd.unnamed_end.record)
+            return True
+        if record is not None and not self._follow_threads:
+            lives_on = not record[2] & AGROUP
+        else:
+            # Where records mark the end, having none means that it was lost: this EXIT is taken for the end.
+            lives_on = odd is not None and bool(odd.threads)
+        if lives_on:
+            odd = (self.glimpse(tgid) if process is None else process).make_odd()
+            odd.leader_exited = True
+            odd.leader_record = record
+        else:
+            self.end(process, event, record, record)
+        return True
+
+    def late_exit(self, event: ProcEvent) -> bool:
+        """Take the EXIT of a leader whose pid had another owner, which has not sent its own yet.
+
+        Returns:
+            As leader_exit.
+        """
+        owner, place, doubtful = owner_of_exit(self._roster, self._records, event)
+        # None of these has a name any more, nor a uid unless it is the same.
+        uids = {process.cell.uid for process in doubtful}
+        for process in doubtful:
+            self._naming.unname(process, next(iter(uids)) if len(uids) == 1 else None)
+        return self.leader_exit(owner, event, self._records.take_at(event[3], place))
+
+    def thread_exit(self, event: ProcEvent, record: Record | None) -> None:
+        """Take the EXIT of a thread that is not the leader: its process's end, if it is the last one."""
+        pid, tgid = event[2], event[3]
+        if self._observer.is_active:
+            self._observer.thread_exit(event, self._naming.cell_to_show(tgid))
+        process = owner_of_thread(self._roster, self._records, event, self._follow_threads)
+        odd = None if process is None else process.odd
+        leader_exited = odd is not None and odd.leader_exited
+        if self._follow_threads:
+            if process is None or odd is None or odd.threads is None:
+                return
+            odd.threads.discard(pid)
+            if odd.threads:
+                return
+            odd.threads = None
+            if not leader_exited:
+                if odd.glimpsed:
+                    self._roster.remove(process)
+                process.tidy()
+                return
+        elif record is None or not record[2] & AGROUP:
+            return
+        # The process has its leader's name, which the leader's record shows; the last record has what it used.
+        leader = (None if odd is None else odd.leader_record) or self._silent_leader(tgid)
+        if leader is None and not leader_exited and record is not None and not self._follow_threads:
+            process = process or self.glimpse(tgid)
+            process.make_odd().unnamed_end = UnnamedEnd(event, record)
+            self._unnamed[process] = None
+        else:
+            self.end(process, event, leader, record)
+
+    def _silent_leader(self, tgid: int) -> Record | None:
+        """Return the record of a leader that has exited well, if no event comes of that."""
+        if not self._failures_only:
+            return None
+        # Others may have had the pid before, and ended well.
+        return next((record for record in reversed(self._records.of(tgid)) if not record[1]), None)
+
+    def glimpse(self, tgid: int) -> Process:
+        """Begin to remember what is seen of the threads of a process of which nothing else is known."""
+        by_tgid = self._roster.by_tgid
+        if not self._keeps and len(by_tgid) >= LEADERLESS_REMEMBERED:
+            # The end of such a process need not come.
+            self._roster.remove(next(iter(by_tgid.values())))
+        process = self._roster.add(Process(tgid, self._tallies.claim_cell(None, None), 0))
+        process.make_odd().glimpsed = True
+        return process
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def end(self, process: Process | None, event: ProcEvent, leader: Record | None, last: Record | None) -> None:
+        """Name and count the end of a process, and forget it.
+
+        Args:
+            process: The process; None if nothing is known of it.
+            event: The EXIT of its last thread.
+            leader: The record of its leader, if there is one.
+            last: The record of its last thread, if there is one.
+        """
+        _, timestamp_ns, _, tgid, status, _, _, parent_tgid = event
+        names = self._naming.names
+        if process is not None:
+            self._forget(process)
+            if process.is_glimpsed:
+                process = None
+        elif self._failures_only:
+            self._records.forget_successes(tgid)
+        if process is None or not process.is_late:
+            names.reuse(tgid)
+        cell = self._cell_at_end(process, timestamp_ns, leader, last)
+        self._tallies.count_end(cell, status & STATUS_BITS)
+        lifetime_ns: int | None = None
+        if process is not None and process.start_ns:
+            lifetime_ns = max(0, timestamp_ns - process.start_ns)
+        elif last is not None:
+            lifetime_ns = last[6] * 1000
+        if lifetime_ns is None:
+            self.unknown_lifetimes += 1
+        else:
+            observe(cell.lifetime_ns, LIFETIME_NS, lifetime_ns)
+        if last is not None:
+            observe(cell.cpu_ns, CPU_NS, last[3])
+            observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
+        if process is not None and (name := process.open_name) is not None:
+            recorded = None if leader is None else decode_comm_uid(leader[4])[0]
+            self._naming.look_later(names.bury(name, process, timestamp_ns, recorded))
+        # After its exec, which may just have got its name.
+        self._observer.end(event, cell, parent_tgid=parent_tgid, lifetime_ns=lifetime_ns, last=last)
+
+    def _cell_at_end(
+        self, process: Process | None, timestamp_ns: int, leader: Record | None, last: Record | None
+    ) -> Cell:
+        """Return the cell in which an end counts, and count the exec that has waited for that name."""
+        if leader is not None:
+            cell = self._tallies.claim_cell_of_record(leader[4])
+            if process is not None and process.execd_ns:
+                self._naming.count_exec(process, cell)
+            return cell
+        if process is None:
+            # A thread's comm need not be its process's.
+            return self._tallies.claim_cell(None, None if last is None else decode_comm_uid(last[4])[1])
+        if process.needs_name:
+            self._naming.name_at_end(process, timestamp_ns)
+        return process.cell
+
+    def _forget(self, process: Process) -> None:
+        self._roster.remove(process)
+        self._unnamed.pop(process, None)
+        if self._failures_only:
+            self._records.forget_successes(process.tgid)
+
+    def drop(self, process: Process) -> bool:
+        """Take a process off that is gone, although its EXIT has not come.
+
+        Returns:
+            Whether its end is in no count.
+        """
+        if process.odd is not None and process.odd.unnamed_end is not None:
+            self._end_unnamed(process, process.odd.unnamed_end)
+            return False
+        if process.execd_ns:
+            self._naming.open_name(process)
+        self._forget(process)
+        name = process.open_name
+        if name is not None:
+            self._naming.look_later(self._naming.names.drop(name, process))
+        return not process.is_glimpsed
+
+    def drop_lost(self, process: Process) -> None:
+        """Drop a process, and count its end as lost."""
+        self.lost_ends += self.drop(process)
+
+    def _end_unnamed(self, process: Process, unnamed: UnnamedEnd) -> None:
+        """Count an end whose leader will not name it any more: its EXIT was before our time, or lost."""
+        self.end(process, unnamed.event, self._silent_leader(process.tgid), unnamed.record)
+
+    def end_batch(self, complete_until_ns: int) -> None:
+        """Count the ends whose leader will not name them any more.
+
+        Args:
+            complete_until_ns: All events before that have been applied.
+        """
+        for process in list(self._unnamed):
+            unnamed = None if process.odd is None else process.odd.unnamed_end
+            if unnamed is not None and unnamed.event[1] + _LEADER_COMES_WITHIN_NS < complete_until_ns:
+                self._end_unnamed(process, unnamed)
+
+    @property
+    def waits(self) -> bool:
+        """Some end becomes known by a later batch, even an empty one."""
+        return bool(self._unnamed)

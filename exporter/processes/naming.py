@@ -1,0 +1,155 @@
+"""When a comm is opened, looked up and given.
+
+A process that exec'd, or a stranger, keeps its old cell until something has to be counted under the new comm. Then
+a name is opened for it (`Naming.open_name`), unless the comm is known by then: from its exit record, or from a
+hint that was read when the event arrived. At the end of each batch the processes whose comm is still open are read
+in /proc.
+"""
+
+from collections.abc import Callable
+
+from exporter.processes.name_hints import HintsByEvent
+from exporter.processes.observer import Observer
+from exporter.processes.open_names import READING_SETTLES_NS, OpenNames
+from exporter.processes.process import OpenName, Process, Reading
+from exporter.processes.roster import Roster
+from exporter.tallies.cells import Cell, Program
+from exporter.tallies.labels import UNKNOWN
+from exporter.tallies.tallies import Tallies
+
+_KTHREADD_COMM = b"kthreadd"
+
+
+class Naming:
+    """Opens names for processes, and looks for what they are.
+
+    Args:
+        roster: All processes.
+        tallies: Have the cells.
+        observer: Gets each exec when it is counted.
+        read_comm: Reads a live process's comm in /proc; None if it is gone.
+        now_ns: CLOCK_MONOTONIC, for when read_comm had answered.
+
+    Attributes:
+        names: Those that are open.
+        hints: Comms that were read as soon as an event arrived elsewhere; used ones are taken out.
+        unread: The tgids of processes that want a look into /proc after this batch.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        tallies: Tallies,
+        observer: Observer,
+        read_comm: Callable[[int], bytes | None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._roster = roster
+        self._tallies = tallies
+        self._observer = observer
+        self._read_comm = read_comm
+        self._now_ns = now_ns
+        self._nameless = Program(UNKNOWN)
+        self.names = OpenNames(tallies)
+        self.hints: HintsByEvent = {}
+        self.unread: list[int] = []
+
+    def open_name(self, process: Process) -> OpenName:
+        """Give a process that exec'd, or a stranger, a name of its own to count under."""
+        name = self.names.new(process)
+        uid = process.cell.uid
+        hint = self.hints.pop((process.tgid, process.execd_ns or process.start_ns), None)
+        process.cell = name.cell(uid)
+        odd = process.make_odd()
+        odd.name = name
+        odd.stranger = False
+        if process.execd_ns:
+            self.count_exec(process, process.cell)
+        if hint is not None:
+            name.reading = Reading(process, *hint)
+        return name
+
+    def count_exec(self, process: Process, cell: Cell) -> None:
+        """Count the exec of a process whose comm has a cell now."""
+        cell.execs += 1
+        self._observer.exec(process.execd_ns, process.tgid, cell)
+        process.execd_ns = 0
+
+    def name_at_end(self, process: Process, timestamp_ns: int) -> None:
+        """Name a process that ends, having exec'd or being a stranger, and left no record.
+
+        A hint that is older than the end is the name: that is what `OpenNames.bury` would find too, without a name
+        to open and bury for each process of a storm.
+        """
+        key = (process.tgid, process.execd_ns or process.start_ns)
+        hint = self.hints.get(key)
+        if hint is None or timestamp_ns <= hint.read_ns:
+            self.open_name(process)
+            return
+        del self.hints[key]
+        process.settle(self._tallies.claim_cell(hint.comm, process.cell.uid))
+        if process.execd_ns:
+            self.count_exec(process, process.cell)
+
+    def rename(self, process: Process, comm: bytes, timestamp_ns: int) -> None:
+        """Give a process the comm that a COMM event has."""
+        if process.execd_ns:
+            self.open_name(process)
+        name = process.open_name
+        process.settle(self._tallies.claim_cell(comm, process.cell.uid))
+        if name is not None:
+            self.look_later(self.names.leave(name, process, timestamp_ns, comm))
+
+    def unname(self, process: Process, uid: int | None) -> None:
+        """Call a process unknown: nothing can say any more what it is called."""
+        if process.execd_ns:
+            self.open_name(process)
+        name = process.open_name
+        process.settle(self._tallies.claim_cell(None, uid))
+        if name is not None:
+            self.look_later(self.names.drop(name, process))
+
+    def look_later(self, process: Process | None) -> None:
+        """Read a process in /proc at the end of this batch."""
+        if process is not None:
+            self.unread.append(process.tgid)
+
+    def cell_to_count(self, tgid: int) -> Cell:
+        """Return the cell in which an event of a process counts that is not its end."""
+        process = self._roster.by_tgid.get(tgid)
+        if process is None or process.is_glimpsed:
+            return self._tallies.claim_cell(None, None)
+        if process.needs_name:
+            self.open_name(process)
+        return process.cell
+
+    def cell_to_show(self, tgid: int) -> Cell:
+        """Return the cell of a process, a nameless one of no tally's if it has none of its own yet.
+
+        Nothing is opened: to observe must not change what is counted.
+        """
+        process = self._roster.by_tgid.get(tgid)
+        if process is None or process.is_glimpsed or process.needs_name:
+            return Cell(self._nameless, None if process is None else process.cell.uid)
+        return process.cell
+
+    def look(self) -> None:
+        """Read the processes in /proc that want it."""
+        unread = dict.fromkeys(self.unread)
+        self.unread.clear()
+        for tgid in unread:
+            process = self._roster.by_tgid.get(tgid)
+            if process is None:
+                continue
+            if process.needs_name:
+                self.open_name(process)
+            name = process.open_name
+            if name is None or name.reading is not None:
+                continue
+            comm = self._read_comm(tgid)
+            is_new = process.start_ns + READING_SETTLES_NS > self._now_ns()
+            if comm is None or (comm == _KTHREADD_COMM and is_new):
+                # Its EXIT is on the way, it is hidden, or it is a kernel thread yet to be renamed: look again.
+                self.unread.append(tgid)
+            else:
+                name.reading = Reading(process, comm, self._now_ns())

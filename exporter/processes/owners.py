@@ -1,0 +1,69 @@
+"""Whose EXIT it is, where a pid has had several owners whose EXITs have not all come.
+
+A process that is reaped can be stopped before it sends its EXIT. Then its pid can be forked again, and the EXIT of
+the next owner can overtake its own. Three facts tell them apart: a process that was reaped has no parent in its
+EXIT; the wait status is in the EXIT and in the exit record; an EXIT is younger than its process.
+"""
+
+from typing import NamedTuple
+
+from exporter.kernel.cn_proc import ProcEvent
+from exporter.kernel.taskstats import AGROUP
+from exporter.processes.process import Process
+from exporter.processes.roster import Roster
+from exporter.processes.waiting_records import WaitingRecords
+
+
+class Owner(NamedTuple):
+    """To which process an EXIT belongs."""
+
+    process: Process | None
+    """None: to one of which nothing is known."""
+    place: int
+    """Where its record is among those of its pid."""
+    doubtful: list[Process]
+    """Processes that cannot be told apart: the EXIT may be of any of them."""
+
+
+def owner_of_exit(roster: Roster, records: WaitingRecords, event: ProcEvent) -> Owner:
+    """Return to which of the processes that had a pid the EXIT of a leader belongs."""
+    _, timestamp_ns, _, tgid, status, _, _, parent_tgid = event
+    owners = [process for process in roster.owners(tgid) if not process.leader_exited]
+    started = [process for process in owners if process.start_ns <= timestamp_ns]
+    places = records.places(tgid, status)
+    if parent_tgid and started:
+        # It is not reaped, so it still has the pid.
+        at = owners.index(started[-1])
+        return Owner(started[-1], at if at in places else places[0], [])
+    if len(started) < 2 or tgid not in records.oldest:
+        return Owner(owners[0] if owners else None, places[0], started if len(started) > 1 else [])
+    return Owner(owners[min(places[0], len(owners) - 1)], places[0], [])
+
+
+def owner_of_thread(
+    roster: Roster, records: WaitingRecords, event: ProcEvent, follow_threads: bool
+) -> Process | None:
+    """Return to which of the processes that had a pid a thread belongs that exits.
+
+    Args:
+        roster: All processes.
+        records: Exit records that wait for their EXIT.
+        event: The EXIT of the thread.
+        follow_threads: It is known which threads a process has.
+    """
+    _, _, pid, tgid, *_ = event
+    current = roster.by_tgid.get(tgid)
+    if tgid not in roster.late_of:
+        return current
+    owners: list[Process | None] = [*roster.late_of[tgid], current]
+    if follow_threads:
+        return next((o for o in owners if o and o.odd and o.odd.threads and pid in o.odd.threads), current)
+    # Only a process that a thread ends has a leader whose record does not mark its end.
+    owners = [o for o in owners if not (o and o.odd and o.odd.unnamed_end)] or [current]
+    for owner in owners:
+        if owner and owner.leader_exited:
+            return owner
+    for owner, record in zip(owners, records.of(tgid), strict=False):
+        if not record[2] & AGROUP:
+            return owner
+    return owners[0]

@@ -1,0 +1,271 @@
+"""The states of a drain, step by step, without sockets, a clock or an event loop."""
+
+from typing import cast
+
+import pytest
+
+from exporter.kernel.recvmmsg import Meminfo
+from exporter.live import drain
+from exporter.live.drain import Drain, State
+from exporter.live.sources import DrainOrder, HintSource, Source, Taken
+from exporter.processes.pipeline import Pipeline
+from exporter.tallies.histograms import DRAIN_NS
+
+MS = 1_000_000
+
+
+class FakeSource:
+    """Has so many messages waiting, each read as a batch of its own; `log` gets what is done."""
+
+    def __init__(self, name: str, log: list[str], batches_per_step: int) -> None:
+        self.name = name
+        self.batches_per_step = batches_per_step
+        self.fill = Meminfo(0, 1, 0)
+        self.lost = self.malformed = 0
+        self.waiting = 0
+        self.is_flooded = False
+        self._log = log
+
+    def read(self) -> Taken:
+        messages = self.batches_per_step if self.is_flooded else min(self.waiting, self.batches_per_step)
+        self.waiting = max(0, self.waiting - messages)
+        self._log.append(f"read {messages} {self.name}")
+        return Taken(messages, messages == self.batches_per_step)
+
+    def look(self) -> None:
+        pass
+
+    def most_waiting(self) -> int:
+        return self.waiting
+
+
+class FakeHints:
+    """The second connector socket."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def read(self) -> None:
+        self._log.append("read hints")
+
+    def narrow(self) -> None:
+        self._log.append("narrow")
+
+
+class FakePipeline:
+    """Counts as many batches as it is allowed of those that `left` says."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.held_bytes = 0
+        self.left = 0
+        self.complete_until_ns: list[int] = []
+        self._log = log
+
+    def apply(self, complete_until_ns: int, *, most_batches: int) -> bool:
+        self._log.append("apply")
+        self.complete_until_ns.append(complete_until_ns)
+        self.left = max(0, self.left - most_batches)
+        return bool(self.left)
+
+
+class World:
+    """A drain of events and of two queues of records; a millisecond passes whenever the clock is read."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now_ns = 0
+        self.events = FakeSource("events", self.log, 4)
+        self.records = FakeSource("records", self.log, 8)
+        self.others = FakeSource("others", self.log, 2)
+        self.pipeline = FakePipeline(self.log)
+        followers: tuple[Source, ...] = (self.records, self.others)
+        hints = (cast("HintSource", FakeHints(self.log)),)
+        self.drain = Drain(DrainOrder(hints, self.events, followers), cast("Pipeline", self.pipeline), self._clock)
+        self.drain.release()
+
+    def _clock(self) -> int:
+        self.now_ns += MS
+        return self.now_ns
+
+    def step(self) -> tuple[bool, State, list[str]]:
+        """Return whether the drain has to go on, where it stands, and what it did."""
+        self.log.clear()
+        goes_on = self.drain.step()
+        return goes_on, self.drain.state, self.log.copy()
+
+    @property
+    def complete_until_ns(self) -> int:
+        return self.pipeline.complete_until_ns[-1]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_on_a_quiet_host_a_step_is_a_whole_pass(world: World) -> None:
+    world.events.waiting, world.records.waiting, world.others.waiting = 3, 2, 1
+    assert world.step() == (
+        False,
+        State.IDLE,
+        ["read hints", "read 3 events", "read 2 records", "read 1 others", "apply", "narrow"],
+    )
+    assert world.drain.events_found == 3
+
+
+def test_a_full_step_of_events_is_counted_and_more_are_read_in_the_next(world: World) -> None:
+    world.events.waiting = 6
+    goes_on, state, _ = world.step()
+    assert (goes_on, state) == (True, State.IDLE)
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (False, State.IDLE)
+    assert "read 2 events" in log
+
+
+def test_events_are_not_counted_before_the_records_that_waited_are_read(world: World) -> None:
+    world.events.waiting, world.records.waiting = 1, 20
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (True, State.READING_RECORDS)
+    assert "apply" not in log
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (True, State.READING_RECORDS)
+    assert log == ["read hints", "read 8 records", "read 0 others"]
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (False, State.IDLE)
+    assert log == ["read hints", "read 4 records", "read 0 others", "apply", "narrow"]
+
+
+def test_every_queue_of_records_is_read_before_the_events_are_counted(world: World) -> None:
+    """A further source is one more in the list."""
+    world.events.waiting, world.others.waiting = 1, 5
+    states = [world.step()[1] for _ in range(3)]
+    assert states == [State.READING_RECORDS, State.READING_RECORDS, State.IDLE]
+    assert world.others.waiting == 0
+
+
+def test_records_without_end_do_not_hold_up_the_count(world: World) -> None:
+    world.events.waiting, world.records.waiting = 1, 12
+    world.records.is_flooded = True
+    assert world.step()[1] is State.READING_RECORDS
+    assert world.step()[1] is State.IDLE
+
+
+def test_what_is_too_much_to_be_counted_in_a_step_is_counted_in_the_next(world: World) -> None:
+    world.events.waiting, world.pipeline.left = 4, 9
+    assert world.step()[:2] == (True, State.COUNTING)
+    assert world.step() == (
+        True,
+        State.COUNTING,
+        ["read hints", "read 0 records", "read 0 others", "apply", "narrow"],
+    )
+    # The step of events was full.
+    assert world.step()[:2] == (True, State.IDLE)
+
+
+def test_when_many_records_come_while_events_are_counted_they_are_read_first(world: World) -> None:
+    world.records.waiting = 30
+    world.records.most_waiting = lambda: 100  # type: ignore[method-assign]  # a guess, as that of a socket is
+    world.pipeline.left = 9
+    for _ in range(4):
+        world.step()
+    assert world.drain.state is State.COUNTING
+    world.records.waiting = 10
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (True, State.READING_RECORDS)
+    assert "apply" not in log
+    assert world.step()[1] is State.COUNTING
+
+
+def test_while_it_holds_it_reads_and_does_not_count(world: World) -> None:
+    world.drain.hold()
+    world.events.waiting, world.records.waiting = 6, 2
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (True, State.HOLDING)
+    assert log == ["read hints", "read 4 events", "read 2 records", "read 0 others"]
+    assert world.step()[:2] == (False, State.HOLDING)
+    world.drain.release()
+    assert world.drain.state is State.IDLE
+    assert "apply" in world.step()[2]
+
+
+def test_a_pass_that_began_while_it_held_is_counted_after_the_release(world: World) -> None:
+    world.drain.hold()
+    world.events.waiting, world.records.waiting = 1, 12
+    assert world.step()[1] is State.READING_WHILE_HELD
+    world.drain.release()
+    assert world.drain.state is State.READING_RECORDS
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (False, State.IDLE)
+    assert log == ["read hints", "read 4 records", "read 0 others", "apply", "narrow"]
+
+
+@pytest.mark.parametrize("records", [20, 0], ids=["reading", "counting"])
+def test_a_pass_that_is_halfway_cannot_be_held(world: World, records: int) -> None:
+    world.events.waiting, world.records.waiting, world.pipeline.left = 1, records, 9
+    world.step()
+    assert world.drain.is_halfway
+    with pytest.raises(RuntimeError):
+        world.drain.hold()
+
+
+def test_before_the_first_scan_it_holds(world: World) -> None:
+    new = Drain(DrainOrder((), world.events, ()), cast("Pipeline", world.pipeline), lambda: 0)
+    assert new.state is State.HOLDING
+    assert not new.step()
+    assert world.log == ["read 0 events"]
+
+
+def test_when_too_much_is_held_nothing_more_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_MOST_BYTES_HELD", 1000)
+    world.drain.hold()
+    world.events.is_flooded = True
+    world.records.waiting = 2
+    world.pipeline.held_bytes = 1000
+    assert world.step()[:2] == (True, State.HOLDING)
+    world.pipeline.held_bytes = 1001
+    assert world.step() == (False, State.HOLDING, ["read hints"])
+    assert world.drain.events_found == 0
+
+
+def test_a_pass_that_empties_the_queue_is_complete_up_to_its_beginning(world: World) -> None:
+    world.events.waiting = 3
+    began_ns = world.now_ns + MS
+    world.step()
+    assert world.complete_until_ns == began_ns
+
+
+def test_under_a_flood_it_is_complete_up_to_the_look_before_once_that_much_is_read(world: World) -> None:
+    world.events.is_flooded = True
+    world.events.waiting = 10
+    world.step()
+    assert world.complete_until_ns == 0
+    # What waits at this look is 6: two steps of four.
+    looked_ns = world.now_ns - MS
+    world.step()
+    assert world.complete_until_ns == 0
+    world.step()
+    assert world.complete_until_ns == looked_ns
+
+
+def test_a_goal_is_reached_when_what_waited_is_counted(world: World) -> None:
+    world.events.waiting, world.records.waiting = 6, 0
+    goal = world.drain.goal()
+    world.step()
+    assert not world.drain.has_reached(goal)
+    world.pipeline.left = 9
+    world.step()
+    # All of it is read, and not yet counted.
+    assert not world.drain.has_reached(goal)
+    while world.step()[0]:
+        pass
+    assert world.drain.has_reached(goal)
+
+
+def test_each_step_is_in_the_histogram(world: World) -> None:
+    world.records.waiting = 20
+    for _ in range(3):
+        world.step()
+    steps = world.drain.drain_ns
+    assert sum(steps[:-1]) == 3
+    assert len(steps) == len(DRAIN_NS) + 2
+    assert steps[-1] > 0

@@ -1,0 +1,56 @@
+"""Draining all that waits, and long work in slices."""
+
+import asyncio
+import time
+
+import builders
+import pytest
+from live_rig import EVENTS_PER_STEP, SECOND_NS, Rig
+
+from exporter.live import drain
+
+
+async def test_a_flood_without_end_does_not_hold_whoever_drains(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there when it was called is counted, and names settle, although the socket is never empty."""
+    monkeypatch.setattr(drain, "_MOST_BYTES_HELD", 1 << 20)
+    now_ns = time.monotonic_ns() - SECOND_NS
+    rig.connector.datagrams.append(builders.fork(parent_tgid=1, child_tgid=400, timestamp_ns=now_ns))
+    rig.connector.flood = builders.comm(tgid=1, comm=b"flood", timestamp_ns=now_ns)
+    for tgid in range(1000, 3000):
+        rig.lives_and_dies(tgid, b"make")
+    await rig.listener.drain_all()
+    assert rig.exits() == {"make": 2000}
+    assert rig.table.live() == {"flood": 1, "init": 1}
+    await rig.listener.resubscribe()
+    assert rig.drain.step()
+    assert rig.table.lost_ends == 1
+    # While /proc was compared nothing was applied, and no more was kept than there is room for.
+    assert max(rig.held) <= (1 << 20) + EVENTS_PER_STEP * builders.CONNECTOR_STRIDE
+
+
+async def test_records_wait_in_their_socket_while_no_more_events_are_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "_MOST_BYTES_HELD", 1 << 20)
+    now_ns = time.monotonic_ns()
+    rig.connector.flood = builders.comm(tgid=1, comm=b"flood", timestamp_ns=now_ns)
+    rig.taskstats.flood = builders.taskstats_datagram(pid=400)
+    await rig.listener.resubscribe()
+    assert max(rig.held) > 1 << 20
+    assert 0 < max(rig.held_when_records_came) <= 1 << 20
+
+
+async def test_two_who_drain_at_the_same_time_both_get_what_was_there_before(rig: Rig) -> None:
+    seen: list[tuple[int, dict[str, int]]] = []
+
+    async def one(number: int) -> None:
+        for tgid in range(1000 * number, 1000 * number + 10):
+            rig.lives_and_dies(tgid, b"of-%d" % number)
+        await rig.listener.drain_all()
+        seen.append((number, rig.exits()))
+
+    for tgid in range(20000, 30000):
+        rig.lives_and_dies(tgid, b"make")
+    await asyncio.gather(*(one(number) for number in range(1, 6)))
+    assert [exits[f"of-{number}"] for number, exits in seen] == [10] * 5
+    assert rig.exits()["make"] == 10000
