@@ -54,7 +54,7 @@ def test_every_row_of_readmes_tables_says_something() -> None:
 
 
 def named_paths(name: str) -> set[Path]:
-    """Return the files that a document names: in backticks, from the repository's root, and as targets of links."""
+    """Return the files that a document names: in backticks, from the repository's root, and as links."""
     document = ROOT / name
     text = document.read_text(encoding="utf-8")
     in_code = {word for cell in code(re.sub(r"(?s)```.*?```", "", text)) for word in cell.split()}
