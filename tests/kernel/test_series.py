@@ -179,7 +179,8 @@ def test_rules_rename_and_leave_out_and_change_without_a_restart(programs: Progr
 HURRIED = """
 import sys, time
 from types import SimpleNamespace
-from exporter import __main__, upkeep
+from exporter import __main__
+from exporter.service import upkeep
 upkeep.time = SimpleNamespace(monotonic=lambda: 3600 * time.monotonic(), time=time.time)
 upkeep._LOOK_SECONDS = 0.2
 sys.argv[1:] = sys.argv[4:]
