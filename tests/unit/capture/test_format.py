@@ -168,7 +168,7 @@ def test_a_full_disk_ends_the_capture_and_nothing_else(
 ) -> None:
     file = CaptureFile(tmp_path / "capture", 1, HEADER)
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, file._fd or 0)
+    os.dup2(full, file._fd or 0)  # noqa: SLF001 - the disk becomes full while the file is open
     os.close(full)
     file.write(Frame(0, b"frame"))
     file.write(Frame(1, b"frame"))

@@ -114,7 +114,7 @@ async def test_a_stop_ends_the_comparison_that_follows_a_loss(rig: Rig) -> None:
     before = rig.listener.resyncs
     rig.connector.drops = 1
     rig.listener.look_at_buffers()
-    following = rig.listener._comparison._following
+    following = rig.listener._comparison._following  # noqa: SLF001 - only the task shows that it was cancelled
     assert following is not None
     rig.listener.stop()
     with pytest.raises(asyncio.CancelledError):
