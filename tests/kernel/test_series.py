@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kernel.harness import UNKNOWN, Exporter, Programs, Scrape, World, exit_labels, running, wait_until
+from kernel.harness import ROOMY, UNKNOWN, Exporter, Programs, Scrape, World, exit_labels, running, wait_until
 
 OTHER = "<other>"
 CROWD = 30_000
@@ -28,7 +28,11 @@ def test_a_crowd_of_names_is_counted_to_the_last_and_stays_at_the_limit(
 ) -> None:
     uid = programs.new_uid()
     parent = programs.link("crowd")
-    with running(mode, tmp_path / "log", "--limit.series", "1000") as exporter:
+    # Other programs of the host must not be in <other>.
+    rules = tmp_path / "rules.yml"
+    rules.write_text(f"include: {{uid: [{uid}]}}\n")
+    flags = ("--limit.series", "1000", "--config.file", str(rules))
+    with running(mode, tmp_path / "log", *flags) as exporter:
         command: list[str | Path] = [parent, "when_told", "crowd", str(CROWD), str(FIRST_CODE), str(CODES)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=uid, group=uid, extra_groups=[]
@@ -109,10 +113,11 @@ def test_rules_rename_and_leave_out_and_change_without_a_restart(programs: Progr
     first, second = programs.link("first"), programs.link("second")
     uid, hidden = programs.new_uid(), programs.new_uid()
     rules = tmp_path / "rules.yml"
-    rules.write_text(f"comm:\n- match: '(first|second)\\.\\d+'\n  replace: 'a $1'\nexclude:\n  uid: [{hidden}]\n")
+    rules.write_text(f"comm:\n- match: '(first|second)\\.\\w+'\n  replace: 'a $1'\nexclude:\n  uid: [{hidden}]\n")
     exporter = Exporter(
         "taskstats",
         tmp_path / "log",
+        *ROOMY,
         "--config.file",
         str(rules),
         "--web.enable-lifecycle",
@@ -205,7 +210,8 @@ def test_idle_series_go_when_nobody_runs_under_them_and_all_sums_stay_exact(
     prefix = (sys.executable, "-c", HURRIED)
     idle, lives = programs.link("idle"), programs.link("lives")
     row = (idle.name, "0", "7", "")
-    with Exporter("taskstats", tmp_path / "log", "--limit.idle", "3600", prefix=prefix).closing() as exporter:
+    flags = (*ROOMY, "--limit.idle", "3600")
+    with Exporter("taskstats", tmp_path / "log", *flags, prefix=prefix).closing() as exporter:
         with subprocess.Popen([lives, "when_told", "exit", "0"], stdin=subprocess.PIPE) as process:
             for comes_back in (1, 2):
                 for _ in range(5):

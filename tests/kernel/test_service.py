@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, Scrape, World, running
+from kernel.harness import Exporter, Programs, Scrape, World, free_port, running
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 SAMPLE = Path(__file__).parents[2] / "examples/busy-minute.capture"
@@ -183,3 +184,45 @@ def test_the_first_log_line_tells_what_it_found(tmp_path: Path) -> None:
     assert "filter" in first
     assert int(first["connector_buffer_bytes"]) > 0
     assert int(first["taskstats_buffer_bytes"]) > 0
+
+
+FAULTS = {
+    "a step of the loop": "exporter.processes.table.ProcessTable.apply",
+    "a scan of /proc": "exporter.live.compare.Comparison.compare",
+    "the canary": "exporter.live.canary.Canary._send",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bug_ends_the_program_with_a_traceback_and_an_exit_code(fault: str) -> None:
+    module, owner, name = re.fullmatch(r"(.*)\.(\w+)\.(\w+)", FAULTS[fault]).groups()  # type: ignore[union-attr]
+    script = f"""
+import sys
+from exporter.__main__ import main
+from {module} import {owner}
+calls = 0
+right = {owner}.{name}
+def wrong(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls > 1 or {fault != "a step of the loop"}:
+        raise RuntimeError("this is a bug")
+    return right(*args, **kwargs)
+{owner}.{name} = wrong
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", script, "--web.listen-address", f"127.0.0.1:{free_port()}"]
+    with subprocess.Popen(command, cwd="/", stderr=subprocess.PIPE, text=True) as process:
+        try:
+            give_up = time.monotonic() + 20
+            while process.poll() is None:
+                assert time.monotonic() < give_up, "it goes on as if nothing had happened"
+                os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+                time.sleep(0.05)
+            assert process.stderr is not None
+            said = process.stderr.read()
+        finally:
+            process.kill()
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert "Traceback" in said
+    assert "this is a bug" in said

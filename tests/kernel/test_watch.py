@@ -42,7 +42,7 @@ class Watching:
         self.process.send_signal(number)
         assert self.process.wait(DEADLINE_SECONDS) == 0
         log = self._err.read_text()
-        assert re.search("level=(warning|error)|Traceback", log) is None, log
+        assert re.search("level=(warn|error)|Traceback", log) is None, log
         assert self._out.read_bytes()[-1:] in (b"", b"\n")
         return self.told()
 
