@@ -401,7 +401,7 @@ class Ended(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Whoever has an exporter's numbers: the exporter itself, or who scrapes it."""
+    """What has an exporter's numbers: the exporter itself, or a client of it."""
 
     mode: str
     worlds: list["World"]
@@ -412,7 +412,7 @@ class Watcher(Protocol):
 
 @dataclass
 class World:
-    """Processes under uids and comms that nobody else on the host has.
+    """Processes under uids and comms that no other process on the host has.
 
     All series with one of the uids or one of the comms are compared with the truth, so a process that went to
     a wrong name, uid or code is seen twice: where it is missing and where it is too much. The truth comes from
@@ -515,7 +515,7 @@ class World:
         return ended
 
     def check(self) -> Scrape:
-        """Wait until the exporter tells the truth about this world; return that scrape."""
+        """Wait until the exporter shows the truth about this world; return that scrape."""
         give_up = time.monotonic() + DEADLINE_SECONDS
         while True:
             scrape = self.exporter.scrape()
@@ -530,7 +530,7 @@ class World:
                 return scrape
 
     def compare(self, scrape: Scrape) -> None:
-        """Assert that the scrape tells the truth about this world.
+        """Assert that the scrape shows the truth about this world.
 
         Exact to the last unit with taskstats. Without it each name is right or `<unknown>`: the sums over all
         names are exact and no name has more than it should. And none of the programs lives any more.
@@ -539,7 +539,7 @@ class World:
             shown = Counter(
                 {row: n for row, n in scrape.rows(counter).items() if row[1] in self.uids or row[0] in self.comms}
             )
-            if counter == "uid_changes":  # told before the exec, so the name is the one before or the one after
+            if counter == "uid_changes":  # sent before the exec, so the name is the one before or the one after
                 assert _without_comm(shown) == _without_comm(truth), self._difference(counter, shown, truth)
             elif self.mode == "taskstats" and counter not in self.may_be_unknown:
                 assert shown == truth, self._difference(counter, shown, truth)

@@ -30,7 +30,7 @@ def wait_for_truth(world: World, seconds: float) -> None:
 
 def test_the_canary_is_in_no_family_at_all(programs: Programs, tmp_path: Path) -> None:
     uid = programs.new_uid()
-    # Its uid is its own, so that its canaries are known by it, and changes before anybody listens.
+    # Its uid is its own, so that its canaries are known by it, and changes before the exporter listens.
     become = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups")
     net_admin = ("--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin")
     with (
@@ -71,7 +71,7 @@ def test_the_canary_is_in_no_family_at_all(programs: Programs, tmp_path: Path) -
             grown = scrape.get("proc_connector_events_total", event=kind)
             grown -= first[1].get("proc_connector_events_total", event=kind)
             assert others(last[0]) - others(first[2]) <= grown <= others(last[2]) - others(first[0]), kind
-        # They are no ends that anything tells of: neither events, nor records, nor the kernel's own totals.
+        # Their ends are nowhere: neither in events, nor in records, nor in the kernel's own totals.
         for source in ("events", "kernel"):
             name = "proc_connector_task_exits_total"
             grown = scrape.get(name, source=source) - first[1].get(name, source=source)
@@ -79,7 +79,7 @@ def test_the_canary_is_in_no_family_at_all(programs: Programs, tmp_path: Path) -
             assert grown <= with_canaries - seen + _HANDFUL, source
         grown = scrape.total(RECORDS) - first[1].total(RECORDS)
         assert grown <= last[2].total(RECORDS) - first[0].total(RECORDS) - seen
-        # The families by comm alone: whoever else is called like the exporter would be seen by both.
+        # The families by comm alone: both see other programs that are called like the exporter.
         [comm] = {row[0] for row in last[2].rows("exits") if row[1] == str(uid)}
         for family in ("process_lifetime_seconds", "process_cpu_seconds", "process_max_rss_bytes"):
             name = f"proc_connector_{family}_count"

@@ -1,4 +1,4 @@
-"""Any mix of events: the same families and numbers, whoever leaves the others out."""
+"""Any mix of events: the same families and numbers, whichever filter leaves the others out."""
 
 import itertools
 import re
@@ -183,7 +183,9 @@ SETTINGS = [
 
 
 @pytest.mark.slow
-def test_every_subset_is_told_alike_by_the_kernels_mask_and_by_bpf(programs: Programs, tmp_path: Path) -> None:
+def test_every_subset_is_let_through_alike_by_the_kernels_mask_and_by_bpf(
+    programs: Programs, tmp_path: Path
+) -> None:
     with (
         running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
         all_running(SETTINGS, tmp_path, "--canary.interval", "0") as exporters,
@@ -246,7 +248,7 @@ ALONE = ("uid", "gid", "sid", "thread_fork", "thread_exit", "comm", "ptrace", "c
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter that knows of all events, to tell what else happened on the host."""
+    """An exporter that counts all events, to show what else happened on the host."""
     events = "fork,exec,exit,uid,gid,sid,thread_fork,thread_exit,comm,ptrace,coredump"
     log = tmp_path_factory.mktemp("everything") / "log"
     exporter = Exporter("taskstats", log, "--canary.interval", "0", "--events", events, *ROOMY)
@@ -289,7 +291,7 @@ def test_each_rare_event_alone_is_counted_and_nothing_else_is_shown(
             grown = scrape.get(EVENTS, event=event) - first[1][setting].get(EVENTS, event=event)
             low = last[0].get(EVENTS, event=event) - first[2].get(EVENTS, event=event)
             high = last[2].get(EVENTS, event=event) - first[0].get(EVENTS, event=event)
-            # The one in the middle was asked between the other two, who know everything.
+            # The one in the middle was asked between two scrapes of the one that counts everything.
             assert max(known[event], low) <= grown <= high, setting
     everything.worlds.clear()
 
@@ -338,7 +340,7 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
             (499, "exit 255"),
         ):
             children.insert(place, [failing, *fate.split()])
-        # Nobody reads meanwhile: what lies in its sockets then is what reached it.
+        # The exporter does not read meanwhile: what lies in its sockets then is what reached it.
         exporter.process.send_signal(signal.SIGSTOP)
         try:
             world.spawn(*children)
@@ -370,7 +372,7 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
 def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
     kind: str, programs: Programs, tmp_path: Path
 ) -> None:
-    """Nothing but a record tells of a leader that ends well."""
+    """Only a record shows a leader that ends well."""
     setting = Setting("taskstats", kind, ("nonzero_exit",))
     with (
         running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
@@ -393,7 +395,7 @@ def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
 
 
 @pytest.mark.parametrize("event", ["thread_fork", "gid"])
-def test_nothing_is_kept_of_processes_whose_end_nobody_asked_for(
+def test_nothing_is_kept_of_processes_whose_end_was_not_asked_for(
     event: str, programs: Programs, tmp_path: Path
 ) -> None:
     """What is never heard to end must not be remembered."""

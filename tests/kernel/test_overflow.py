@@ -112,11 +112,11 @@ def test_the_kernels_own_totals_agree_with_the_events(programs: Programs, tmp_pa
         world.truth["coredumps"].clear()
         spawned = 20 * 8 + 200
 
-        def told(scrape: Scrape) -> dict[str, float]:
+        def grown(scrape: Scrape) -> dict[str, float]:
             return {source: ended(scrape, source) - ended(before, source) for source in ("events", "kernel")}
 
         last = wait_until(
-            lambda: told(exporter.scrape()),
+            lambda: grown(exporter.scrape()),
             lambda ends: abs(ends["events"] - ends["kernel"]) <= 5 and ends["events"] >= spawned,
             "events and the kernel agree",
         )

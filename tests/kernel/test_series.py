@@ -13,7 +13,7 @@ from kernel.harness import ROOMY, UNKNOWN, Exporter, Programs, Scrape, World, ex
 
 OTHER = "<other>"
 CROWD = 30_000
-# Exit codes that nobody else on the host uses.
+# Exit codes that other programs of the host hardly use.
 FIRST_CODE, CODES = 131, 100
 
 
@@ -193,7 +193,7 @@ sys.exit(__main__.main())
 """
 
 
-def test_idle_series_go_when_nobody_runs_under_them_and_all_sums_stay_exact(
+def test_idle_series_go_when_no_process_runs_under_them_and_all_sums_stay_exact(
     programs: Programs, tmp_path: Path
 ) -> None:
     def sums_are_exact(scrape: Scrape) -> bool:
@@ -222,7 +222,7 @@ def test_idle_series_go_when_nobody_runs_under_them_and_all_sums_stay_exact(
                 assert sums_are_exact(gone)
                 assert gone.get("proc_connector_expired_total", event="exit") >= 5 * comes_back
                 assert not gone.get("proc_connector_process_lifetime_seconds_count", comm=idle.name)
-                # Who lives keeps what was counted, however long ago.
+                # A program that runs keeps what was counted, however long ago.
                 assert gone.rows("execs")[lives.name, "0"] == 1
             process.communicate()
         exporter.wait_for(lambda s: lives.name not in {comm for comm, *_ in s.rows("execs")}, "that both are gone")

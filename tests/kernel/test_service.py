@@ -95,7 +95,7 @@ def test_text_and_openmetrics_have_the_same_samples(service: Exporter) -> None:
     )
 
 
-def test_the_answer_is_packed_for_those_who_ask(service: Exporter) -> None:
+def test_the_answer_is_packed_for_a_client_that_accepts_gzip(service: Exporter) -> None:
     packed = service.request("/metrics", Accept_Encoding="gzip")
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "proc_connector_events_total" in Scrape(gzip.decompress(packed.body).decode()).samples
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_fails_with_one_line_that_names_it(service: Exporte
 
 
 def test_a_port_that_it_may_not_have_fails_with_one_line_that_names_it(unprivileged: tuple[str, ...]) -> None:
-    # In a network namespace of its own the low ports are root's, whatever this host has been told.
+    # In a network namespace of its own the low ports are root's, whatever the settings of this host.
     prefix = ("unshare", "--net", *unprivileged)
     result = run_to_its_end("--replay", str(SAMPLE), "--web.listen-address", ":80", prefix=prefix)
     assert result.returncode == 1
@@ -174,7 +174,7 @@ def test_every_log_line_parses_whatever_the_processes_call_themselves(
             assert LOGFMT.fullmatch(line), line
 
 
-def test_the_first_log_line_tells_what_it_found(tmp_path: Path) -> None:
+def test_the_first_log_line_says_what_the_exporter_found(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running("taskstats", log, "--log.format", "json"):
         pass

@@ -35,7 +35,7 @@ async def test_events_are_not_counted_before_all_records_are_there(rig: Rig) -> 
     assert rig.exits() == {"late": 1}
 
 
-async def test_who_begins_to_wait_for_news_does_not_wait_for_the_end_of_a_long_pause(
+async def test_a_client_that_begins_to_wait_does_not_wait_for_the_end_of_a_long_pause(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()

@@ -26,7 +26,7 @@ def test_there_is_one_cell_for_a_comm_and_uid_and_one_program_for_a_comm() -> No
     assert tallies.claim_cell(b"bash", 0).program is not cell.program
 
 
-def test_who_is_unknown_shares_no_cell_with_who_calls_himself_so() -> None:
+def test_an_unknown_process_shares_no_cell_with_one_that_calls_itself_unknown() -> None:
     tallies = Tallies()
     tallies.claim_cell(None, None).forks += 1
     tallies.claim_cell(b"<unknown>", None).forks += 10
@@ -138,7 +138,7 @@ def test_the_unknown_stay_unknown_beyond_the_limit() -> None:
     assert tallies.unattributed()["fork"] == 2
 
 
-def test_of_others_so_many_uids_are_told_apart() -> None:
+def test_of_others_so_many_uids_have_a_cell_each() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
     for uid in range(200):
@@ -175,7 +175,7 @@ def test_programs_beyond_the_limit_share_the_histograms_of_other() -> None:
     assert {p.comm: p.lifetime_ns[0] for p in programs}[OTHER] == 200 - len(programs) + 1
 
 
-def test_who_never_ends_takes_no_histograms() -> None:
+def test_a_program_that_never_ends_takes_no_histograms() -> None:
     tallies = Tallies(LEAST_LIMIT)
     for n in range(500):
         tallies.claim_cell(b"p%d" % n, 0).forks += 1
@@ -197,7 +197,7 @@ def test_a_folded_name_is_forgotten_with_the_last_process_that_has_it() -> None:
 # -- rules ---------------------------------------------------------------------------------------------------
 
 
-def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
+def test_a_process_that_is_excluded_by_uid_is_counted_again_when_that_changes() -> None:
     tallies = Tallies(rules=Rules(exclude=Selection(uids=(range(1),))))
     root = tallies.claim_cell(b"su", 0)
     root.forks += 3
@@ -211,13 +211,13 @@ def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
     assert tallies.claim_sibling(user, 0) is root
 
 
-def test_who_is_excluded_for_his_comm_stays_so_under_every_uid() -> None:
+def test_a_process_that_is_excluded_by_comm_stays_so_under_every_uid() -> None:
     tallies = Tallies(rules=Rules([Rule(re.compile("a.*"), None)]))
     tallies.claim_sibling(tallies.claim_cell(b"ab", 0), 1000).forks += 1
     assert (forks(tallies), tallies.excluded()["fork"]) == ({}, 1)
 
 
-def test_new_rules_hold_for_who_comes_next_and_for_records() -> None:
+def test_new_rules_hold_for_further_processes_and_for_records() -> None:
     tallies = Tallies()
     record = struct.pack("=32sB7xI", b"name", 0, 0)
     before = tallies.claim_cell_of_record(record)
