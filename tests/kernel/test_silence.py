@@ -35,7 +35,7 @@ pytestmark = pytest.mark.alone
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 # Another listener that checks its subscription ends a silence before the exporter under test misses a canary.
-_ATTACKS = 10
+_ATTACKS = 20
 T = TypeVar("T")
 
 
