@@ -7,7 +7,10 @@ import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from streaming import LIMITS, objects, streaming, until
+
+from exporter.stream import hub
 
 
 async def test_without_a_client_there_is_no_journal(tmp_path: Path) -> None:
@@ -80,8 +83,9 @@ async def test_a_client_that_does_not_read_loses_its_own_events_and_gets_their_n
 
 
 async def test_a_client_that_catches_up_gets_the_number_of_lost_events_though_no_event_follows(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub, "_TURN_NS", 30_000_000_000)
     async with streaming(tmp_path, LIMITS._replace(buffer_bytes=10_000)) as rig, rig.get("?events=exit") as answer:
         rig.die(b"make")
         [first] = await objects(answer, 1)
