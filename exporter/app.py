@@ -297,7 +297,12 @@ async def _stream(
     )
     feed = counting.feed
     hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, feed.emit_soon, fill=feed.look_at_buffers)
-    sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
+    sock = open_stream_socket(
+        config.stream_socket,
+        config.stream_mode,
+        config.stream_gid,
+        None if config.user is None else config.user.uid,
+    )
     await stack.enter_async_context(serve_stream(hub, sock, connections))
     return hub
 

@@ -56,9 +56,10 @@ IMPURE_LIBRARIES = {
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
 # procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
-# rules_file read what the user wrote.
+# rules_file read what the user wrote; unix_socket opens the directory of its socket.
 OPENS_FILES = {
-    "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "tallies.rules_file", "web.gate",
+    "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "stream.unix_socket",
+    "tallies.rules_file", "web.gate",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",
