@@ -182,7 +182,9 @@ class Exporter:
         address = f"{host}:{self.port}"
         command = [*prefix, sys.executable, "-m", "exporter", "--web.listen-address", address, *flags]
         with log.open("wb") as stderr:
-            self.process = subprocess.Popen(command, stderr=stderr, cwd="/")
+            # Of the environment nothing that changes how Python behaves.
+            environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+            self.process = subprocess.Popen(command, stderr=stderr, cwd="/", env=environment)
         self.worlds: list[World] = []
         try:
             wait_until(self._status_of_ready, lambda status: status == 200, f"{self.mode}: /-/ready")
@@ -215,12 +217,17 @@ class Exporter:
             time.sleep(0.05)
         return scrape
 
+    def beginning_of_log(self) -> str:
+        """Return the beginning of the log: /dev/full has no end."""
+        with self.log.open() as log:
+            return log.read(100_000)
+
     def stop(self, number: int = signal.SIGTERM) -> float:
         """Send the signal; return the seconds until the process had ended with exit code 0."""
         begin = time.monotonic()
         self.process.send_signal(number)
         try:
-            assert self.process.wait(DEADLINE_SECONDS) == 0, self.log.read_text()
+            assert self.process.wait(DEADLINE_SECONDS) == 0, self.beginning_of_log()
         finally:
             self.kill()
         return time.monotonic() - begin

@@ -1,5 +1,6 @@
 """The stream of a running exporter: exactly what happened, for many clients, in time."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
 from kernel.received import EVENTS, Received
+from kernel.test_web import storm_during
 
 CLIENTS = 50
 COUNT = 2_000
@@ -36,7 +38,9 @@ class Client:
         while b"\r\n\r\n" not in self._data:
             self._data += self.sock.recv(1 << 16)
         head, _, rest = bytes(self._data).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.0 200"), head
+        if not head.startswith(b"HTTP/1.0 200"):
+            self.sock.close()
+            raise AssertionError(head)
         self._data[:] = rest
 
     def read(self) -> bool:
@@ -172,3 +176,31 @@ def test_each_failure_among_many_ends_is_sent_within_100_ms(programs: Programs, 
                 rounds.append(late_seconds(program, client))
         wait_until(lambda: exporter.scrape().get("proc_connector_stream_clients"), (0.0).__eq__, "that it left")
     assert min(late[-1] for late in rounds) <= SENT_WITHIN_SECONDS, [late[-5:] for late in rounds]
+
+
+def costliest(path: Path, n: int) -> Client:
+    """Subscribe with as many globs as are allowed, and as are looked at for as long as can be."""
+    globs = [f"comm=*{n}*{m}*c*t*z" for m in range(200)]
+    for count in (200, 16):
+        with contextlib.suppress(AssertionError):
+            return Client(path, "&".join(globs[:count]))
+    raise AssertionError("no filter is allowed")
+
+
+@pytest.mark.slow
+def test_filters_that_take_long_cost_no_event_and_no_answer(programs: Programs, tmp_path: Path) -> None:
+    path = tmp_path / "events.sock"
+    longest = 0.0
+    with running("taskstats", tmp_path / "log", "--stream.socket", str(path)) as exporter:
+        attackers = [costliest(path, n) for n in range(60)]
+
+        async def look() -> None:
+            nonlocal longest
+            began = time.monotonic()
+            assert (await asyncio.to_thread(exporter.request, "/-/healthy")).status == 200
+            longest = max(longest, time.monotonic() - began)
+
+        storm_during(exporter, programs, look)
+        for attacker in attackers:
+            attacker.sock.close()
+        assert longest < 1

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import builders
@@ -10,7 +11,8 @@ import pytest
 from fake_proc import add_process
 from live_rig import EVENTS_PER_STEP, SECOND_NS, Rig
 
-from exporter.kernel.procfs import ProcessInfo
+from exporter.errors import ShortageError
+from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.live import compare
 from exporter.live.compare import start_ns
 
@@ -121,3 +123,24 @@ async def test_a_stop_ends_the_comparison_that_follows_a_loss(rig: Rig) -> None:
         await following
     assert rig.listener.resyncs == before
     assert not rig.listener.crashed.done()
+
+
+async def test_a_comparison_waits_until_proc_can_be_read_again(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_process(tmp_path, 500, b"alive")
+    refused = 0
+
+    def short(self: Procfs, opens: Callable[[], object]) -> object:
+        nonlocal refused
+        refused += 1
+        if refused % 2:
+            raise ShortageError("Too many open files")
+        return opens()
+
+    monkeypatch.setattr(compare, "_SHORTAGE_NS", 1)
+    monkeypatch.setattr(Procfs, "_with_spare", short)
+    await rig.listener.resubscribe()
+    assert rig.table.live() == {"init": 1, "alive": 1}
+    assert rig.table.lost_ends == 0
+    assert refused > 4
