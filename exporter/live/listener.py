@@ -167,7 +167,7 @@ class Listener:
             How full the fullest source is, from 0 to 1.
         """
         self._losses.count()
-        self._comparison.follow_losses(self._losses.unsettling())
+        self._comparison.follow_losses(self._losses.unsettling() + self._pipeline.table.uncounted_losses)
         return self._losses.fullest()
 
     # -- what it reports ----------------------------------------------------------------------------------------

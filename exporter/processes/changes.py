@@ -25,6 +25,7 @@ from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
 from exporter.processes.roster import Roster
 from exporter.processes.sideband import Sideband
+from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
 from exporter.tallies.tallies import Tallies
 
@@ -56,6 +57,7 @@ class Changes:
         tallies: Have the cells.
         observer: Gets each event.
         canaries: Processes that are left out.
+        records: Exit records that wait for their EXIT.
         sideband: Names execs, and says which task forked.
         follow_threads: Remember which threads a process has.
         keeps: Remember all processes.
@@ -74,6 +76,7 @@ class Changes:
         tallies: Tallies,
         observer: Observer,
         canaries: Canaries,
+        records: WaitingRecords,
         sideband: Sideband,
         follow_threads: bool,
         keeps: bool,
@@ -84,6 +87,7 @@ class Changes:
         self._tallies = tallies
         self._observer = observer
         self._canaries = canaries
+        self._records = records
         self._sideband = sideband
         self._follow_threads = follow_threads
         self._keeps = keeps
@@ -127,6 +131,9 @@ class Changes:
         previous = self._roster.by_tgid.get(child_tgid)
         if previous is not None:
             self._make_room(previous, timestamp_ns)
+        elif self._records.is_stale(child_tgid, timestamp_ns):
+            # It waits for the EXIT of a process that had this pid. That was lost, or it would be here.
+            self._records.drop_stale(child_tgid)
         parent = self._roster.by_tgid.get(parent_tgid)
         if parent is None or parent.is_glimpsed:
             # Its own FORK was lost, and no scan has found it yet.

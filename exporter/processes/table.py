@@ -108,6 +108,7 @@ class ProcessTable:
             tallies=tallies,
             observer=observer,
             canaries=canaries,
+            records=records,
             sideband=self.sideband,
             follow_threads=follow,
             keeps=keeps,
@@ -142,6 +143,7 @@ class ProcessTable:
         processes = self._roster.by_tgid
         late_of = self._roster.late_of
         oldest_records, later_records = self.records.oldest, self.records.later
+        aged_records = self.records.aged
         known_cell = self._tallies.by_record.get
         claim_cell_of_record = self._tallies.claim_cell_of_record
         count_end = self._tallies.count_end
@@ -181,6 +183,7 @@ class ProcessTable:
                         and not parent.execd_ns
                         and pid == tgid
                         and third not in processes
+                        and not (aged_records and third in aged_records)
                     ):
                         forks += 1
                         child = new(Process)
@@ -302,6 +305,7 @@ class ProcessTable:
         self._ends.end_batch(complete_until_ns)
         # Of failures alone, no event comes of processes that end well: their leaders' records would stay for ever.
         self.records.keep(self._most_records)
+        self.records.age(complete_until_ns)
         self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
         self._naming.look()
@@ -321,6 +325,11 @@ class ProcessTable:
     def unknown_events(self) -> int:
         """Events of a kind that this release does not know."""
         return self._changes.unknown_events
+
+    @property
+    def uncounted_losses(self) -> int:
+        """How many events are known to be lost although the kernel has not counted them."""
+        return self.records.stale + self.records.overdue
 
     @property
     def unknown_lifetimes(self) -> int:

@@ -4,9 +4,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from exporter.kernel.taskstats import Record
+from exporter.kernel.taskstats import AGROUP, Record
 
 _MOST_OF_ONE_PID = 1 << 8
+_MOST_AGED = 1 << 12
+# From the release of a thread, after which its pid can be used again, to its EXIT.
+_RELEASED_WITHIN_NS = 1_000_000_000
+# To free the memory of a large process takes seconds.
+_OVERDUE_AFTER_NS = 10_000_000_000
+_COUNTED_AGAIN_AFTER_NS = 600_000_000_000
 
 
 class WaitingRecords:
@@ -15,12 +21,21 @@ class WaitingRecords:
     Attributes:
         oldest: The first record of each pid.
         later: The further ones, of pids that have any.
+        aged: The first records whose process's FORK has been applied, and since when (CLOCK_MONOTONIC): a record
+            can be read a batch before its FORK, as records are read after events.
+        stale: How many were dropped because the EXIT that each waited for cannot come any more.
+        overdue: How many last records of a process have waited so long that their EXIT must be lost.
     """
 
     def __init__(self) -> None:
         self.oldest: dict[int, Record] = {}
         self.later: dict[int, deque[Record]] = {}
         self._later_records = 0
+        self.aged: dict[int, tuple[Record, int]] = {}
+        self._fresh: dict[int, Record] = {}
+        self.stale = 0
+        self.overdue = 0
+        self._now_ns = 0
 
     def __len__(self) -> int:
         return len(self.oldest) + self._later_records
@@ -37,10 +52,60 @@ class WaitingRecords:
             oldest.update(arrived)
             return
         for record in records:
+            self._drop_if_stale(record[0])
             if oldest.setdefault(record[0], record) is not record:
                 later = self.later.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID))
                 self._later_records += len(later) < _MOST_OF_ONE_PID
                 later.append(record)
+
+    def _drop_if_stale(self, pid: int) -> None:
+        """Drop the record of a pid that has another one now.
+
+        The pid was used again, so the thread before was released. It sends its EXIT a moment after that: if it has
+        not, its EXIT is lost, and the next thread must not take its record.
+        """
+        if self.is_stale(pid, self._now_ns):
+            self.drop_stale(pid)
+
+    def drop_stale(self, pid: int) -> None:
+        """Drop the record of a pid that has waited longest: its EXIT cannot come any more."""
+        self.take_at(pid, 0)
+        self.aged.pop(pid, None)
+        self.stale += 1
+
+    def age(self, complete_until_ns: int) -> None:
+        """Note which records are left when all events up to a time have been applied."""
+        if not complete_until_ns:
+            return
+        self._now_ns = complete_until_ns
+        if len(self.oldest) > _MOST_AGED:
+            # An overload: so many records wait that their EXITs have not been read yet.
+            self.aged, self._fresh = {}, {}
+            return
+        before, fresh = self.aged, self._fresh
+        self.aged, self._fresh = {}, {}
+        for pid, record in self.oldest.items():
+            aged = before.get(pid)
+            if aged is not None and aged[0] is record:
+                self.aged[pid] = record, self._since(record, aged[1], complete_until_ns)
+            elif fresh.get(pid) is record:
+                self.aged[pid] = record, complete_until_ns
+            else:
+                self._fresh[pid] = record
+
+    def _since(self, record: Record, since_ns: int, complete_until_ns: int) -> int:
+        """Count a last record of a process that waits too long: a comparison finds out whether it still exits."""
+        if complete_until_ns - since_ns > _OVERDUE_AFTER_NS and record[2] & AGROUP:
+            self.overdue += 1
+            return complete_until_ns + _COUNTED_AGAIN_AFTER_NS
+        return since_ns
+
+    def is_stale(self, pid: int, timestamp_ns: int) -> bool:
+        """Return whether the record of a pid is that of a thread before the one that was forked then."""
+        aged = self.aged.get(pid)
+        if aged is None or self.oldest.get(pid) is not aged[0]:
+            return False
+        return timestamp_ns - aged[1] > _RELEASED_WITHIN_NS
 
     def of(self, pid: int) -> list[Record]:
         """Return a pid's records in their order."""
@@ -88,4 +153,5 @@ class WaitingRecords:
         """Throw all away."""
         self.oldest.clear()
         self.later.clear()
+        self.aged.clear()
         self._later_records = 0

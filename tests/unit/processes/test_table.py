@@ -1509,3 +1509,52 @@ def test_a_process_of_which_several_threads_crash_dumps_core_once(host: Host) ->
     host.drain()
     assert host.coredumps == {("sh", "1000"): 1}
     assert host.table.events.coredump == 2
+
+
+# -- an EXIT that is lost, and that the kernel has not counted as lost --------------------------------------------
+
+
+def _lose_an_exit(host: Host) -> None:
+    """A process ends, its EXIT is lost, and time passes."""
+    host.fork(100, 400)
+    host.record(Thread(400, b"lost", 1000), status=0x100)
+    host.drain()
+    host.drain()
+    host.rest(2000)
+    host.drain()
+
+
+def test_the_next_process_with_a_pid_does_not_take_the_record_of_one_whose_exit_was_lost(exact: Host) -> None:
+    _lose_an_exit(exact)
+    for name in b"second", b"third", b"fourth":
+        exact.fork(100, 400)
+        exact.record(Thread(400, name, 1000), status=0x100)
+        exact.exit(400, 0x100, parent=100)
+        exact.drain()
+        exact.rest(2000)
+        exact.drain()
+    assert exact.exits == {(name, "1000", 0x100): 1 for name in ("second", "third", "fourth")}
+    assert exact.table.uncounted_losses == 1
+    exact.pipeline.forget(exact.pipeline.missing([100]), exact.now_ns)
+    assert exact.live == {"sh": 1}
+    assert exact.pipeline.waiting_records() == []
+
+
+def test_a_record_that_waits_for_its_exit_too_long_asks_for_a_comparison_once(exact: Host) -> None:
+    _lose_an_exit(exact)
+    assert exact.table.uncounted_losses == 0
+    for _ in range(30):
+        exact.rest(1000)
+        exact.drain()
+    assert exact.table.uncounted_losses == 1
+
+
+def test_a_record_that_was_read_before_its_fork_is_its_own(exact: Host) -> None:
+    """Records are read after events: what happens in between is read a batch earlier."""
+    exact.record(Thread(400, b"quick", 1000), status=0x100)
+    exact.drain()
+    exact.rest(3000)
+    exact.fork(100, 400)
+    exact.exit(400, 0x100)
+    exact.drain()
+    assert exact.exits == {("quick", "1000", 0x100): 1}
