@@ -207,5 +207,7 @@ def make_replay_core(
     )
     answers = Answers()
     pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
-    replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
+    replay = Replay(
+        Player(pipeline, answers, tallies.limit), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed
+    )
     return Core(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)

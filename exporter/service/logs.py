@@ -72,8 +72,14 @@ def configure_logging(level: str, log_format: str) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-def flush_or_drop(stream: TextIO) -> None:
-    """Flush a stream; if it cannot be written, send what is left of it to /dev/null."""
+def flush_or_drop(stream: TextIO | None) -> None:
+    """Flush a stream; if it cannot be written, send what is left of it to /dev/null.
+
+    Args:
+        stream: None if this process was started without it.
+    """
+    if stream is None:
+        return
     try:
         stream.flush()
     except OSError:
