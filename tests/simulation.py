@@ -1,7 +1,7 @@
 """Processes that behave as Linux does, step by step, and keep the truth about themselves.
 
 What takes time in the kernel takes time here: between a change of comm and its event, between an exit record and
-its EXIT, everybody else goes on, and whoever reads /proc meets what is there at that moment. Pids are few, so
+its EXIT, all others go on, and a reader of /proc meets what is there at that moment. Pids are few, so
 they are used again at once. Source of every rule: kernel/{exit,fork}.c, fs/exec.c, as observed on Linux 6.18.
 """
 
@@ -27,7 +27,7 @@ _EXPECTED_COMMS = (b"same-0", b"same-1")
 
 
 class Name:
-    """One exec or rename: whoever got his comm by it, or inherited it from such a process, has this Name."""
+    """One exec or rename: a process that got its comm by it, or inherited it from one, has this Name."""
 
     def __init__(self, comm: bytes) -> None:
         self.comm = comm
@@ -87,6 +87,7 @@ class World(Host):
             between the two sockets.
         tallies: Where it is counted, if not in new ones.
         tape: Gets a capture of it.
+        sideband: The kernel writes side-band records too.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class World(Host):
         tallies: Tallies | None = None,
         *,
         tape: Tape | None = None,
+        sideband: bool = False,
     ) -> None:
-        super().__init__(mode, tallies=tallies, tape=tape)
+        super().__init__(mode, tallies=tallies, tape=tape, sideband=sideband)
         self.step_ms = 0.01
         self.truth = Truth()
         self._meanwhile = list(meanwhile)[::-1]
@@ -130,7 +132,7 @@ class World(Host):
         """As the listener does: early names, connector, taskstats, apply."""
         self.rest()
         began_ns = self.now_ns
-        if self.mode is not Mode.EXACT:
+        if self.mode is not Mode.EXACT and not self.sideband:
             self.read_early()
         events, self._events = self._events, []
         self._born_since_drain.clear()
@@ -139,6 +141,7 @@ class World(Host):
         records, self._records = self._records, []
         self.pipeline.take_records(builders.batch(records, builders.TASKSTATS_STRIDE))
         self._go_on()
+        self.read_rings()
         complete_until_ns = began_ns if complete else 0
         self.pipeline.apply(complete_until_ns)
 
@@ -191,14 +194,14 @@ class World(Host):
 
     def _free_pids(self) -> list[int]:
         taken = {tid for p in self.processes.values() for tid in (p.tgid, *p.tasks)}
-        # A thread's number is not used again before its EXIT here: nothing would tell it from its next owner's.
-        # And without records nothing tells two processes apart that have died with one pid.
+        # A thread's number is not used again before its EXIT here: nothing distinguishes it from the next owner's.
+        # And without records nothing distinguishes two processes that have died with one pid.
         late = [p for p in self.late if set(p.tasks) != {p.tgid} or self.mode is Mode.PROCFS]
         taken |= {tid for p in late for tid in (p.tgid, *p.tasks)}
         return [pid for pid in _PIDS if pid not in taken and pid != self._canary]
 
     def _free_tid(self, a: int) -> int | None:
-        """A number that no EXIT under way has: nothing but the wait status tells a thread's from a process's."""
+        """A number that no EXIT under way has: only the wait status distinguishes a thread's from a process's."""
         free = [pid for pid in self._free_pids() if all(pid != p.tgid for p in self.late)]
         return free[a % len(free)] if free else None
 
@@ -232,7 +235,7 @@ class World(Host):
         name = parent.name if leads else Name(thread.comm)
         self.processes[child] = Process(child, parent.tgid, parent.uid, name, leader, {child: leader})
         self.truth.forks[parent.leader.comm, parent.uid] += 1
-        super().fork(parent.tgid, child, by_thread=thread.tid)
+        super().fork(parent.tgid, child, by_thread=thread.tid, cpu=a % 2)
         self._born_since_drain.add(child)
 
     def fork_by_leader(self, a: int, b: int) -> None:
@@ -279,6 +282,9 @@ class World(Host):
             # The caller takes the leader's pid; its own never gets an EXIT.
             self._die(process, process.leader, 0)
         process.leader = Task(process.tgid, self._comm(b))
+        self.ring(
+            builders.perf_comm(time_ns=self.now_ns, tgid=process.tgid, comm=process.leader.comm), cpu=(a + b) % 2
+        )
         process.tasks = {process.tgid: process.leader}
         name = process.name = Name(process.leader.comm)
         name.execs = 1

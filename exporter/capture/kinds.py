@@ -98,6 +98,16 @@ def decode_apply(body: bytes) -> list[tuple[int, int | None]]:
     return [(complete_until_ns, most_batches or None)]
 
 
+def encode_data(data: bytes) -> bytes:
+    """Encode a call of Pipeline.take_sideband."""
+    return data
+
+
+def decode_data(body: bytes) -> list[tuple[bytes]]:
+    """The reverse of encode_data."""
+    return [(body,)]
+
+
 # -- losses -------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +124,7 @@ def decode_lose(body: bytes) -> list[tuple[str, int, int]]:
     """
     count, noticed_ns = _LOSE.unpack_from(body)
     socket = body[_LOSE.size :].decode("ascii", "replace")
-    if socket not in {"connector", "taskstats"}:
+    if socket not in {"connector", "taskstats", "sideband"}:
         raise CaptureError("the capture lost messages of a socket that no exporter has")
     return [(socket, count, noticed_ns)]
 
@@ -217,6 +227,7 @@ def decode_each_pid(body: bytes) -> Iterator[tuple[int]]:
 # -- the rows -----------------------------------------------------------------------------------------------------
 
 APPLY = Kind("A", Pipeline.apply, encode_apply, decode_apply, reads_proc=True)
+TAKE_SIDEBAND = Kind("S", Pipeline.take_sideband, encode_data, decode_data)
 LOSE = Kind("L", Pipeline.lose, encode_lose, decode_lose)
 RECALL = Kind("K", Pipeline.recall, encode_known, decode_known)
 RECALL_RECORD = Kind("W", Pipeline.recall_record, encode_record, decode_record)
@@ -225,6 +236,7 @@ EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
 KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
     Kind("R", Pipeline.take_records, encode_batch, decode_batch),
+    TAKE_SIDEBAND,
     Kind("N", Pipeline.take_names, encode_batch, decode_batch, reads_proc=True),
     APPLY,
     Kind("P", Pipeline.adopt, encode_adopt, decode_adopt),

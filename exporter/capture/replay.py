@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from exporter.capture.format import Frame, iter_entries
-from exporter.capture.kinds import KINDS, LOSE, READ_COMM, CommRead, decode_comm_read
+from exporter.capture.kinds import KINDS, LOSE, READ_COMM, TAKE_SIDEBAND, CommRead, decode_comm_read
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.processes.pipeline import Pipeline
@@ -109,6 +109,8 @@ class Player:
         for args in kind.decode(body):
             if kind is LOSE and args[0] not in self._pipeline.lost:
                 raise CaptureError(f"the capture lost messages of {args[0]}, of which it has none")
+            if kind is TAKE_SIDEBAND and "sideband" not in self._pipeline.lost:
+                raise CaptureError("the capture has side-band records, and its header says that it has none")
             call(*args)
             self._check_size()
             yield

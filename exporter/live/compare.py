@@ -38,7 +38,7 @@ class Comparison:
         pipeline: Gets what is found.
         procfs: The host's.
         keeps_table: It is known which processes live; otherwise there is nothing to find in /proc.
-        with_start: Read when a process started; exit records tell it better.
+        with_start: Read when a process started; exit records have it more exactly.
         crash: Called with the exception of a comparison that follows a loss.
 
     Attributes:
@@ -115,16 +115,18 @@ class Comparison:
     async def _scan(self) -> list[int]:
         """Adopt what lives; returns the tgids that were listed first of all.
 
-        Events are held meanwhile, and until what was read has settled: they tell what of it is doubtful.
+        Events are held meanwhile, and until what was read has settled: they show what of it is doubtful.
         """
         self._drain.hold()
-        tgids = await self._list() if self._keeps_table else []
-        async for tgid in in_slices(self._drain, tgids):
-            info = await self._ask(partial(self._read_process, tgid))
-            if info is not None:
-                self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
-        await drain_for(self._drain, READING_SETTLES_NS)
-        self._drain.release()
+        try:
+            tgids = await self._list() if self._keeps_table else []
+            async for tgid in in_slices(self._drain, tgids):
+                info = await self._ask(partial(self._read_process, tgid))
+                if info is not None:
+                    self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
+            await drain_for(self._drain, READING_SETTLES_NS)
+        finally:
+            self._drain.release()
         await drain_all(self._drain)
         return tgids
 

@@ -16,6 +16,7 @@ from exporter.kernel.cn_proc import (
     ProcEvent,
     decode_comm,
 )
+from exporter.kernel.perf_event import Fork
 from exporter.processes.canaries import Canaries
 from exporter.processes.ends import Ends
 from exporter.processes.naming import Naming
@@ -23,6 +24,7 @@ from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
 from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
 from exporter.tallies.cells import Cell
 from exporter.tallies.tallies import Tallies
 
@@ -54,11 +56,12 @@ class Changes:
         tallies: Have the cells.
         observer: Gets each event.
         canaries: Processes that are left out.
+        sideband: Names execs, and says which task forked.
         follow_threads: Remember which threads a process has.
         keeps: Remember all processes.
 
     Attributes:
-        counts: Of the events that are not in the hot loop.
+        counts: How many events were handled. The hot loop adds its own.
         unknown_events: Events of a kind that this release does not know.
     """
 
@@ -71,6 +74,7 @@ class Changes:
         tallies: Tallies,
         observer: Observer,
         canaries: Canaries,
+        sideband: Sideband,
         follow_threads: bool,
         keeps: bool,
     ) -> None:
@@ -80,6 +84,7 @@ class Changes:
         self._tallies = tallies
         self._observer = observer
         self._canaries = canaries
+        self._sideband = sideband
         self._follow_threads = follow_threads
         self._keeps = keeps
         self.counts = EventCounts()
@@ -102,15 +107,23 @@ class Changes:
         if self._observer.is_active:
             self._observer.thread_fork(event, self._naming.cell_to_show(child_tgid))
 
-    def fork(self, event: ProcEvent) -> bool:
+    def fork(self, event: ProcEvent, record: Fork | None = None) -> bool:
         """Take the FORK of a process.
+
+        Args:
+            event: The FORK. Its parent is the parent that the child got, which need not be the process that forked
+                (CLONE_PARENT).
+            record: The side-band record of it, which has the thread that forked.
 
         Returns:
             False if the child is a canary, which is in no count.
         """
         _, timestamp_ns, parent_pid, parent_tgid, _, child_tgid, *_ = event
+        record = self._sideband.fork_of(child_tgid, record, timestamp_ns)
         if child_tgid in self._canaries:
             return False
+        if record is not None:
+            _, _, parent_tgid, parent_pid = record
         previous = self._roster.by_tgid.get(child_tgid)
         if previous is not None:
             self._make_room(previous, timestamp_ns)
@@ -128,9 +141,13 @@ class Changes:
         self._count_fork(timestamp_ns, child_tgid, parent_tgid, cell)
         child = self._roster.add(Process(child_tgid, cell, timestamp_ns))
         name = parent.open_name
+        uid = cell.uid
+        if parent_pid != parent_tgid and parent.odd is not None and parent.odd.thread_uids:
+            # A thread that is not among them may have been made by one that is.
+            uid = parent.odd.thread_uids.get(parent_pid)
         if parent_pid != parent_tgid or (parent.odd is not None and parent.odd.children is Children.STRANGERS):
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
-            child.cell = self._tallies.claim_cell(None, cell.uid)
+            child.cell = self._tallies.claim_cell(None, uid)
             child.make_odd().stranger = True
             self._naming.look_later(child)
         elif name is not None:
@@ -164,14 +181,20 @@ class Changes:
             process = self._roster.add(Process(tgid, self._tallies.claim_cell(None, None), 0))
         if process.execd_ns:
             self._naming.open_name(process)
+        comm = self._sideband.take_exec(tgid, process.start_ns, timestamp_ns)
         odd = process.odd
         name = None
         if odd is not None:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
-            odd.threads = None
+            odd.threads = odd.named_threads = odd.thread_uids = None
             odd.leader_exited = odd.stranger = odd.glimpsed = False
-            odd.leader_record = None
+            odd.leader_record = odd.fatal = None
             name = odd.name
+        if comm is not None:
+            self._naming.rename(process, comm, timestamp_ns)
+            process.execd_ns = timestamp_ns
+            self._naming.count_exec(process, process.cell)
+            return
         process.execd_ns = timestamp_ns
         if name is not None:
             successor = self._naming.open_name(process)
@@ -190,7 +213,13 @@ class Changes:
             comm = decode_comm(event)
             if pid == tgid:
                 self._rename(tgid, comm, event[1])
-            observer.rename(event, naming.cell_to_show(tgid).uid if observer.is_active else None, comm)
+            elif self._follow_threads:
+                self._name_thread(pid, tgid)
+            if observer.is_active:
+                uid = naming.cell_to_show(tgid).uid
+                shown = self._tallies.shown_comm(comm, uid)
+                if shown is not None:
+                    observer.rename(event, uid, shown)
         elif what == PROC_EVENT_UID:
             counts.uid += 1
             observer.event("uid", event, self._change_uid(pid, tgid, third))
@@ -202,19 +231,21 @@ class Changes:
             observer.event("sid", event, naming.cell_to_show(tgid))
         elif what == PROC_EVENT_PTRACE:
             counts.ptrace += 1
-            # A tracer of 0 is the end of tracing.
-            if third != 0:
-                cell = naming.cell_to_count(tgid)
-                cell.ptrace_attaches += 1
-                observer.event("ptrace", event, cell)
+            self._trace(event)
         elif what == PROC_EVENT_COREDUMP:
             counts.coredump += 1
-            cell = naming.cell_to_count(tgid)
-            cell.coredumps += 1
-            observer.event("coredump", event, cell, ppid=event[5])
+            self._dump_core(event)
         elif what != PROC_EVENT_NONE:
             # NONE is an acknowledgement, ours or another listener's.
             self.unknown_events += 1
+
+    def _name_thread(self, pid: int, tgid: int) -> None:
+        process = self._roster.by_tgid.get(tgid)
+        odd = None if process is None else process.odd
+        if odd is not None and odd.threads and pid in odd.threads:
+            if odd.named_threads is None:
+                odd.named_threads = set()
+            odd.named_threads.add(pid)
 
     def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
         process = self._roster.by_tgid.get(tgid)
@@ -228,13 +259,56 @@ class Changes:
                 process.make_odd().glimpsed = False
                 process.settle(cell)
 
+    def _trace(self, event: ProcEvent) -> None:
+        """Count a process that begins to be traced: once, although its tracer attaches to each of its threads."""
+        _, _, _, tgid, _, tracer_tgid, *_ = event
+        process = self._roster.by_tgid.get(tgid)
+        odd = None if process is None else process.odd
+        is_traced = odd is not None and odd.tracer_tgid == tracer_tgid
+        if process is not None:
+            # A tracer of 0 is the end of tracing.
+            process.make_odd().tracer_tgid = tracer_tgid
+            process.tidy()
+        if tracer_tgid and not is_traced:
+            cell = self._naming.cell_to_count(tgid)
+            cell.ptrace_attaches += 1
+            self._observer.event("ptrace", event, cell)
+
+    def _dump_core(self, event: ProcEvent) -> None:
+        """Count a process that dumps core: once, although several of its threads may crash at the same time."""
+        tgid = event[3]
+        process = self._roster.by_tgid.get(tgid)
+        if process is not None:
+            odd = process.make_odd()
+            if odd.dumped:
+                return
+            odd.dumped = True
+        cell = self._naming.cell_to_count(tgid)
+        cell.coredumps += 1
+        self._observer.event("coredump", event, cell, ppid=event[5])
+
     def _change_uid(self, pid: int, tgid: int, ruid: int) -> Cell:
-        """Count a change of uid in the cell of the new one, and return that."""
+        """Take a change of uid of a thread, and return the cell of the new uid.
+
+        The C library changes the uid of all threads of a process, one after the other, in any order: that is one
+        change. A thread that changes its own alone leaves the process's, which is the leader's.
+        """
         cell = self._naming.cell_to_count(tgid)
         process = self._roster.by_tgid.get(tgid)
+        if process is not None and process.is_glimpsed:
+            process = None
         name = None if process is None else process.open_name
         changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid)
-        changed.uid_changes += 1
-        if pid == tgid and process is not None and not process.is_glimpsed:
-            process.cell = changed
+        uids = {} if process is None or process.odd is None else process.odd.thread_uids or {}
+        if ruid not in uids.values() and (pid == tgid or process is None or ruid != process.cell.uid):
+            changed.uid_changes += 1
+        if process is not None:
+            if pid == tgid:
+                process.cell = changed
+            else:
+                uids = {**uids, pid: ruid}
+            process.make_odd().thread_uids = {
+                tid: uid for tid, uid in uids.items() if uid != process.cell.uid
+            } or None
+            process.tidy()
         return changed

@@ -76,7 +76,7 @@ def flush_or_drop(stream: TextIO | None) -> None:
     """Flush a stream; if it cannot be written, send what is left of it to /dev/null.
 
     Args:
-        stream: None if this process was started without it.
+        stream: None is what Python makes of a descriptor that was closed when it started.
     """
     if stream is None:
         return

@@ -229,7 +229,7 @@ def test_what_is_no_proc_file_system_says_what_to_do(tmp_path: Path, root: str) 
     assert str(tmp_path / root) in str(error.value)
 
 
-def test_the_start_is_left_out_where_nobody_asks_for_it(tmp_path: Path) -> None:
+def test_the_start_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:
     (add_process(tmp_path, 10, b"sh") / "stat").unlink()
     procfs = Procfs(str(tmp_path))
     assert procfs.read_process(10) is None

@@ -23,7 +23,7 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
     now_ns = time.monotonic_ns()
     for tgid in (400, 401, 402):
         rig.connector.datagrams.append(builders.fork(parent_tgid=1, child_tgid=tgid, timestamp_ns=now_ns))
-    # Whoever had the pid 402 before has ended, and both his events were lost.
+    # The process that had the pid 402 before has ended, and both its events were lost.
     rig.taskstats.datagrams.append(builders.taskstats_datagram(pid=402, comm=b"before", exit_code=9))
     # Three have begun to exit. Of 400 and 401 the EXIT was lost; 401's pid is another's, which has memory.
     for tgid in (400, 401, 402):
@@ -116,7 +116,7 @@ async def test_a_stop_ends_the_comparison_that_follows_a_loss(rig: Rig) -> None:
     before = rig.listener.resyncs
     rig.connector.drops = 1
     rig.listener.look_at_buffers()
-    following = rig.listener._comparison._following
+    following = rig.listener._comparison._following  # noqa: SLF001 - only the task shows that it was cancelled
     assert following is not None
     rig.listener.stop()
     with pytest.raises(asyncio.CancelledError):
