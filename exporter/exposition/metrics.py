@@ -54,6 +54,9 @@ FOLDED = MetricSpec(
     ("metric",),
 )
 
+BUDGET = (SERIES, SERIES_LIMIT, FOLDED)
+"""How near the metrics of programs are to their limit."""
+
 
 class EndRow(NamedTuple):
     """A counter of ends."""
@@ -88,9 +91,7 @@ METRICS = (
     *(row.spec for row in ENDS),
     *(row.spec for row in HISTOGRAMS),
     PROCESSES,
-    SERIES,
-    SERIES_LIMIT,
-    FOLDED,
+    *BUDGET,
     *SELF_METRICS,
 )
 

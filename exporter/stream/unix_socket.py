@@ -7,7 +7,7 @@ import socket
 import stat
 from pathlib import Path
 
-from exporter.errors import SetupError
+from exporter.errors import AddressError
 
 _BACKLOG = 128
 
@@ -16,7 +16,7 @@ def open_stream_socket(path: Path, mode: int, gid: int | None) -> socket.socket:
     """Open the Unix socket. A socket in its place that no process listens on is removed.
 
     Raises:
-        SetupError: The socket cannot be opened.
+        AddressError: The socket cannot be opened.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -35,7 +35,7 @@ def open_stream_socket(path: Path, mode: int, gid: int | None) -> socket.socket:
         sock.close()
         # The error for a path that is too long has no errno.
         reason = error.strerror or error
-        raise SetupError(f"cannot listen on {path}: {reason}; choose another --stream.socket") from error
+        raise AddressError(f"cannot listen on {path}: {reason}; choose another --stream.socket") from error
     return sock
 
 

@@ -3,14 +3,12 @@
 import asyncio
 import html
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
 from aiohttp import web
 
-from exporter import __version__
-
-Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
-"""Accept header -> (Content-Type, body in pieces)"""
+Pieces = Callable[[str, Collection[str]], Awaitable[tuple[str, Iterator[bytes]]]]
+"""Accept header, names of the wanted samples -> (Content-Type, body in pieces)"""
 
 # Half the time of zlib's default level, for 10 % more bytes.
 _GZIP_LEVEL = 3
@@ -23,6 +21,9 @@ def accepts_gzip(accept_encoding: str) -> bool:
         if name.strip().lower() == "gzip":
             return parameters.replace(" ", "").lower() not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
     return False
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Metrics:
@@ -54,7 +55,9 @@ class _Metrics:
         return response
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        content_type, parts = await self._pieces(request.headers.get("Accept", ""))
+        content_type, parts = await self._pieces(
+            request.headers.get("Accept", ""), request.query.getall("name[]", ())
+        )
         zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
         compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if zipped else None
         body = bytearray()
@@ -74,7 +77,9 @@ def make_app(
     pieces: Pieces,
     not_ready: Callable[[], str | None],
     max_requests: int = 0,
+    *,
     reload: Callable[[], str | None] | None = None,
+    facts: Callable[[], Mapping[str, str]] = dict,
 ) -> web.Application:
     """Build the application.
 
@@ -85,10 +90,24 @@ def make_app(
         max_requests: How many scrapes may be under way at once; 0 for any number.
         reload: Reads the rules again, and returns what is wrong with them; None if reload over HTTP is not
             allowed.
+        facts: What the landing page says of the exporter.
     """
+    pages = {telemetry_path: "metrics", "/-/ready": "ready", "/-/healthy": "healthy"}
 
     async def landing_page(_: web.Request) -> web.Response:
-        return web.Response(text=_LANDING_PAGE.format(path=html.escape(telemetry_path)), content_type="text/html")
+        return web.Response(text=_landing_page(pages, facts()), content_type="text/html")
+
+    async def favicon(_: web.Request) -> web.Response:
+        return web.Response(
+            text=_FAVICON, content_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"}
+        )
+
+    @web.middleware
+    async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return web.Response(status=404, text=f"There is no such page. There are /, {', '.join(pages)}.\n")
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="Healthy\n")
@@ -107,8 +126,9 @@ def make_app(
             return web.Response(status=500, text=f"Not reloaded: {problem}\n")
         return web.Response(text="Reloaded\n")
 
-    app = web.Application()
+    app = web.Application(middlewares=[explain_not_found])
     app.router.add_get("/", landing_page)
+    app.router.add_get("/favicon.ico", favicon)
     app.router.add_get(telemetry_path, _Metrics(pieces, max_requests).answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
@@ -117,17 +137,39 @@ def make_app(
     return app
 
 
-_LANDING_PAGE = f"""<!DOCTYPE html>
+def _landing_page(pages: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    rows = "\n".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(fact)}</td></tr>" for name, fact in facts.items()
+    )
+    links = "\n".join(
+        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {name}</li>' for path, name in pages.items()
+    )
+    return _LANDING_PAGE.format(rows=rows, links=links)
+
+
+_LANDING_PAGE = """<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>proc-connector-exporter</title></head>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>proc-connector-exporter</title>
+<link rel="icon" href="/favicon.ico" type="image/svg+xml">
+</head>
 <body>
 <h1>proc-connector-exporter</h1>
-<p>Every fork, exec, exit and non-zero exit of this host. Version {__version__}.</p>
+<p>Every fork, exec, exit and non-zero exit of this host.</p>
+<table>
+{rows}
+</table>
 <ul>
-<li><a href="{{path}}">Metrics</a></li>
-<li><a href="/-/ready">Ready</a></li>
-<li><a href="/-/healthy">Healthy</a></li>
+{links}
 </ul>
+<p>Metrics and flags are described in <code>docs/</code> and in <code>man proc-connector-exporter</code>.</p>
 </body>
 </html>
 """
+
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<path d="M2 3h5v4H2zM9 1h5v4H9zM9 10h5v4H9zM7 5l2-2M7 5l2 7" fill="#c33" stroke="#c33"/></svg>'
+)

@@ -13,7 +13,8 @@ from charts.rendering import NAMESPACE, ROOT, SCENARIOS, lint, render, scenario
 from helm_python import HelmRenderError, HelmValuesError
 
 from exporter import __version__
-from exporter.config import DEFAULT_PORT, FLAGS, parse_args
+from exporter.command_line import parse_args
+from exporter.config import DEFAULT_PORT, FLAGS
 
 OPTIONAL_KINDS = {"ConfigMap", "GrafanaDashboard", "NetworkPolicy", *OPERATOR}
 DEFAULT = render()

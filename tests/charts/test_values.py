@@ -11,7 +11,8 @@ from charts.rendering import CHART, render
 from charts.values_table import read_values, with_table
 from helm_python import HelmValuesError
 
-from exporter.config import FLAGS, parse_args
+from exporter.command_line import parse_args
+from exporter.config import FLAGS
 from exporter.errors import ConfigError
 from exporter.events import EVENTS
 from exporter.tallies.rules_file import parse_rules

@@ -15,33 +15,37 @@ PACKAGE = Path(__file__).parents[2] / "exporter"
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "flag_parsers": {"errors"},
+    "revision": set(),
+    "quantities": set(),
+    "flag_parsers": {"errors", "quantities"},
     "flags": {"flag_parsers"},
+    "arguments": {"errors", "flags"},
     "kernel": {"errors"},
     "events": {"errors", "kernel"},
     "tallies": {"errors", "events", "kernel"},
     "processes": {"errors", "kernel", "tallies"},
-    "exposition": {"__init__", "tallies"},
+    "exposition": {"__init__", "revision", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
     "live": {"errors", "events", "kernel", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
-    "config": {"__init__", "errors", "events", "flag_parsers", "flags", "service", "tallies"},
-    "web": {"__init__", "config", "errors"},
-    "stream": {"errors", "events", "kernel", "processes", "web"},
+    "config": {"errors", "events", "flag_parsers", "flags", "service", "tallies"},
+    "command_line": {"__init__", "arguments", "config", "revision"},
+    "web": {"config", "errors"},
+    "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
     "watch": {
-        "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes", "stream",
-        "tallies",
+        "arguments", "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live",
+        "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "service",
+        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "revision", "service",
         "stream", "tallies", "web",
     },
-    "__main__": {"app", "config", "errors", "service", "watch"},
+    "__main__": {"app", "command_line", "errors", "service", "watch"},
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.
-PURE = {"errors", "events", "tallies", "processes", "exposition"}
+PURE = {"errors", "quantities", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses", "live.moderation",
