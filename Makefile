@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick fuzz soak \
-	dashboards demo
+.PHONY: run test test-pure test-kernels test-charts test-container test-install manifests lint clean bench bench-quick fuzz soak \
+	dashboards demo deb install uninstall
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -19,11 +19,15 @@ run: $(VENV)/.run
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
 test: lint
-	$(BIN)/pytest -m "not kernels and not container" $(ARGS)
+	$(BIN)/pytest -m "not kernels and not container and not install" $(ARGS)
 
 # An old kernel of the distribution in QEMU, without KVM: minutes. Says what it needs where that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
+
+# The .deb on a Debian that boots with systemd in QEMU, without KVM: minutes. Says what it needs where that is missing.
+test-install: $(VENV)/.test
+	$(BIN)/pytest -m install tests/install $(ARGS)
 
 # The Helm chart, rendered and checked. ARGS=--update-golden accepts what comes out now.
 test-charts: $(VENV)/.test
@@ -40,7 +44,7 @@ manifests: $(VENV)/.test
 
 # What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels and not container" $(ARGS)
+	$(BIN)/pytest -m "not kernel and not kernels and not container and not install" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -74,14 +78,30 @@ MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
-# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is where readers of an alert find docs/runbooks.
-RUNBOOKS ?= docs/runbooks
+# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is the address where readers of an alert
+# find docs/runbooks; without it alerts have no runbook_url.
+RUNBOOKS ?=
 dashboards: $(VENV)/.test
 	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
 
 # The exporter, a Prometheus with the rules, and something to look at, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run
 	$(BIN)/python -m deploy.demo.demo $(ARGS)
+
+# Into dist/, for this architecture or for ARGS="--arch arm64": the program with its own packages, unit, user and man page.
+deb: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.deb $(ARGS)
+
+# Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
+PREFIX ?= /usr/local
+DESTDIR ?=
+INTERPRETER ?= /usr/bin/python3
+install: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.environment install --destdir "$(DESTDIR)" --prefix "$(PREFIX)" \
+		--interpreter "$(INTERPRETER)"
+
+uninstall: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.environment uninstall --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
