@@ -8,7 +8,7 @@ ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-pure test-kernels test-charts test-container test-install manifests lint clean bench bench-quick fuzz soak \
-	dashboards demo deb install uninstall
+	dashboards demo deb install uninstall release test-release image
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -19,7 +19,7 @@ run: $(VENV)/.run
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
 test: lint
-	$(BIN)/pytest -m "not kernels and not container and not install" $(ARGS)
+	$(BIN)/pytest -m "not kernels and not container and not install and not release" $(ARGS)
 
 # An old kernel of the distribution in QEMU, without KVM: minutes. Says what it needs where that is missing.
 test-kernels: $(VENV)/.test
@@ -44,7 +44,7 @@ manifests: $(VENV)/.test
 
 # What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels and not container and not install" $(ARGS)
+	$(BIN)/pytest -m "not kernel and not kernels and not container and not install and not release" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -92,6 +92,21 @@ demo: $(VENV)/.run
 deb: $(VENV)/bin/python
 	$(BIN)/python -m deploy.package.deb $(ARGS)
 
+# Everything of a release, from what is committed, into dist/; docs/releasing.md has what to do with it.
+release: $(VENV)/.release
+	$(BIN)/python -m deploy.package.release $(ARGS)
+
+# A release made twice has the same bytes; its wheel and its source archive work. Minutes, and downloads.
+test-release: $(VENV)/.test $(VENV)/.release
+	$(BIN)/pytest -m release tests/package $(ARGS)
+
+# The image with its version and revision: make image ARGS="--build-arg BASE=python:3.13-slim@sha256:..."
+ENGINE ?= docker
+image:
+	$(ENGINE) build --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--tag proc-connector-exporter:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) $(ARGS) .
+
 # Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -114,6 +129,10 @@ $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.release: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'hatchling>=1.27,<2'
+	@touch $@
 
 $(VENV)/.lab: pyproject.toml $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[lab]'

@@ -8,11 +8,10 @@ import asyncio
 import logging
 import sys
 
-from exporter.app import run
+from exporter.bundle import write_dashboards
 from exporter.command_line import chosen_log_format, parse_args
 from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
 from exporter.service.logs import configure_logging
-from exporter.watch.command import watch
 from exporter.watch.flags import parse_watch_args
 
 _LOG = logging.getLogger("exporter")
@@ -30,6 +29,8 @@ _BUG = 70
 def _serve(argv: list[str]) -> int:
     config = parse_args(argv)
     configure_logging(config.log_level, config.log_format)
+    from exporter.app import run  # noqa: PLC0415 - takes most of a start, which --version and a mistake do without
+
     asyncio.run(run(config))
     return 0
 
@@ -37,10 +38,12 @@ def _serve(argv: list[str]) -> int:
 def _watch(argv: list[str]) -> int:
     config = parse_watch_args(argv)
     configure_logging(config.log_level, config.log_format)
+    from exporter.watch.command import watch  # noqa: PLC0415 - as above
+
     return 0 if asyncio.run(watch(config)) else 1
 
 
-_SUBCOMMANDS = {"watch": _watch}
+_SUBCOMMANDS = {"watch": _watch, "dashboards": write_dashboards}
 
 
 def main() -> int:

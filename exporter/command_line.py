@@ -15,7 +15,7 @@ from exporter.arguments import Parser, ShowVersion, parse_rows
 from exporter.config import LOG_FORMATS, ROWS, Config
 from exporter.revision import REVISION
 
-SUBCOMMANDS = ("watch",)
+SUBCOMMANDS = ("watch", "dashboards")
 """What may stand in the first place instead of a flag."""
 
 VERSION_TEXT = f"""\
@@ -54,9 +54,10 @@ def make_parser() -> Parser:
     """Return the parser of the program's arguments."""
     parser = Parser(
         prog="proc-connector-exporter",
-        usage="%(prog)s [FLAG ...]\n       %(prog)s watch [FLAG ...]",
+        usage="%(prog)s [FLAG ...]\n       %(prog)s watch [FLAG ...]\n       %(prog)s dashboards --output DIR",
         description="Prometheus exporter of process life, from the kernel's process connector. "
-        "With `watch` it prints events as they happen: see `%(prog)s watch --help`.",
+        "`watch` prints events as they happen: see `%(prog)s watch --help`; `dashboards` writes the "
+        "dashboards and rules that came with the program.",
         epilog="Durations are 15s, 2m, 1h30m, 1d or plain seconds; sizes 64MiB, 64M, 1G or plain bytes. "
         "--no-NAME turns off a flag that needs no value. Each flag can be set by a variable too: "
         f"--web.listen-address is {ROWS['listen_addresses'].variable}. The flag wins.",

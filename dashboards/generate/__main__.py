@@ -13,6 +13,8 @@ from dashboards.generate.fleet import fleet
 from dashboards.generate.node import node
 
 FOLDER = Path(__file__).parents[1]
+# Helm follows no link out of a chart without a warning, and a copied chart would have lost its files.
+CHART = FOLDER.parent / "helm" / "proc-connector-exporter" / "dashboards"
 
 
 def generate(runbooks: str = "") -> dict[Path, str]:
@@ -39,6 +41,8 @@ def main() -> None:
     parser.add_argument("--runbooks", default="", help="what runbook_url begins with; it is left out otherwise")
     for path, text in generate(parser.parse_args().runbooks).items():
         (FOLDER / path).write_text(text, encoding="utf-8")
+        if path.name != "thresholds.yaml":
+            (CHART / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

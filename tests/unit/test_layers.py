@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "flag_parsers": {"errors", "quantities"},
     "flags": {"flag_parsers"},
     "arguments": {"errors", "flags"},
+    "bundle": {"arguments", "errors"},
     "kernel": {"errors"},
     "events": {"errors", "kernel"},
     "tallies": {"errors", "events", "kernel"},
@@ -41,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
         "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "revision", "service",
         "stream", "tallies", "web",
     },
-    "__main__": {"app", "command_line", "errors", "service", "watch"},
+    "__main__": {"app", "bundle", "command_line", "errors", "service", "watch"},
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.
@@ -60,9 +61,10 @@ IMPURE_LIBRARIES = {
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
 # procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
-# rules_file read what the user wrote.
+# rules_file read what the user wrote, bundle what came with the program.
 OPENS_FILES = {
-    "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "tallies.rules_file", "web.gate",
+    "bundle", "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "tallies.rules_file",
+    "web.gate",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",
