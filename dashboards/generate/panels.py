@@ -124,7 +124,7 @@ def graph(
             .placement(common.LegendPlacement.BOTTOM)
             .show_legend(True)
         )
-        # By name: a program keeps its colour, whoever else is shown.
+        # By name: a program keeps its colour when other programs come and go.
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     )
     if log:
