@@ -1,6 +1,6 @@
 """The metrics: their names, types, help and labels.
 
-`METRICS` is the public interface, in the order of the exposition; README's table is checked against it. A counter
+`METRICS` is the public interface, in the order of the exposition; docs/metrics.md is checked against it. A counter
 of programs is a row of tallies/counters.py, a metric of the exporter itself a row of self_metrics.py.
 """
 
