@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests lint \
+.PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
 	clean bench bench-quick fuzz soak dashboards demo deb install uninstall release image
 
 run: $(VENV)/.run
@@ -45,6 +45,10 @@ test-container: $(VENV)/.test
 # The chart's objects for users without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
 manifests: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m charts.manifests $(ARGS)
+
+# Writes deploy/kustomize/ anew: the same, for `kubectl apply -k`, without this environment.
+kustomize: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m charts.manifests --kustomize deploy/kustomize
 
 # All tests that need neither root nor a kernel: the way to check another Python
 # (make test-pure VENV=.venv-3.13 PYTHON=python3.13).

@@ -21,6 +21,7 @@ PAGES = sorted(
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("dashboards/**/*.md"),
         *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("helm/**/*.md"),
     ]
 )
 # A mark on the line before a block: the test that runs it, or what it takes that no test has.
