@@ -16,8 +16,7 @@ RUN printf '"""The commit that this program was built from."""\n\nREVISION = "%s
 
 FROM ${BASE}
 # Nothing is installed into a running container.
-RUN python -m pip uninstall --quiet --yes --root-user-action=ignore pip && \
-    rm -rf "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip"
+RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip*
 COPY --from=build /app /app
 ENV PYTHONPATH=/app \
     PYTHONSAFEPATH=1
