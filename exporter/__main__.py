@@ -6,10 +6,13 @@ address is in use or not permitted, 4 if a capture cannot be read or written, 70
 
 import asyncio
 import logging
+import os
 import sys
 
+from exporter.arguments import unknown_variables
 from exporter.bundle import write_dashboards
 from exporter.command_line import chosen_log_format, parse_args
+from exporter.config import ROWS
 from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
 from exporter.service.logs import configure_logging
 from exporter.watch.flags import parse_watch_args
@@ -29,6 +32,8 @@ _BUG = 70
 def _serve(argv: list[str]) -> int:
     config = parse_args(argv)
     configure_logging(config.log_level, config.log_format)
+    for variable in unknown_variables(ROWS, os.environ):
+        _LOG.warning("unknown variable", extra={"variable": variable})
     from exporter.app import run  # noqa: PLC0415 - takes most of a start, which --version and a mistake do without
 
     asyncio.run(run(config))

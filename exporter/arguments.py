@@ -5,12 +5,13 @@ A setting that is wrong is named as the user wrote it: as the flag, or as the va
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from exporter.errors import ConfigError
-from exporter.flags import Flag
+from exporter.flags import ENVIRONMENT_PREFIX, Flag
 
 # Below this two names have too little in common for one to be meant by the other.
 _LEAST_LIKENESS = 0.6
@@ -125,6 +126,22 @@ def parse_rows(
     values = {field: _value_of(rows[field], *text) for field, text in texts.items()}
     _check_effects([(rows[field], source) for field, (source, text) in texts.items() if text not in {"", "false"}])
     return values
+
+
+# What Kubernetes adds for a service that has the program's name.
+_SERVICE_LINK = re.compile(r"(SERVICE|PORT)(_.*)?")
+
+
+def unknown_variables(rows: Mapping[str, Flag], environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like a flag's and are none, each with the one that was likely meant."""
+    known = {row.variable.removeprefix(ENVIRONMENT_PREFIX): row.variable for row in rows.values()}
+    unknown = []
+    for name in sorted(environment):
+        word = name.removeprefix(ENVIRONMENT_PREFIX)
+        if word != name and word not in known and not _SERVICE_LINK.fullmatch(word):
+            likely = difflib.get_close_matches(word, known, n=1, cutoff=_LEAST_LIKENESS)
+            unknown.append(f"{name}; did you mean {known[likely[0]]}?" if likely else name)
+    return unknown
 
 
 def _text_of(row: Flag, given: str | list[str] | None, environment: Mapping[str, str]) -> tuple[str, str] | None:

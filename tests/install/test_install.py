@@ -16,6 +16,9 @@ from kernels.guests import Guest
 
 pytestmark = pytest.mark.install
 
+# Four minutes where nothing else runs.
+_LIMIT_SECONDS = 1500.0
+
 STEPS = [
     node.name
     for node in ast.parse((debian.GUEST / "check.py").read_text(encoding="utf-8")).body
@@ -43,7 +46,7 @@ def results(
     first = folder / "first.deb"
     shutil.copy(deb, first)
     archive = debian.make_archive([first, debian.next_version(deb)])
-    guest = Guest("debian", folder, image.linux_6_1(), archive)
+    guest = Guest("debian", folder, image.linux_6_1(), archive, _LIMIT_SECONDS)
     told: dict[str, str] = {}
     began = time.monotonic()
     capture = request.config.pluginmanager.getplugin("capturemanager")

@@ -136,6 +136,12 @@ def test_a_file_that_is_no_capture_has_an_exit_code_of_its_own() -> None:
     assert result.returncode == 4
 
 
+def test_a_variable_that_no_flag_has_is_a_warning(taken: str) -> None:
+    result = run("--replay", SAMPLE, "--web.listen-address", taken, LIMIT_SERIE="5000")
+    [warning] = [line for line in result.stderr.splitlines() if "level=warn" in line]
+    assert f"{PREFIX}LIMIT_SERIE; did you mean {PREFIX}LIMIT_SERIES?" in warning
+
+
 def test_version_is_printed_as_other_exporters_print_it() -> None:
     result = run("--version")
     first, *rest = result.stdout.splitlines()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.arguments import Parser, parse_rows
+from exporter.arguments import Parser, parse_rows, unknown_variables
 from exporter.errors import ConfigError
 from exporter.flag_parsers import count_between
 from exporter.flags import flag, flags_of, switch
@@ -90,6 +90,24 @@ def test_what_is_wrong_is_said_in_one_line_under_the_name_that_was_written(
     with pytest.raises(ConfigError) as refusal:
         read(argv, environment)
     assert str(refusal.value) == complaint
+
+
+def test_a_variable_that_no_flag_has_is_told_with_the_likely_one() -> None:
+    environment = {
+        PREFIX + "COLOUR": "red",
+        PREFIX + "NOTHING_LIKE_IT_AT_ALL": "1",
+        PREFIX + "DEPTH": "1",
+        "COLOUR": "red",
+        # What Kubernetes adds for a service proc-connector-exporter.
+        PREFIX + "SERVICE_HOST": "10.0.0.1",
+        PREFIX + "SERVICE_PORT_METRICS": "10061",
+        PREFIX + "PORT": "tcp://10.0.0.1:10061",
+        PREFIX + "PORT_10061_TCP_ADDR": "10.0.0.1",
+    }
+    assert unknown_variables(ROWS, environment) == [
+        f"{PREFIX}COLOUR; did you mean {PREFIX}COLOR?",
+        f"{PREFIX}NOTHING_LIKE_IT_AT_ALL",
+    ]
 
 
 def test_help_has_the_flags_under_their_headings_with_what_they_take(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
         "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "revision", "service",
         "stream", "tallies", "web",
     },
-    "__main__": {"app", "bundle", "command_line", "errors", "service", "watch"},
+    "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.

@@ -112,6 +112,31 @@ def settings_of_the_default_file_apply_with_stream_and_capture() -> None:
 
 
 @step
+def prometheus_scrapes_it_with_the_configuration_of_the_readme_and_an_alert_fires() -> None:
+    folder = Path("/etc/prometheus")
+    (folder / "prometheus.yml").write_bytes((SERVED / "prometheus.yml").read_bytes())
+    written = run(NAME, "dashboards", "--output", str(folder)).splitlines()
+    assert len(written) == 6, written
+    run("systemctl", "start", "prometheus")
+
+    def ask(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://localhost:9090/api/v1/{path}", timeout=60) as answer:
+                return str(answer.read().decode())
+        except OSError as error:
+            return str(error)
+
+    wait_for(lambda: '"health":"up"' in ask("targets?state=active"), "the exporter is scraped")
+
+    def killed() -> bool:
+        subprocess.run(["sh", "-c", "kill -9 $$"], check=False)
+        return '"alertname":"ProcessKilled"' in ask("alerts")
+
+    wait_for(killed, "the alert of a killed process")
+    run("systemctl", "stop", "prometheus")
+
+
+@step
 def a_local_user_reads_events_from_the_stream() -> None:
     reader = (
         "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(100); "
