@@ -168,8 +168,8 @@ class Exporter:
         self.mode = mode
         self.port = free_port() if port is None else port
         self.log = log
-        address = f"{host}:{self.port}"
-        command = [*prefix, sys.executable, "-m", "exporter", "--web.listen-address", address, *flags]
+        address = () if "--web.systemd-socket" in flags else ("--web.listen-address", f"{host}:{self.port}")
+        command = [*prefix, sys.executable, "-m", "exporter", *address, *flags]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(command, stderr=stderr, cwd="/")
         self.worlds: list[World] = []
