@@ -56,7 +56,7 @@ def results(
                 sys.stdout.write(f"{time.monotonic() - began:7.1f} {line}\n")
             if match := re.match(r"(ok|failed) (\w+)", line):
                 told[match[2]] = line
-        if "end" not in line:
+        if set(told) != set(STEPS):
             told["last words"] = guest.last_words()
         yield told
     finally:
