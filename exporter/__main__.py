@@ -7,6 +7,7 @@ address is in use or not permitted, 4 if a capture cannot be read or written, 70
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 from exporter.arguments import unknown_variables
@@ -54,6 +55,8 @@ _SUBCOMMANDS = {"watch": _watch, "dashboards": write_dashboards}
 def main() -> int:
     """Run what the process's arguments ask for; returns the exit code."""
     argv = sys.argv[1:]
+    # A shell's `trap '' CHLD` is inherited: the kernel would reap the canary before it can be looked at.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What goes wrong before the settings are known is logged too.
     configure_logging("info", chosen_log_format(argv))
     subcommand = _SUBCOMMANDS.get(argv[0]) if argv else None

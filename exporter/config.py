@@ -25,6 +25,7 @@ from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
 DEFAULT_PORT = 10061
 ATTRIBUTIONS = ("auto", "taskstats", "procfs")
+EXEC_NAMES = ("auto", "sideband", "events")
 LOG_LEVELS = ("debug", "info", "warn", "error")
 
 _AN_HOUR_SECONDS = 3600
@@ -121,6 +122,16 @@ class Config:
         group=_NAMES,
         no_effect_with=("--replay",),
     )
+    exec_names: str = flag(
+        "--exec-names",
+        "SOURCE",
+        "auto",
+        "Where the comm of an exec and the forker of a process come from: sideband (perf records, exact, needs "
+        "CAP_PERFMON or a low perf_event_paranoid), events (exit records and /proc), or auto: the best allowed.",
+        choices=EXEC_NAMES,
+        group=_NAMES,
+        no_effect_with=("--replay",),
+    )
     events: frozenset[str] = flag(
         "--events",
         "LIST",
@@ -163,7 +174,7 @@ class Config:
         "--receive-buffer.bytes",
         "SIZE",
         "64MiB",
-        "Size of each socket's receive buffer: 832 bytes hold an event, 1280 an exit record. "
+        "Size of each socket's receive buffer: 960 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
         _BUFFER_BYTES,
         group=_EVENTS,

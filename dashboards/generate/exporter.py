@@ -55,10 +55,10 @@ _ONLY_OURS = f"and on (job, instance) {BUILD}"
 
 # Matched by all labels of the target, not by job and instance alone: two clusters may have the same nodes.
 _UP_FOR = (
-    "max by (instance, mode, filter, version, pythonversion) ("
+    "max by (instance, mode, filter, exec_names, version, pythonversion) ("
     f"proc_connector_attribution_info{{{NODE}}} "
-    f"* ignoring (mode, filter) group_left () (time() - process_start_time_seconds{{{NODE}}}) "
-    f"* ignoring (mode, filter, version, pythonversion) group_left (version, pythonversion) {BUILD})"
+    f"* ignoring (mode, filter, exec_names) group_left () (time() - process_start_time_seconds{{{NODE}}}) "
+    f"* ignoring (mode, filter, exec_names, version, pythonversion) group_left (version, pythonversion) {BUILD})"
 )
 
 

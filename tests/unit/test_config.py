@@ -40,6 +40,7 @@ SETTINGS = [
     Setting("--web.max-requests", "WEB_MAX_REQUESTS", "0", "7", "max_requests", 0),
     Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
+    Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "exec_names", "sideband"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
     Setting("--filter", "FILTER", "bpf", "kernel", "filter_by", "bpf"),
     Setting("--canary.interval", "CANARY_INTERVAL", "2500ms", "0", "canary_interval_seconds", 2.5),
