@@ -15,7 +15,7 @@ from exporter.bundle import write_dashboards
 from exporter.command_line import chosen_log_format, parse_args
 from exporter.config import ROWS
 from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
-from exporter.service.logs import configure_logging
+from exporter.service.logs import configure_logging, flush_or_drop
 from exporter.watch.flags import parse_watch_args
 
 _LOG = logging.getLogger("exporter")
@@ -59,6 +59,15 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What goes wrong before the settings are known is logged too.
     configure_logging("info", chosen_log_format(argv))
+    try:
+        return _run(argv)
+    finally:
+        # A log that cannot be written must not change the exit code: Python makes it 120 if its last flush fails.
+        flush_or_drop(sys.stdout)
+        flush_or_drop(sys.stderr)
+
+
+def _run(argv: list[str]) -> int:
     subcommand = _SUBCOMMANDS.get(argv[0]) if argv else None
     try:
         return _serve(argv) if subcommand is None else subcommand(argv[1:])

@@ -276,6 +276,14 @@ class Config:
         count_between(LEAST_LIMIT, 1_000_000),
         group=_LIMITS,
     )
+    client_bytes: int = flag(
+        "--limit.client-bytes",
+        "SIZE",
+        "64MiB",
+        "What all clients together may make the exporter hold: half for answers that are read, half for /events.",
+        size_between(1 << 20, 1 << 40),
+        group=_LIMITS,
+    )
     idle_seconds: float = flag(
         "--limit.idle",
         "DURATION",

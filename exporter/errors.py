@@ -5,6 +5,7 @@ ExporterError
  +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
  |    +-- AddressError   an address is in use or not permitted                     exit code 3
  +-- CaptureError       a capture cannot be read or written, or is damaged        exit code 4
+ +-- ShortageError      descriptors or memory are short for a moment             asked again later
  +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
 """
 
@@ -27,6 +28,10 @@ class AddressError(SetupError):
 
 class CaptureError(ExporterError):
     """A capture cannot be replayed here or written; the text is one line that says why."""
+
+
+class ShortageError(ExporterError):
+    """No descriptor or no memory was free: what was asked is not known now, and can be asked again."""
 
 
 class MalformedMessage(ExporterError):

@@ -22,7 +22,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 async def pieces(accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
     content_type = OPENMETRICS if "openmetrics" in accept else TEXT
     return content_type, iter(
-        [b"# asked for ", accept.encode(), b" ", ",".join(names).encode(), b"\n", "é 1\n".encode() * 1000]
+        [b"# asked for ", accept.encode(), b" ", ",".join(sorted(names)).encode(), b"\n", "é 1\n".encode() * 1000]
     )
 
 
