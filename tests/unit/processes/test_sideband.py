@@ -127,6 +127,12 @@ def test_the_record_of_an_earlier_fork_with_that_pid_is_not_taken_for_this_one(s
     assert sideband.forks.first == {}
 
 
+def test_a_record_of_the_next_process_with_that_pid_is_left_to_it(sideband: Sideband) -> None:
+    sideband.add(forks((2 * SECOND_NS + 1, 400, 101, 105)))
+    assert take_fork(sideband, 400, SECOND_NS) is None
+    assert take_fork(sideband, 400, 2 * SECOND_NS) == (2 * SECOND_NS + 1, 400, 101, 105)
+
+
 def test_a_fork_without_a_record_has_none(sideband: Sideband) -> None:
     sideband.add(forks((11, 401, 100, 100)))
     assert take_fork(sideband, 400, 10) is None
