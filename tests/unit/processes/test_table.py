@@ -1448,3 +1448,62 @@ def test_of_failures_alone_a_process_ends_when_it_is_gone_although_a_workers_exi
     failures.rest(5000)
     failures.drain()
     assert failures.exits == {("server", "1000", 0xF00): 1}
+
+
+# -- what each thread sends is counted per process ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(400, 401, 402), (401, 402, 400), (401, 400, 402)], ids=str)
+def test_a_change_of_uid_of_all_threads_is_one(host: Host, order: tuple[int, ...]) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.thread(400, 402)
+    for pid in order:
+        host.set_uid(400, 33, thread=None if pid == 400 else pid)
+    host.drain()
+    assert host.uid_changes == {("sh", "33"): 1}
+    host.fork(400, 500)
+    host.fork(400, 501, by_thread=401)
+    host.exit(500, 0)
+    host.exit(501, 0)
+    host.drain()
+    host.settle()
+    assert {uid for _, uid, _ in host.exits} == {"33"}
+
+
+def test_a_child_has_the_uid_of_the_thread_that_forked_it(host: Host) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.thread(400, 402)
+    host.set_uid(400, 33, thread=401)
+    host.fork(400, 500, by_thread=401)
+    host.fork(400, 501)
+    # This one may have been started by the one with a uid of its own.
+    host.fork(400, 502, by_thread=402)
+    host.exit(400, 0, thread=401)
+    host.fork(400, 503, by_thread=402)
+    for child, status in (500, 1), (501, 2), (502, 3), (503, 4):
+        host.exit(child, status)
+    host.drain()
+    host.settle()
+    assert {status: uid for _, uid, status in host.exits} == {1: "33", 2: "1000", 3: UNKNOWN, 4: "1000"}
+
+
+def test_a_tracer_that_attaches_to_each_thread_traces_one_process(host: Host) -> None:
+    host.fork(100, 400)
+    for pid in 400, 401, 402:
+        host.event(builders.ptrace, tgid=400, pid=pid, tracer_tgid=100, tracer_pid=100)
+    host.event(builders.ptrace, tgid=400, pid=400, tracer_tgid=0, tracer_pid=0)
+    host.event(builders.ptrace, tgid=400, pid=400, tracer_tgid=100, tracer_pid=100)
+    host.drain()
+    assert host.ptrace_attaches == {("sh", "1000"): 2}
+    assert host.table.events.ptrace == 5
+
+
+def test_a_process_of_which_several_threads_crash_dumps_core_once(host: Host) -> None:
+    host.fork(100, 400)
+    for pid in 400, 401:
+        host.event(builders.coredump, tgid=400, pid=pid)
+    host.drain()
+    assert host.coredumps == {("sh", "1000"): 1}
+    assert host.table.events.coredump == 2

@@ -29,7 +29,7 @@ from exporter.tallies.labels import (
     ("comm", "text"),
     [
         pytest.param(b"bash", "bash", id="plain"),
-        pytest.param(b"", "", id="empty"),
+        pytest.param(b"", "<empty>", id="empty"),
         pytest.param(b"fifteen bytes!!", "fifteen bytes!!", id="15 bytes"),
         pytest.param(b" a  b ", " a  b ", id="blanks"),
         pytest.param("café".encode(), "café", id="UTF-8"),
