@@ -22,7 +22,7 @@ ENV PYTHONPATH=/app \
 # standard library is compiled. Without it every start would take three times as long.
 RUN python -m exporter --version
 EXPOSE 10061
-# Enough from Linux 6.6 on. For exact names: --user=0 --cap-drop=ALL with NET_ADMIN, SETUID and SETGID added, and the
-# exporter's own --user=65534.
+# Enough from Linux 6.6 on. For exact names: --user=0 --cap-drop=ALL with NET_ADMIN, PERFMON, SETUID and SETGID added, and
+# the exporter's own --user=65534.
 USER 65534
 ENTRYPOINT ["python", "-m", "exporter"]
