@@ -8,7 +8,7 @@ import sys
 from exporter.app import run
 from exporter.config import parse_args
 from exporter.errors import CaptureError, ConfigError, SetupError
-from exporter.service.logs import configure_logging
+from exporter.service.logs import configure_logging, flush_or_drop
 from exporter.watch.command import watch
 from exporter.watch.flags import parse_watch_args
 
@@ -34,6 +34,15 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What goes wrong before the settings are known is logged too.
     configure_logging("info", "logfmt")
+    try:
+        return _run()
+    finally:
+        # A log that cannot be written must not change the exit code: Python makes it 120 if its last flush fails.
+        flush_or_drop(sys.stdout)
+        flush_or_drop(sys.stderr)
+
+
+def _run() -> int:
     try:
         return _watch(sys.argv[2:]) if sys.argv[1:2] == ["watch"] else _serve(sys.argv[1:])
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
@@ -28,7 +28,7 @@ from exporter.live.open_sources import open_sources
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
-from exporter.stream.endpoint import serve_stream
+from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
 from exporter.stream.hub import Hub, Limits
 from exporter.stream.unix_socket import open_stream_socket
 from exporter.stream.wall_clock import WallClock
@@ -36,6 +36,8 @@ from exporter.tallies.expiry import Expiry
 from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
+from exporter.web.connection import Limits as WebLimits
+from exporter.web.descriptors import share_descriptors
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets
 from exporter.web.pages import make_app
@@ -95,8 +97,10 @@ class Exporter:
             self._not_ready,
             config.max_requests,
             self._upkeep.reload if config.enable_lifecycle else None,
+            form=self._exposition.form,
+            most_bytes=config.client_bytes // 2,
         )
-        server = Server(app, gate)
+        server = Server(app, gate, WebLimits(connections=_connections(config).web))
         notifier = Notifier()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._feed.crashed]
         try:
@@ -291,8 +295,32 @@ async def _stream(
     """Serve events to local clients until the stack unwinds, if that was asked for."""
     if config.stream_socket is None:
         return None
-    limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
-    sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
-    await stack.enter_async_context(serve_stream(hub, sock))
+    connections = _connections(config).stream
+    limits = Limits(
+        min(config.stream_max_clients, connections),
+        config.stream_buffer_bytes,
+        config.stream_uids,
+        config.client_bytes // 2,
+    )
+    feed = counting.feed
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, feed.emit_soon, fill=feed.look_at_buffers)
+    sock = open_stream_socket(
+        config.stream_socket,
+        config.stream_mode,
+        config.stream_gid,
+        None if config.user is None else config.user.uid,
+    )
+    await stack.enter_async_context(serve_stream(hub, sock, connections))
     return hub
+
+
+class _Connections(NamedTuple):
+    """How many connections each server may have."""
+
+    web: int
+    stream: int
+
+
+def _connections(config: Config) -> _Connections:
+    stream = 0 if config.stream_socket is None else config.stream_max_clients + OTHER_CONNECTIONS
+    return _Connections(*share_descriptors([WebLimits().connections, stream]))

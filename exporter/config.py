@@ -225,6 +225,13 @@ class Config:
         'Most series (of a histogram: samples) that a metric may have; what is beyond is comm="<other>".',
         count_between(LEAST_LIMIT, 1_000_000),
     )
+    client_bytes: int = flag(
+        "--limit.client-bytes",
+        "BYTES",
+        str(64 << 20),
+        "What all clients together may make the exporter hold: half for answers that are read, half for /events.",
+        count_between(1 << 20, 1 << 40),
+    )
     idle_seconds: float = flag(
         "--limit.idle",
         "SECONDS",

@@ -4,6 +4,7 @@ ExporterError
  +-- ConfigError        a flag, variable or file of the user's is wrong           exit code 2
  +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
  +-- CaptureError       a file is no capture, or damaged                          exit code 1
+ +-- ShortageError      descriptors or memory are short for a moment             asked again later
  +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
 """
 
@@ -22,6 +23,10 @@ class SetupError(ExporterError):
 
 class CaptureError(ExporterError):
     """A file is not a capture that can be replayed here; the text is one line that says why."""
+
+
+class ShortageError(ExporterError):
+    """No descriptor or no memory was free: what was asked is not known now, and can be asked again."""
 
 
 class MalformedMessage(ExporterError):

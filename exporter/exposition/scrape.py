@@ -14,6 +14,15 @@ from exporter.exposition.render import render
 from exporter.exposition.self_metrics import Status, StatusCollector
 from exporter.exposition.snapshot import TallySnapshot
 
+# Accept headers, one for each of the answers that there are.
+_FORMS = (
+    "application/openmetrics-text",
+    "application/openmetrics-text;version=1.0.0",
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
+    "text/plain;version=1.0.0",
+    "text/plain;version=1.0.0;escaping=allow-utf-8",
+    "",
+)
 _ESCAPING = re.compile(r"escaping=(dots|values)")
 
 
@@ -33,6 +42,12 @@ class Exposition:
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
+    @staticmethod
+    def form(accept: str) -> str:
+        """Return one of a few Accept headers: one for which `pieces` renders the same as for this one."""
+        _, content_type = _choose(accept)
+        return next(form for form in _FORMS if _choose(form)[1] == content_type)
+
     def pieces(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """Render one scrape.
 
@@ -43,15 +58,24 @@ class Exposition:
             The Content-Type, and the body in pieces that take a few milliseconds each. All pieces describe the
             moment of this call.
         """
-        # Our names need no escaping, and what is rendered here has none.
-        accept = _ESCAPING.sub("escaping=underscores", accept)
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):
-            # The library compares a version that is no number with one.
-            encode, content_type = choose_encoder("")
+        encode, content_type = _choose(accept)
         openmetrics = "openmetrics" in content_type
         snapshot = self._snapshot()
         # The library's part comes last: it ends with OpenMetrics' closing line.
         own = encode(self._registry)
         return content_type, chain((text.encode() for text in render(snapshot, openmetrics=openmetrics)), (own,))
+
+
+def _choose(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Return the library's encoder for an Accept header, and the Content-Type of what it writes."""
+    # Our names need no escaping, and what is rendered here has none.
+    accept = _ESCAPING.sub("escaping=underscores", accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # The library compares a version that is no number with one.
+        return choose_encoder("")
+    # The library would take any later version for its own, and write it into the answer's header.
+    if not any(choose_encoder(form)[1] == content_type for form in _FORMS):
+        return choose_encoder(_FORMS[1])
+    return encode, content_type

@@ -2,18 +2,16 @@
 
 import asyncio
 import html
-import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 
 from aiohttp import web
 
 from exporter import __version__
+from exporter.web.bodies import Bodies, Body, Pieces
+from exporter.web.places import NoPlaceError, Place, Places
 
-Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
-"""Accept header -> (Content-Type, body in pieces)"""
-
-# Half the time of zlib's default level, for 10 % more bytes.
-_GZIP_LEVEL = 3
+# A client that reads as fast as it is sent to gets so many pieces in one turn of the event loop.
+_PIECES_PER_TURN = 4
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -28,45 +26,53 @@ def accepts_gzip(accept_encoding: str) -> bool:
 class _Metrics:
     """Answers scrapes, a limited number at once."""
 
-    def __init__(self, pieces: Pieces, max_requests: int) -> None:
-        self._pieces = pieces
-        self._max_requests = max_requests
-        self._under_way = 0
+    def __init__(self, bodies: Bodies, places: Places) -> None:
+        self._bodies = bodies
+        self._places = places
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a scrape, or refuse it at the limit."""
-        if self._max_requests and self._under_way >= self._max_requests:
-            return web.Response(
-                status=503,
-                text=f"{self._max_requests} scrapes are under way, which is the limit. Try again later.\n",
-            )
-        self._under_way += 1
+        transport = request.transport
+        peer = request.get_extra_info("peer") or request.remote or ""
+        response: web.StreamResponse = web.Response(status=503, text=_NO_PLACE.format(count=self._places.count))
         try:
-            response = await self._scrape(request)
-            # Written here, and not by aiohttp after the return: until the client has read it, it takes memory.
-            await response.prepare(request)
-            await response.write_eof()
+            async with self._places.taken(peer, lambda: None if transport is None else transport.abort()) as place:
+                body = await self._bodies.render(request.headers.get("Accept", ""))
+                with self._bodies.read(body, place.cut):
+                    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
+                    response = _head(body, zipped=zipped)
+                    # Written here, and not by aiohttp after the return: until the client has read it, it takes
+                    # memory, and a place.
+                    await _write(request, response, body, place, zipped=zipped)
+        except NoPlaceError:
+            pass
         except ConnectionError:
             # The client has disconnected.
             pass
-        finally:
-            self._under_way -= 1
         return response
 
-    async def _scrape(self, request: web.Request) -> web.Response:
-        content_type, parts = await self._pieces(request.headers.get("Accept", ""))
-        zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if zipped else None
-        body = bytearray()
-        for part in parts:
-            body += part if compressor is None else compressor.compress(part)
-            # Let the exporter count events between the pieces of a large exposition.
-            await asyncio.sleep(0)
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if compressor is not None:
-            body += compressor.flush()
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=bytes(body), headers=headers)
+
+def _head(body: Body, *, zipped: bool) -> web.StreamResponse:
+    headers = {"Content-Type": body.content_type, "Vary": "Accept, Accept-Encoding"}
+    if zipped:
+        headers["Content-Encoding"] = "gzip"
+    response = web.StreamResponse(headers=headers)
+    response.content_length = body.zipped_bytes if zipped else body.plain_bytes
+    return response
+
+
+async def _write(
+    request: web.Request, response: web.StreamResponse, body: Body, place: Place, *, zipped: bool
+) -> None:
+    place.begin_to_send()
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for number, piece in enumerate(body.pieces(zipped=zipped), 1):
+            await response.write(piece)
+            place.send(len(piece))
+            if number % _PIECES_PER_TURN == 0:
+                await asyncio.sleep(0)
+    await response.write_eof()
 
 
 def make_app(
@@ -75,6 +81,9 @@ def make_app(
     not_ready: Callable[[], str | None],
     max_requests: int = 0,
     reload: Callable[[], str | None] | None = None,
+    *,
+    form: Callable[[str], str] = str,
+    most_bytes: int = 32 << 20,
 ) -> web.Application:
     """Build the application.
 
@@ -85,7 +94,10 @@ def make_app(
         max_requests: How many scrapes may be under way at once; 0 for any number.
         reload: Reads the rules again, and returns what is wrong with them; None if reload over HTTP is not
             allowed.
+        form: Accept header -> a shorter one for which `pieces` renders the same.
+        most_bytes: How many bytes all bodies that clients read may have together, zipped.
     """
+    metrics = _Metrics(Bodies(pieces, form, most_bytes), Places(max_requests))
 
     async def landing_page(_: web.Request) -> web.Response:
         return web.Response(text=_LANDING_PAGE.format(path=html.escape(telemetry_path)), content_type="text/html")
@@ -109,13 +121,15 @@ def make_app(
 
     app = web.Application()
     app.router.add_get("/", landing_page)
-    app.router.add_get(telemetry_path, _Metrics(pieces, max_requests).answer)
+    app.router.add_get(telemetry_path, metrics.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_post("/-/reload", reload_rules)
     app.router.add_put("/-/reload", reload_rules)
     return app
 
+
+_NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
 
 _LANDING_PAGE = f"""<!DOCTYPE html>
 <html lang="en">

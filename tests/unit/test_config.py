@@ -53,6 +53,7 @@ SETTINGS = [
     Setting("--replay", "REPLAY", "/a/b", "c", "replay", Path("/a/b")),
     Setting("--speed", "SPEED", "2.5", "0", "speed", 2.5),
     Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "series_limit", 1000),
+    Setting("--limit.client-bytes", "LIMIT_CLIENT_BYTES", "1048576", "2097152", "client_bytes", 1 << 20),
     Setting("--limit.idle", "LIMIT_IDLE", "3600", "0", "idle_seconds", 3600.0),
     Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "rules_path", "/etc/rules.yml"),
     Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "enable_lifecycle", True),
@@ -151,6 +152,7 @@ BAD_VALUES = [
         for text in ("", "/", "metrics", "/-/ready", "/-/anything", "/{name}", "/a?b", "/a#b", "/a}")
     ),
     *(("--limit.series", text) for text in ("", "0", "999", "1000001", "1e4", "-1", "1_000", "9" * 5000)),
+    *(("--limit.client-bytes", text) for text in ("", "0", "1048575", "64M", "-1")),
     *(("--limit.idle", text) for text in ("", "1", "3599", "-1", "nan", "inf", "1h")),
 ]  # fmt: skip
 

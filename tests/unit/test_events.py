@@ -56,7 +56,7 @@ def test_failures_alone_stay_so_without_exit_records(records_end_processes: bool
     assert plan.deliver.events == {EXIT}
 
 
-def test_ends_alone_need_no_table_where_records_tell_names() -> None:
+def test_ends_alone_need_no_table_where_records_have_names() -> None:
     plan = make_plan({"exit"}, exact=True, records_end_processes=True)
     assert not plan.keeps_table
     assert plan.deliver.events == {EXIT}

@@ -1,4 +1,4 @@
-"""The format of captures and the file they are in: what is read back is what was written, damage is told."""
+"""The format of captures and the file they are in: what is read is what was written, damage is reported."""
 
 import io
 import os
@@ -158,7 +158,7 @@ def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
 
 
-def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+def test_other_users_cannot_read_it(tmp_path: Path) -> None:
     CaptureFile(tmp_path / "capture", 1 << 20, HEADER).close()
     assert stat.S_IMODE((tmp_path / "capture").stat().st_mode) == 0o600
 
@@ -178,7 +178,7 @@ def test_a_full_disk_ends_the_capture_and_nothing_else(
 ) -> None:
     file = CaptureFile(tmp_path / "capture", 1, HEADER)
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, file._fd or 0)
+    os.dup2(full, file._fd or 0)  # noqa: SLF001 - the disk becomes full while the file is open
     os.close(full)
     file.write(Frame(0, b"frame"))
     file.write(Frame(1, b"frame"))

@@ -98,7 +98,7 @@ async def test_connections_without_a_request_take_no_place_of_a_client_and_are_c
 async def test_a_client_that_does_not_send_a_whole_request_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "_CONNECTIONS", endpoint._CONNECTIONS._replace(request_seconds=0.2))
+    monkeypatch.setattr(endpoint, "_LIMITS", endpoint._LIMITS._replace(request_seconds=0.2))
     async with streaming(tmp_path) as rig, rig.get("?events=exit") as answer:
         with socket.socket(socket.AF_UNIX) as half:
             half.connect(str(rig.path))
