@@ -51,7 +51,7 @@ def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 def test_damaged_rings_are_counted_or_malformed_and_leave_nothing_behind(mode: Mode) -> None:
     host = Host(mode, sideband=True)
-    host.pipeline._on_malformed = lambda *_: None
+    host.pipeline._on_malformed = lambda *_: None  # noqa: SLF001 - as above
     events = mutations.stream(3, mutations.events, DATAGRAMS // 2)
     records = mutations.stream(4, mutations.sideband, DATAGRAMS // 2)
     rings = 0

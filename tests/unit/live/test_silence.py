@@ -105,7 +105,7 @@ async def test_a_renewal_is_cancelled_at_the_end(bench: Bench) -> None:
     bench.silence.stop()
     await asyncio.sleep(0)
     assert bench.crashes == []
-    task = bench.silence._task
+    task = bench.silence._task  # noqa: SLF001 - it has no other trace
     assert task is not None
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -306,12 +306,12 @@ def test_a_fork_whose_event_does_not_come_is_missed_once_the_events_before_it_ar
 
 def test_a_record_that_comes_a_drain_before_its_event_is_not_missed(host: Host) -> None:
     host.fork(100, 400)
-    event = host._events.pop()
+    event = host._events.pop()  # noqa: SLF001 - queued later
     # The event is queued after the drain has begun.
     host.rest(-1)
     host.now_ns -= MS
     host.drain()
-    host._events.append(event)
+    host._events.append(event)  # noqa: SLF001 - as above
     host.drain()
     assert host.forks == {("sh", "1000"): 1}
     assert host.table.missed_forks == 0
