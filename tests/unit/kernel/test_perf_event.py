@@ -119,6 +119,10 @@ def test_bytes_that_only_look_like_tasks_in_columns_are_read_by_steps() -> None:
     # 5 times 32 bytes are 4 times 40: where a column of 40 would find a kind or a size, there is something else.
     records = [builders.perf_comm(time_ns=T, tgid=400 + i, comm=b"sh") for i in range(5)]
     assert decode_records(b"".join(records)).execs == [(T, 400 + i, b"sh") for i in range(5)]
+    # A kind of more than a byte, which no kernel has, is the same to both.
+    odd = bytearray(TASKS[0])
+    odd[3 if sys.byteorder == "little" else 0] = 1
+    assert decode_records(bytes(odd)) == by_steps_alone(bytes(odd))
     # As many exits as forks, and one that is neither but of the same length.
     long_exec = builders.perf_comm(time_ns=T, tgid=1, comm=b"a long comm")
     data = TASKS[0] + long_exec + builders.perf_exit(time_ns=T, tgid=400)
