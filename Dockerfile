@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="proc-connector-exporter" \
       org.opencontainers.image.source="${URL}" \
       org.opencontainers.image.documentation="${URL}"
 EXPOSE 10061
-# Enough from Linux 6.6 on. For exact names: --user=0 --cap-drop=ALL with NET_ADMIN, SETUID and SETGID added, and the
-# exporter's own --user=65534.
+# Enough from Linux 6.6 on. For exact names: --user=0 --cap-drop=ALL with NET_ADMIN, PERFMON, SETUID and SETGID added, and
+# the exporter's own --user=65534.
 USER 65534
 ENTRYPOINT ["python", "-m", "exporter"]

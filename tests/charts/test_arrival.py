@@ -177,6 +177,9 @@ PROBES = ("livenessProbe", "readinessProbe")
 ARRIVAL: dict[str, Look] = {
     "mode": lambda rendered: MODES[argument(rendered, "--attribution") or ""],
     "exact.user": lambda rendered: int(argument(rendered, "--user") or 0),
+    "exact.sysAdmin": lambda rendered: (
+        "SYS_ADMIN" in rendered.container["securityContext"]["capabilities"].get("add", [])
+    ),
     "hostNetwork": in_pod("hostNetwork"),
     "hostPID": in_pod("hostPID"),
     **{f"image.{part}": image(part) for part in ("registry", "repository", "tag", "digest")},
@@ -317,7 +320,19 @@ def test_every_value_of_a_scenario_arrives(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted({*FIXED, "mode", "exact.user", "image.repository", "image.pullPolicy", "resources", "affinity"})
+    "path",
+    sorted(
+        {
+            *FIXED,
+            "mode",
+            "exact.user",
+            "exact.sysAdmin",
+            "image.repository",
+            "image.pullPolicy",
+            "resources",
+            "affinity",
+        }
+    ),
 )
 def test_what_is_not_given_is_as_by_default(path: str) -> None:
     assert has(ARRIVAL[path](render()), default(path))
