@@ -66,7 +66,9 @@ class Exporter:
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
-        read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
+        read_rules = (
+            None if config.rules_path is None else partial(_read_rules, config.rules_path, may_be_empty=False)
+        )
         self._exposition = Exposition(self._snapshot, self._status)
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
@@ -234,10 +236,10 @@ class Exporter:
         )
 
 
-def _read_rules(path: str) -> Rules:
+def _read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
     from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
-    return read_rules(path)
+    return read_rules(path, may_be_empty=may_be_empty)
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
