@@ -68,7 +68,9 @@ class Exporter:
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
-        read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
+        read_rules = (
+            None if config.rules_path is None else partial(_read_rules, config.rules_path, may_be_empty=False)
+        )
         self._exposition = Exposition(
             self._snapshot, self._status, own_process=not config.disable_exporter_metrics
         )
@@ -253,10 +255,10 @@ class Exporter:
         )
 
 
-def _read_rules(path: str) -> Rules:
+def _read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
     from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
-    return read_rules(path)
+    return read_rules(path, may_be_empty=may_be_empty)
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:

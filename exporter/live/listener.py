@@ -56,6 +56,7 @@ class Listener:
             procfs,
             keeps_table=opened.plan.keeps_table,
             with_start=opened.taskstats is None,
+            count_losses=self._count_unsettling,
             crash=self._crash,
         )
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
@@ -159,6 +160,10 @@ class Listener:
     def count_losses(self) -> None:
         """Ask how full the sources are, and count what they lost."""
         self._losses.count()
+
+    def _count_unsettling(self) -> int:
+        self._losses.count()
+        return self._losses.unsettling()
 
     def look_at_buffers(self) -> float:
         """Count losses; a new one begins a comparison with /proc.
