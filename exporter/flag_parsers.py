@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 # (uid_t)-1 and (gid_t)-1 mean "do not change".
 _NO_ID = 0xFFFFFFFF
-_FASTEST = 1_000_000
+_SLOWEST, _FASTEST = 1e-6, 1_000_000
 _NS = 1_000_000_000
 _SIZE_UNITS = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _DURATION_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
@@ -121,8 +121,8 @@ def whole_up_to(most: int) -> Callable[[str, str], int]:
 def parse_speed(flag: str, text: str) -> float:
     """Parse a factor, 0 or more."""
     speed = _number(text)
-    if not 0 <= speed <= _FASTEST:
-        raise ConfigError(f"{flag} must be a factor from 0 to {_FASTEST}, got {text!r}")
+    if not (speed == 0 or _SLOWEST <= speed <= _FASTEST):
+        raise ConfigError(f"{flag} must be 0, or a factor from {_SLOWEST:f} to {_FASTEST}, got {text!r}")
     return speed
 
 

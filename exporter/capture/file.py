@@ -49,13 +49,25 @@ class CaptureFile:
             if not stat.S_ISREG(self._path.lstat().st_mode):
                 # A wrong file name must not cost the user a directory, or /dev/null.
                 raise OSError(errno.EINVAL, "not a regular file")
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._keep_old(continued=continued)
         # A capture says which user ran what, so only its owner may read it.
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         header = self._header._replace(
             wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns(), continued=continued
         )
         self._bytes = os.write(self._fd, encode_header(header))
+
+    def _keep_old(self, *, continued: bool) -> None:
+        try:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        except OSError as error:
+            if not continued:
+                raise
+            # Another user put something in its place. A capture that goes on is worth more than its first part.
+            _LOG.warning(
+                "the capture before cannot be kept", extra={"file": str(self._path), "why": error.strerror}
+            )
+            self._path.unlink()
 
     @property
     def full(self) -> bool:

@@ -185,3 +185,17 @@ def test_a_full_disk_ends_the_capture_and_nothing_else(
     assert not file.full
     [record] = caplog.records
     assert (record.getMessage(), record.__dict__["why"]) == ("the capture ends here", "No space left on device")
+
+
+def test_a_capture_goes_on_though_another_user_put_a_directory_in_the_place_of_its_first_part(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    file = CaptureFile(tmp_path / "capture", 1, HEADER)
+    (tmp_path / "capture.1").mkdir()
+    file.begin_next()
+    file.write(Frame(0, b"frame"))
+    file.close()
+    with open_capture(tmp_path / "capture") as (header, rest):
+        assert header.continued
+        assert [frame.entries for frame in iter_frames(rest.read)] == [b"frame"]
+    assert [record.getMessage() for record in caplog.records] == ["the capture before cannot be kept"]
