@@ -1,5 +1,5 @@
 # `make run` serves this host's metrics, `make test` runs every check that this machine can run.
-# Any Python >= 3.11 will do; the distribution's is preferred, because tests that give up root must still be able to read it.
+# Any Python >= 3.11 works. The distribution's is preferred, because tests that give up root must be able to read it.
 PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick fuzz soak \
-	dashboards demo
+.PHONY: run test test-quick test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick \
+	fuzz soak dashboards demo
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
 	echo "****" >&2; \
-	echo "**** This machine cannot be listened to: the reason is above." >&2; \
+	echo "**** This machine sends no process events to the exporter: the reason is above." >&2; \
 	echo "**** What follows is NOT this machine but a recorded minute of another: $(SAMPLE)" >&2; \
 	echo "****" >&2; \
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
@@ -21,24 +21,29 @@ run: $(VENV)/.run
 test: lint
 	$(BIN)/pytest -m "not kernels and not container" $(ARGS)
 
-# An old kernel of the distribution in QEMU, without KVM: minutes. Says what it needs where that is missing.
+# The unit and golden tests: no root, no kernel, under a minute. ARGS="-k NAME" runs a part.
+test-quick: $(VENV)/.test
+	$(BIN)/pytest -q -m "not kernel and not kernels and not container" tests/unit tests/golden $(ARGS)
+
+# An old kernel of the distribution in QEMU, without KVM: minutes. Prints what it needs if that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
 
-# The Helm chart, rendered and checked. ARGS=--update-golden accepts what comes out now.
+# The Helm chart, rendered and checked. ARGS=--update-golden accepts the present result.
 test-charts: $(VENV)/.test
 	$(BIN)/pytest -m "not container" tests/charts $(ARGS)
 
-# Builds the image and runs it as the chart would have it run; the chart with Helm 3 and 4 themselves. Says what it
-# needs where that is missing.
+# Builds the image and runs it as the chart does; renders the chart with Helm 3 and 4. Prints what it needs if that is
+# missing.
 test-container: $(VENV)/.test
 	$(BIN)/pytest -m container tests/charts tests/container $(ARGS)
 
-# For those without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
+# The chart's objects for users without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
 manifests: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m charts.manifests $(ARGS)
 
-# What needs neither root nor a kernel: the way to check another Python (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
+# All tests that need neither root nor a kernel: the way to check another Python
+# (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
 	$(BIN)/pytest -m "not kernel and not kernels and not container" $(ARGS)
 
@@ -48,22 +53,22 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
-# What the image is built from: every wheel of every version, by its hash.
+# The packages of the image: every wheel of every version, by its hash.
 requirements.txt: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
 		--no-header --quiet --output-file $@
 	@touch $@
 
-# Beside its peers, as root, on a machine that does nothing else; gcc needed, forkstat, extrace and
-# prometheus-process-exporter measured if they are there. The report's prose is in the file that it is written to.
+# Measures the exporter and its peers, as root, on a machine that does nothing else. Needs gcc; measures forkstat,
+# extrace and prometheus-process-exporter if they are installed. The text around the figures is kept.
 bench: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m bench --output docs/benchmarks.md $(ARGS)
 
 bench-quick: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m bench --quick $(ARGS)
 
-# Looks for bytes that make the pipeline raise: FUZZ_SECONDS with atheris, then ten million damaged datagrams.
+# Searches for bytes that make the pipeline raise: FUZZ_SECONDS with atheris, then ten million damaged datagrams.
 FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m fuzz.explore -max_total_time=$(FUZZ_SECONDS) -max_len=2048 $(ARGS)
@@ -74,12 +79,12 @@ MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
-# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is where readers of an alert find docs/runbooks.
+# Generates dashboards/*.json and dashboards/rules/*.yaml. RUNBOOKS is the address of docs/runbooks in alerts.
 RUNBOOKS ?= docs/runbooks
 dashboards: $(VENV)/.test
 	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
 
-# The exporter, a Prometheus with the rules, and something to look at, until Ctrl-C or make demo ARGS="--seconds 120".
+# The exporter, a Prometheus with the rules, and a workload, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run
 	$(BIN)/python -m deploy.demo.demo $(ARGS)
 

@@ -236,7 +236,7 @@ def _read_rules(path: str) -> Rules:
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
-    """Leave out the events that nobody asked for. A non-zero exit arrives as an exit."""
+    """Leave out the events that the user did not ask for. A non-zero exit arrives as an exit."""
     names = wanted | ({"exit"} if "nonzero_exit" in wanted else set())
     return {name: count for name, count in counts.items() if name in names}
 

@@ -101,7 +101,7 @@ class Config:
         "--web.max-requests",
         "N",
         "40",
-        "Scrapes that are answered at once; 503 beyond; 0 for no limit.",
+        "Most scrapes at once; further ones get 503; 0 for no limit.",
         count_between(0, 1_000_000),
     )
     telemetry_path: str = flag("--web.telemetry-path", "PATH", "/metrics", "Path of the metrics.", parse_page_path)
@@ -123,21 +123,24 @@ class Config:
         "--filter",
         "BY",
         "auto",
-        "Who leaves out other events: the kernel (Linux 6.6 and later), a bpf program on the socket, or auto.",
+        "What keeps other events away: an event mask in the kernel (Linux 6.6 and later), a bpf program on the "
+        "socket, or auto.",
         choices=("auto", "kernel", "bpf"),
     )
     canary_interval_seconds: float = flag(
         "--canary.interval",
         "SECONDS",
         "15",
-        "How often a child with a known end proves that the kernel still talks to us; 0 turns it off.",
+        "Seconds between two canaries: child processes whose end proves that the kernel still sends events; "
+        "0 turns them off.",
         interval_between(1, _A_DAY_SECONDS),
     )
     user: User | None = flag(
         "--user",
         "USER",
         "",
-        "Name or uid to become for good, once all sockets are open; empty to stay.",
+        "Name or uid of the user that the exporter becomes, for good, once all sockets are open; empty: it keeps "
+        "its user.",
         optional(lambda _, text: find_user(text)),
     )
     receive_buffer_bytes: int = flag(
@@ -152,56 +155,58 @@ class Config:
         "--stream.socket",
         "PATH",
         "",
-        "Unix socket to serve /events on: what happens, as it happens, as JSON.",
+        "Unix socket to serve /events on: events as they happen, as JSON.",
         optional(parse_path),
     )
-    stream_mode: int = flag("--stream.mode", "MODE", "0600", "Who may connect to it, in octal.", parse_mode)
+    stream_mode: int = flag(
+        "--stream.mode", "MODE", "0600", "Permissions of the Unix socket, in octal.", parse_mode
+    )
     stream_gid: int | None = flag(
-        "--stream.group", "GROUP", "", "Name or gid of the group that it belongs to.", optional(find_group)
+        "--stream.group", "GROUP", "", "Name or gid of the group of the Unix socket.", optional(find_group)
     )
     stream_uids: frozenset[int] | None = flag(
         "--stream.allow-uid",
         "LIST",
         "",
-        "Answer only these users, by number; empty for all whom the mode lets in.",
+        "Uids whose processes are answered; empty for all that the mode of the socket lets connect.",
         optional(parse_uids),
     )
     stream_max_clients: int = flag(
-        "--stream.max-clients", "N", "64", "How many may listen at the same time.", count_between(1, 99999)
+        "--stream.max-clients", "N", "64", "Most clients at the same time.", count_between(1, 99999)
     )
     stream_buffer_bytes: int = flag(
         "--stream.buffer-bytes",
         "BYTES",
         str(8 << 20),
-        "What may wait for a client that is slow to read.",
+        "Most bytes that wait for a client that reads slowly; further events are dropped for that client only.",
         _BUFFER_BYTES,
     )
     capture: Path | None = flag(
         "--capture",
         "FILE",
         "",
-        "Write down everything that is heard, for --replay; the file before becomes FILE.1.",
+        "Record everything that the exporter receives, for --replay; an older file becomes FILE.1.",
         optional(parse_path),
     )
     capture_max_bytes: int = flag(
         "--capture.max-bytes",
         "BYTES",
         str(100 << 20),
-        "Size at which a capture goes on in a new file.",
+        "Size at which a capture continues in a new file.",
         count_between(1 << 16, 1 << 50),
     )
     replay: Path | None = flag(
         "--replay",
         "FILE",
         "",
-        "Serve the metrics of a capture. Needs neither this kernel nor any privilege.",
+        "Serve the metrics of a capture. Needs no privilege and no connector.",
         optional(parse_path),
     )
     speed: float = flag(
         "--speed",
         "FACTOR",
         "1",
-        "How many times as fast as it happened to replay; 0 for as fast as can be.",
+        "Speed of --replay: 1 as it happened, 10 ten times as fast, 0 as fast as possible.",
         parse_speed,
     )
     series_limit: int = flag(
@@ -215,14 +220,14 @@ class Config:
         "--limit.idle",
         "SECONDS",
         "0",
-        "Drop the series of a program that counted nothing for so long and does not run; 0 keeps them.",
+        "Seconds after which the series of a program that no longer runs are dropped; 0 keeps them.",
         interval_between(_AN_HOUR_SECONDS, _A_YEAR_SECONDS),
     )
     rules_path: str | None = flag(
         "--config.file",
         "FILE",
         "",
-        "Rules that rename, fold and leave out programs and users; SIGHUP reloads.",
+        "Rules that rename, fold and exclude programs and users; SIGHUP reads them again.",
         optional(parse_text),
     )
     enable_lifecycle: bool = switch("--web.enable-lifecycle", "Allow POST /-/reload.")
@@ -262,8 +267,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proc-connector-exporter",
         description="Prometheus exporter of process life, from the kernel's process connector.",
-        epilog="Every flag can be set by the variable behind it too; the flag wins. "
-        "`%(prog)s watch` prints what happens, as it happens: see `%(prog)s watch --help`.",
+        epilog="Every flag can be set by the variable named behind it too; the flag wins. "
+        "`%(prog)s watch` prints events as they happen: see `%(prog)s watch --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -98,7 +98,7 @@ def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool
         wanted: Names of EVENTS.
         exact: Exit records tell the names of processes that end.
         records_end_processes: They mark the last thread of a process too, so that threads need not be followed.
-        named: The name belongs to each event, even if that takes events that nobody asked for.
+        named: The name belongs to each event, even if that takes events that the user did not ask for.
     """
     wanted = frozenset(wanted)
     failures = "nonzero_exit" in wanted and not wanted & {"exit", "thread_exit"}

@@ -32,12 +32,12 @@ LIFETIME = MetricSpec(
     PROGRAM_LABELS,
 )
 CPU = MetricSpec(
-    "proc_connector_process_cpu_seconds", "histogram", "CPU time that ended processes had used.", PROGRAM_LABELS
+    "proc_connector_process_cpu_seconds", "histogram", "CPU time of processes that ended.", PROGRAM_LABELS
 )
 MAX_RSS = MetricSpec(
     "proc_connector_process_max_rss_bytes", "histogram", "Peak resident memory of ended processes.", PROGRAM_LABELS
 )
-PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that live.", PROGRAM_LABELS)
+PROCESSES = MetricSpec("proc_connector_processes", "gauge", "Processes that are alive.", PROGRAM_LABELS)
 SERIES = MetricSpec(
     "proc_connector_series",
     "gauge",
@@ -50,7 +50,7 @@ SERIES_LIMIT = MetricSpec(
 FOLDED = MetricSpec(
     "proc_connector_folded_total",
     "counter",
-    'What a metric counted under comm="<other>" or uid="<other>", because its series were at the limit.',
+    'Counts of a metric under comm="<other>" or uid="<other>", because its series were at the limit.',
     ("metric",),
 )
 

@@ -47,15 +47,16 @@ class Status:
     task_exits: dict[str, int] | None = _metric(
         "proc_connector_task_exits_total",
         "counter",
-        "Threads and processes that ended, by who says so: the events, or the kernel's own totals in /proc/stat "
-        "and /proc/loadavg. What the events lack was lost; a handful means nothing.",
+        "Threads and processes that ended, counted from events, and from the kernel's own totals in "
+        "/proc/stat and /proc/loadavg. Ends that the events lack were lost; a difference of a handful means "
+        "nothing.",
         "source",
     )
     """None where it is not known."""
     pending: dict[str, int] | None = _metric(
         "proc_connector_pending_events",
         "gauge",
-        "Events whose comm is being looked up; they are counted under it within a moment.",
+        "Events that wait for their comm; they are counted under it within a moment.",
         "event",
     )
     unattributed: dict[str, int] | None = _metric(
@@ -64,19 +65,19 @@ class Status:
     excluded: dict[str, int] | None = _metric(
         "proc_connector_excluded_total",
         "counter",
-        "Events that are in no metric of programs, because the rules of --config.file say so.",
+        "Events that are in no metric of programs, because the rules of --config.file exclude them.",
         "event",
     )
     expired: dict[str, int] | None = _metric(
         "proc_connector_expired_total",
         "counter",
-        "Events that were counted in series which are gone, because they were idle for --limit.idle.",
+        "Events that were counted in series that were dropped because they were idle for --limit.idle.",
         "event",
     )
     reload_successful: bool | None = _metric(
         "proc_connector_config_last_reload_successful",
         "gauge",
-        "Whether the rules of --config.file could be read the last time; if not, those read before are in force.",
+        "Whether the rules of --config.file could be read the last time; if not, the old rules are in force.",
     )
     """None where there is no file of rules."""
     reload_timestamp_seconds: float | None = _metric(
@@ -88,7 +89,7 @@ class Status:
     unknown_lifetimes: int | None = _metric(
         "proc_connector_unknown_lifetimes_total",
         "counter",
-        "Ended processes missing in proc_connector_process_lifetime_seconds, because nobody knew their start.",
+        "Ended processes missing in proc_connector_process_lifetime_seconds, because their start is not known.",
     )
     """None where lifetimes are not exposed."""
     lost_ends: int | None = _metric(
@@ -100,14 +101,14 @@ class Status:
     lost_messages: dict[str, int] | None = _metric(
         "proc_connector_lost_messages_total",
         "counter",
-        "Messages the kernel dropped because the receive buffer was full. What was missed while not subscribed is "
-        "not among them.",
+        "Messages the kernel dropped because the receive buffer was full. Messages that were sent while the "
+        "exporter was not subscribed are not included.",
         "socket",
     )
     malformed: dict[str, int] | None = _metric(
         "proc_connector_malformed_messages_total",
         "counter",
-        "Messages dropped because they were not the kernel's or not what their header promised.",
+        "Messages dropped because they were broken or did not come from the kernel.",
         "socket",
     )
     receive_buffer_bytes: dict[str, int] | None = _metric(
@@ -125,23 +126,23 @@ class Status:
     resubscriptions: int | None = _metric(
         "proc_connector_resubscriptions_total",
         "counter",
-        "Times the subscription was renewed because the kernel had fallen silent. What happened meanwhile is in "
-        "no other metric.",
+        "Times the subscription was renewed because the kernel no longer sent events. Events of that time are"
+        " in no other metric.",
     )
     stream_clients: int | None = _metric("proc_connector_stream_clients", "gauge", "Clients of the event stream.")
     """None where there is no stream."""
     stream_dropped: int | None = _metric(
         "proc_connector_stream_dropped_events_total",
         "counter",
-        "Events that a client of the stream did not get because it was slow to read; each is told how many "
-        "it missed.",
+        "Events that were dropped for clients of the stream that read too slowly; each client gets the number"
+        " of its own.",
     )
     """None where there is no stream."""
     canary_age_seconds: float | None = _metric(
         "proc_connector_canary_age_seconds",
         "gauge",
-        "Time since a child with a known end last came back as an event, which proves the subscription; "
-        "while none has, since the first was due.",
+        "Time since the end of a canary (a child with a known end) last arrived as an event; before the first"
+        " one, since it was due.",
     )
     """None while there is no canary."""
     drain_ns: Histogram | None = _metric(
@@ -151,7 +152,7 @@ class Status:
         "proc_connector_attribution_info",
         "gauge",
         "Always 1. mode: where comm and uid come from (taskstats: exit records, exact; procfs: /proc). "
-        "filter: who leaves out events that are not wanted.",
+        "filter: what keeps unwanted events away.",
         "mode",
         "filter",
     )

@@ -210,7 +210,7 @@ def open_connector(
     except ConnectionRefusedError as error:
         connector.close()
         raise SetupError(
-            "nobody answers on the process connector: run in the host's network namespace "
+            "no answer on the process connector: run in the host's network namespace "
             "(docker --network host, hostNetwork: true), on a kernel with CONFIG_PROC_EVENTS=y"
         ) from error
     except OSError as error:
@@ -234,7 +234,7 @@ def _why_silent(filter_by: str) -> str:
         try:
             if Path(f"/proc/self/ns/{namespace}").stat().st_ino != inode:
                 return (
-                    f"the process connector tells nothing to this {namespace} namespace: "
+                    f"the process connector sends nothing to this {namespace} namespace: "
                     f"run in the host's {namespace} namespace ({remedy})"
                 )
         except OSError:
@@ -243,5 +243,5 @@ def _why_silent(filter_by: str) -> str:
         return "this kernel knows no event masks (Linux 6.6 and later do): use --filter=bpf or auto"
     return (
         "the kernel did not acknowledge the subscription to the process connector: it needs CONFIG_PROC_EVENTS=y, "
-        "and somebody else on this host must not be silencing all listeners"
+        "and no other program on this host may silence all listeners"
     )

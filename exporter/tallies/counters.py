@@ -33,7 +33,7 @@ class Counters:
     """What is counted for each program and user, in the order in which it is exposed."""
 
     forks: int = counter("fork", "proc_connector_forks_total", "Processes forked, by the forking process.")
-    execs: int = counter("exec", "proc_connector_execs_total", "Programs executed, by their new name.")
+    execs: int = counter("exec", "proc_connector_execs_total", "Programs executed, by the comm after the exec.")
     coredumps: int = counter(
         "coredump", "proc_connector_coredumps_total", "Processes that died of a signal that dumps core."
     )
@@ -41,7 +41,9 @@ class Counters:
         "uid", "proc_connector_uid_changes_total", "Changes of real or effective uid, by the new real one."
     )
     ptrace_attaches: int = counter(
-        "ptrace", "proc_connector_ptrace_attaches_total", "Times a process began to be traced, by the traced."
+        "ptrace",
+        "proc_connector_ptrace_attaches_total",
+        "Times a process began to be traced, by the comm of the traced process.",
     )
 
 

@@ -1,12 +1,15 @@
-"""README's tables say what the program does."""
+"""README's tables equal the code, and the files that CONTRIBUTING and SECURITY name exist."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 from exporter.config import FLAGS
 from exporter.exposition.metrics import METRICS
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
 def table_rows(first_cell: str) -> list[list[str]]:
@@ -48,3 +51,27 @@ def test_every_row_of_readmes_tables_says_something() -> None:
     rows = table_rows("proc_connector_.*") + table_rows("--.*")
     assert len(rows) == len(METRICS) + len(FLAGS)
     assert [row[0] for row in rows if len(row) != 4 or not row[3]] == []
+
+
+def named_paths(name: str) -> set[Path]:
+    """Return the files that a document names: in backticks, from the repository's root, and as links."""
+    document = ROOT / name
+    text = document.read_text(encoding="utf-8")
+    in_code = {word for cell in code(re.sub(r"(?s)```.*?```", "", text)) for word in cell.split()}
+    top = {path.name for path in ROOT.iterdir()}
+    named = {ROOT / word for word in in_code if word.partition("/")[0] in top and "ROOM" not in word}
+    return named | {document.parent / target for target in re.findall(r"\]\(([^):#]+)", text)}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md"])
+def test_every_path_that_a_document_names_exists(name: str) -> None:
+    paths = named_paths(name)
+    assert len(paths) > 1
+    assert [path for path in sorted(paths) if not path.exists()] == []
+
+
+def test_every_make_target_that_contributing_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert "test-quick" in targets
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []

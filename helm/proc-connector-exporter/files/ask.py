@@ -14,7 +14,7 @@ if address.scheme == "tcp":
     socket.create_connection((address.hostname, address.port), timeout=10).close()
     print("It listens")
     sys.exit()
-# Whoever asks by the service's name has no certificate authority to check it with.
+# A client that asks by the service's name has no certificate authority to check it with.
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
