@@ -105,6 +105,13 @@ class Config:
         count_between(0, 1_000_000),
     )
     telemetry_path: str = flag("--web.telemetry-path", "PATH", "/metrics", "Path of the metrics.", parse_page_path)
+    created_timestamps: bool = switch(
+        "--web.created-timestamps",
+        "Say when each series was born: _created in OpenMetrics, which doubles its lines, and in protobuf.",
+    )
+    native_histograms: bool = switch(
+        "--web.native-histograms", "Add native histograms to the classic ones, for clients that ask for protobuf."
+    )
     attribution: str = flag(
         "--attribution",
         "MODE",
