@@ -124,18 +124,20 @@ def _native(folding: Folding, histogram: Histogram) -> bytes:
     if begin is not None and end is not None:
         spans.append((begin, end))
     after = 0
-    written = b""
+    written = b"8" + varint(zero_count)
     for first, beyond in spans:
-        written += _message(12, _tag(1, _VARINT) + zigzag(first - after) + _number(2, beyond - first))
+        span = b"\x08" + zigzag(first - after) + b"\x10" + varint(beyond - first)
+        written += b"b" + _SHORT[len(span)] + span
         after = beyond
-    return (
-        _tag(5, _VARINT)
-        + zigzag(SCHEMA)
-        + _float(6, folding.scale.zero_threshold)
-        + _number(7, zero_count)
-        + written
-        + (_message(13, b"".join(deltas)) if deltas else b"")
-    )
+    if not deltas:
+        return written
+    packed = b"".join(deltas)
+    return written + b"j" + varint(len(packed)) + packed
+
+
+def _native_head(folding: Folding) -> bytes:
+    """Encode what all native histograms of a family have in common."""
+    return _tag(5, _VARINT) + zigzag(SCHEMA) + _float(6, folding.scale.zero_threshold)
 
 
 class ProtobufRenderer:
@@ -205,6 +207,7 @@ class ProtobufRenderer:
     ) -> Iterator[bytes]:
         folding = snapshot.folding(row)
         tails = _bucket_tails(row.bounds)
+        native_head = b"" if folding is None else _native_head(folding)
         for program, histogram in of_programs:
             counts = cumulative(histogram)
             content = (
@@ -214,7 +217,7 @@ class ProtobufRenderer:
                 + _timestamp(15, program.born_seconds)
             )
             if folding is not None:
-                content += _native(folding, getattr(program, row.field))
+                content += native_head + _native(folding, getattr(program, row.field))
             yield _message(4, _label("comm", program.comm) + _message(7, content))
 
 

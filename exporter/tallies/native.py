@@ -8,7 +8,7 @@ Source: https://prometheus.io/docs/specs/native_histograms/
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate, compress
+from itertools import compress
 from typing import NamedTuple
 
 from exporter.tallies.histograms import CLASSIC_BOUNDS, Bounds, Histogram
@@ -80,7 +80,8 @@ class Folding:
 
     def __init__(self, both: Sequence[int], classic: Sequence[int], scale: Scale) -> None:
         self.scale = scale
-        self._ends = [both.index(bound) for bound in classic]
+        ends = [*(both.index(bound) + 1 for bound in classic), len(both) + 1]
+        self._slices = list(zip([0, *ends], ends, strict=False))
         native = _native_bounds(scale)
         # The bucket that has its values, for each bucket; the last one has what is beyond all bounds.
         self._index = [scale.indexes[0] + bisect_left(native, bound) for bound in both]
@@ -88,11 +89,7 @@ class Folding:
 
     def classic(self, histogram: Histogram) -> Histogram:
         """Return the histogram with classic bounds."""
-        below = list(accumulate(histogram[:-1]))
-        cumulative = [*(below[end] for end in self._ends), below[-1]]
-        return [after - before for before, after in zip([0, *cumulative], cumulative, strict=False)] + [
-            histogram[-1]
-        ]
+        return [*(sum(histogram[begin:end]) for begin, end in self._slices), histogram[-1]]
 
     def native(self, histogram: Histogram) -> NativeBuckets:
         """Return its native buckets."""

@@ -140,6 +140,20 @@ def test_each_value_is_in_the_native_bucket_that_its_spans_say() -> None:
     assert native.sample_count == native.zero_count + sum(counts.values()) == len(VALUES_NS)
 
 
+def test_a_span_may_be_as_long_as_there_are_buckets() -> None:
+    tallies = Tallies(bounds=BOTH_BOUNDS)
+    cell = tallies.claim_cell(b"sh", 0)
+    tallies.count_end(cell, 0)
+    for value in tallies.bounds.lifetime_ns:
+        observe(cell.lifetime_ns, tallies.bounds.lifetime_ns, value)
+    snapshot = TallySnapshot(
+        tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True], has_native=True
+    )
+    (metric,) = read(snapshot)["proc_connector_process_lifetime_seconds"].metric
+    (span,) = metric.histogram.positive_span
+    assert span.length == len(metric.histogram.positive_delta) == 136
+
+
 @pytest.mark.parametrize(
     ("number", "encoded"),
     [(0, b"\0"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02"), (2**64 - 1, b"\xff" * 9 + b"\x01")],
