@@ -8,7 +8,7 @@ ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-quick test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick \
-	fuzz soak dashboards demo
+	fuzz soak dashboards demo fleet
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -87,6 +87,12 @@ dashboards: $(VENV)/.test
 # The exporter, a Prometheus with the rules, and a workload, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run
 	$(BIN)/python -m deploy.demo.demo $(ARGS)
+
+# NODES simulated exporters, a Prometheus that scrapes them, and what it costs: MINUTES, and about 4 GiB for a thousand.
+# ARGS=--victoria-metrics goes through vmagent, VictoriaMetrics and vmalert as well.
+NODES ?= 1000
+fleet: $(VENV)/.run
+	$(BIN)/python -m deploy.fleet --nodes $(NODES) $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
