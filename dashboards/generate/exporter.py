@@ -71,7 +71,7 @@ def _each_node(
 ) -> timeseries.Panel:
     """Return a line per exporter, of those that are first in the ranking."""
     query = Query(top(shown, ranking), "{{instance}}")
-    return graph(title, f"{description} The ten highest.", unit, query, steps=steps, scale=scale)
+    return graph(title, f"{description} The eight highest.", unit, query, steps=steps, scale=scale)
 
 
 def _highest(gauge: str) -> str:
@@ -95,7 +95,7 @@ def exporter() -> Dashboard:
         {
             "": [
                 number(
-                    "Lost, shown time",
+                    "Lost messages in the shown time",
                     "Messages that the kernel dropped in the shown time, because they were not read in time. "
                     "Above 0 the numbers are too low.",
                     COUNT,
@@ -148,16 +148,16 @@ def exporter() -> Dashboard:
                     f"{EACH_POINT}",
                     COUNT,
                     Query(
-                        f"topk(10, sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)}))",
+                        f"topk(8, sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)}))",
                         "{{instance}} {{socket}}",
                     ),
                     counts=True,
-                    scale=Scale.FROM_ZERO,
+                    scale=Scale.LOG_COUNTS,
                 ),
                 graph(
                     "Fill of the receive buffers",
                     "Bytes that waited in the socket's buffer when it was last drained, as a share of its "
-                    "size. Near 100 % messages will be lost. The ten fullest.",
+                    "size. Near 100 % messages will be lost. The eight fullest.",
                     RATIO,
                     Query(
                         top(f"{_USED} / proc_connector_receive_buffer_bytes{{{NODE}}}", _highest(_USED)),
@@ -300,7 +300,7 @@ def exporter() -> Dashboard:
                     SECONDS,
                     quantile(0.99, _DRAIN, by="instance, le"),
                     f"sum by (instance) ({total(f'{_DRAIN}_sum')})",
-                    scale=Scale.LOG,
+                    scale=Scale.LOG_SECONDS,
                 ),
                 graph(
                     "Events waiting for a name",

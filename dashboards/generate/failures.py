@@ -85,22 +85,24 @@ def failures() -> Dashboard:
                     decimals=1,
                 ),
                 _in_range(
-                    "Crashed, shown time",
+                    "Crashed in the shown time",
                     "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS",
                     _EACH,
                     _BUGS,
                     ANY_IS_BAD,
                 ),
-                _in_range("Killed, shown time", "Processes that died of SIGKILL", _EACH, _KILLED, ANY_IS_ODD),
                 _in_range(
-                    "Core dumps, shown time",
+                    "Killed in the shown time", "Processes that died of SIGKILL", _EACH, _KILLED, ANY_IS_ODD
+                ),
+                _in_range(
+                    "Core dumps in the shown time",
                     "Processes that died of a signal that dumps core",
                     recordings.COREDUMPS_EACH,
                     PROGRAM,
                     ANY_IS_ODD,
                 ),
                 number(
-                    "Failing, shown time",
+                    "Failing programs in the shown time",
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
                     or_zero(f"count({_FAILURES} > 0)"),
@@ -108,7 +110,7 @@ def failures() -> Dashboard:
                 ),
                 rare(
                     "Failures by program",
-                    "Ends with an exit code other than 0, of the ten programs with the most at each point.",
+                    "Ends with an exit code other than 0, of the eight programs with the most at each point.",
                     _EACH,
                     by="comm",
                     legend="{{comm}}",
@@ -120,7 +122,7 @@ def failures() -> Dashboard:
                     COUNT,
                     Query(f"sum by (signal) ({counted(_EACH, _BY_SIGNAL, window=STEP)})", "{{signal}}"),
                     counts=True,
-                    scale=Scale.FROM_ZERO,
+                    scale=Scale.LOG_COUNTS,
                     colors=SIGNAL_COLORS,
                 ),
             ],

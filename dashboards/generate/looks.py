@@ -51,10 +51,12 @@ class Scale(Enum):
     """How an axis grows."""
 
     LINEAR = auto()
-    FROM_ZERO = auto()
-    """Logarithmic above 1: one storm does not flatten all others."""
     LOG = auto()
-    """From microseconds to days; 0 is not shown."""
+    """One storm does not flatten all others; 0 is not shown."""
+    LOG_COUNTS = auto()
+    """From 1 on."""
+    LOG_SECONDS = auto()
+    """From microseconds to days."""
 
 
 Steps = Sequence[tuple[float | None, str]]

@@ -44,7 +44,7 @@ _NEW = "The line of a new program begins at its second scrape; the table below c
 
 
 def _by_comm(q: float, histogram: str) -> Query:
-    """Return a quantile of the ten programs that ended most often since the exporters started."""
+    """Return a quantile of the eight programs that ended most often since the exporters started."""
     ends = f"sum by (comm) ({histogram}_count{{{COMM}}})"
     return Query(top(quantile(q, histogram, COMM, "comm, le"), ends), "{{comm}}")
 
@@ -92,17 +92,17 @@ def node() -> Dashboard:
             "Births and ends": [
                 top_rates(
                     "Births by program",
-                    f"Forks per second by the program that forked. The ten highest. {_NEW}",
+                    f"Forks per second by the program that forked. The eight highest. {_NEW}",
                     FORKS,
                 ),
                 top_rates(
                     "Executions by program",
-                    f"Execs per second by the program that was started. The ten highest. {_NEW}",
+                    f"Execs per second by the program that was started. The eight highest. {_NEW}",
                     EXECS,
                 ),
                 top_rates(
                     "Ends by program",
-                    f"Processes that ended per second, with any exit code. The ten highest. {_NEW}",
+                    f"Processes that ended per second, with any exit code. The eight highest. {_NEW}",
                     EXITS,
                 ),
                 graph(
@@ -111,7 +111,7 @@ def node() -> Dashboard:
                     PER_SECOND,
                     Query(top_rate("uid", FORKS), "uid {{uid}} births"),
                     Query(top_rate("uid", EXITS), "uid {{uid}} ends"),
-                    scale=Scale.FROM_ZERO,
+                    scale=Scale.LOG,
                 ),
                 rows(
                     "Top churners",
@@ -146,21 +146,21 @@ def node() -> Dashboard:
                     Query(quantile(0.5, LIFETIME, COMM), "50 %"),
                     Query(quantile(0.9, LIFETIME, COMM), "90 %"),
                     Query(quantile(0.99, LIFETIME, COMM), "99 %"),
-                    scale=Scale.LOG,
+                    scale=Scale.LOG_SECONDS,
                     colors=QUANTILE_COLORS,
                 ),
                 graph(
                     "Median lifetime by program",
-                    "Of the ten programs that have ended most often. A daemon whose median "
+                    "Of the eight programs that have ended most often. A daemon whose median "
                     "falls to seconds is crash-looping.",
                     SECONDS,
                     _by_comm(0.5, LIFETIME),
                     dots=True,
-                    scale=Scale.LOG,
+                    scale=Scale.LOG_SECONDS,
                 ),
                 graph(
                     "Living processes by program",
-                    "Processes that are alive, of the ten programs with the most on "
+                    "Processes that are alive, of the eight programs with the most on "
                     "average. A line that only rises is a leak of processes.",
                     COUNT,
                     Query(
@@ -170,6 +170,7 @@ def node() -> Dashboard:
                         ),
                         "{{comm}}",
                     ),
+                    scale=Scale.LOG_COUNTS,
                 ),
             ],
             "What ended processes used (taskstats mode)": [
@@ -184,7 +185,7 @@ def node() -> Dashboard:
                 graph(
                     "Peak memory of ended processes",
                     "90 % of the processes of a program stayed below this at their "
-                    "peak. The ten programs that have ended most often.",
+                    "peak. The eight programs that have ended most often.",
                     BYTES,
                     _by_comm(0.9, _RSS),
                     dots=True,

@@ -35,7 +35,7 @@ def number(
     expr: str,
     steps: Steps = NEUTRAL,
     *,
-    width: int = 4,
+    width: int = 8,
     decimals: int = 0,
     at_end: bool = False,
     words: Words = NO_WORDS,
@@ -50,7 +50,7 @@ def number(
         steps: Thresholds that colour the number.
         width: In 24ths of the page.
         decimals: How many.
-        at_end: It is a sum over the shown time, which has no past to be drawn.
+        at_end: It is a sum over the shown time, which is asked for once.
         words: What stands there for certain values.
     """
     query = Query(expr, title)
@@ -65,10 +65,11 @@ def number(
         .thresholds(thresholds(steps))
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
         .color_mode(common.BigValueColorMode.VALUE)
-        .graph_mode(common.BigValueGraphMode.NONE if at_end else common.BigValueGraphMode.AREA)
+        # A line of the past would run through the digits.
+        .graph_mode(common.BigValueGraphMode.NONE)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query.at_end("A") if at_end else query.over_time("A"))
-        .height(4)
+        .height(3)
         .span(width)
     )
 
@@ -168,19 +169,22 @@ def _legend(*, counts: bool) -> common_builders.VizLegendOptions:
 
 
 def _scale(made: timeseries.Panel, scale: Scale) -> None:
-    config = common_builders.ScaleDistributionConfig()
     if scale is Scale.LINEAR:
         made.min(0)
-    elif scale is Scale.FROM_ZERO:
-        made.min(0).scale_distribution(config.type(common.ScaleDistribution.SYMLOG).log(10).linear_threshold(1))
-    else:
-        made.scale_distribution(config.type(common.ScaleDistribution.LOG).log(10)).mappings(mapping(LOG_TICKS))
+        return
+    config = common_builders.ScaleDistributionConfig()
+    made.scale_distribution(config.type(common.ScaleDistribution.LOG).log(10))
+    if scale is Scale.LOG_COUNTS:
+        # So that 1 is not on the edge.
+        made.min(0.5)
+    elif scale is Scale.LOG_SECONDS:
+        made.mappings(mapping(LOG_TICKS))
 
 
 def top_rates(title: str, description: str, metric: str) -> timeseries.Panel:
-    """Return the ten programs with the highest rates of a counter."""
+    """Return the eight programs with the highest rates of a counter."""
     query = Query(top_rate("comm", metric), "{{comm}}")
-    return graph(title, description, PER_SECOND, query, scale=Scale.FROM_ZERO)
+    return graph(title, description, PER_SECOND, query, scale=Scale.LOG)
 
 
 def rare(
@@ -194,7 +198,7 @@ def rare(
     colors: dict[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return how often something rare happened, interval by interval, the first time included."""
-    most = f"topk(10, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
+    most = f"topk(8, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
     return graph(
         title,
         f"{description} {EACH_POINT}",
@@ -202,7 +206,7 @@ def rare(
         Query(most, legend),
         *more,
         counts=True,
-        scale=Scale.FROM_ZERO,
+        scale=Scale.LOG_COUNTS,
         colors=colors,
     )
 

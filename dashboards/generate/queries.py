@@ -42,10 +42,11 @@ def counted(increments: str, labels: str = NODE, *, window: str = SHOWN) -> str:
     return f"sum_over_time({increments}{{{labels}}}[{window}])"
 
 
-def top(shown: str, ranking: str, n: int = 10) -> str:
+def top(shown: str, ranking: str, n: int = 8) -> str:
     """Return PromQL for those of the shown series that are first in a ranking over the whole shown time.
 
-    A bare topk chooses anew at every point, so that far more than n lines come and go.
+    A bare topk chooses anew at every point, so that far more than n lines come and go. Grafana has eight colours
+    that are told apart at once.
     """
     return f"{shown} and topk({n}, {ranking})"
 
@@ -56,8 +57,8 @@ def total(metric: str, labels: str = NODE) -> str:
 
 
 def top_rate(by: str, metric: str, labels: str = PROGRAM) -> str:
-    """Return PromQL for the ten highest rates of a counter."""
-    return top(f"sum by ({by}) ({rate(metric, labels)})", f"sum by ({by}) ({total(metric, labels)})")
+    """Return PromQL for the eight highest rates of a counter, without the moments at which it stood still."""
+    return top(f"sum by ({by}) ({rate(metric, labels)}) > 0", f"sum by ({by}) ({total(metric, labels)})")
 
 
 def quantile(q: float, histogram: str, labels: str = NODE, by: str = "le") -> str:
@@ -67,7 +68,7 @@ def quantile(q: float, histogram: str, labels: str = NODE, by: str = "le") -> st
 
 def quantile_in_range(q: float, histogram: str, labels: str = COMM) -> str:
     """Return PromQL for a quantile by comm of what was counted in the shown time."""
-    return f"histogram_quantile({q}, sum by (comm, le) (increase({histogram}_bucket{{{labels}}}[$__range])))"
+    return f"histogram_quantile({q}, sum by (comm, le) (increase({histogram}_bucket{{{labels}}}[$__range]))) >= 0"
 
 
 def or_zero(expr: str) -> str:
