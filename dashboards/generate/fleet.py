@@ -38,6 +38,11 @@ def _each(record: str, aggregate: str = "sum") -> str:
     return f"{aggregate} by (job, instance) ({_node(record)})"
 
 
+def _counted_each(record: str) -> str:
+    """Return PromQL for what a recording rule counted in the last 15 minutes, by node."""
+    return f"{_each(record)} or 0 * {_each(recordings.FORKS)}"
+
+
 def _recent(record: str) -> str:
     """Return PromQL for what a recording rule counted in the last 15 minutes, all nodes together."""
     return or_zero(f"sum({_node(record)})")
@@ -202,9 +207,9 @@ def fleet() -> Dashboard:
                             FAILURE_STEPS,
                             width=115,
                         ),
-                        Column("Signals", COUNT, _each(recordings.SIGNALS), ANY_IS_ODD, width=115),
-                        Column("Core dumps", COUNT, _each(recordings.COREDUMPS), ANY_IS_ODD, width=115),
-                        Column("Lost", COUNT, _each(recordings.LOST), ANY_IS_BAD, width=115),
+                        Column("Signals", COUNT, _counted_each(recordings.SIGNALS), ANY_IS_ODD, width=115),
+                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=115),
+                        Column("Lost", COUNT, _counted_each(recordings.LOST), ANY_IS_BAD, width=115),
                         Column(
                             "Unknown names",
                             RATIO,

@@ -78,7 +78,8 @@ def configuration(nodes: int, port: int, own_port: int, rules: Sequence[Path]) -
     ]
     return json.dumps(
         {
-            "global": {"scrape_interval": "60s", "evaluation_interval": "60s"},
+            # vmagent has no rules, and refuses what is for them.
+            "global": {"scrape_interval": "60s"} | ({"evaluation_interval": "60s"} if rules else {}),
             **({"rule_files": list(map(str, rules))} if rules else {}),
             "scrape_configs": [
                 {"job_name": JOB, "static_configs": targets},
@@ -167,15 +168,18 @@ def report(server: Server, pid: int, minutes: float) -> None:
 def compare(prometheus: Server, victoria: Server, now: float) -> None:
     """Print what VictoriaMetrics answers otherwise, and how long its queries took."""
     for ours, theirs in zip(prometheus.ask(now), victoria.ask(now), strict=True):
-        same = "same series" if _labels(ours.answer) == _labels(theirs.answer) else "OTHER SERIES"
-        if isinstance(theirs.answer, str):
-            same = theirs.answer
+        same = theirs.answer
+        if not isinstance(theirs.answer, str):
+            mine, its = _labels(ours.answer), _labels(theirs.answer)
+            same = (
+                "same series"
+                if mine == its
+                else f"{len(mine)} series here, {len(its)} there: {sorted(mine ^ its)[:1]}"
+            )
         print(f"  VictoriaMetrics {ours.title:40} {theirs.seconds * 1000:7.0f} ms  {same}")
 
 
-def _labels(answer: Any) -> set[str] | str:
-    if isinstance(answer, str):
-        return answer
+def _labels(answer: Any) -> set[str]:
     return {json.dumps(series["metric"], sort_keys=True) for series in answer}
 
 
