@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 
 from exporter.app import run
@@ -29,6 +30,8 @@ def _watch(argv: list[str]) -> int:
 
 def main() -> int:
     """Run what the process's arguments ask for; returns the exit code."""
+    # A shell's `trap '' CHLD` is inherited: the kernel would reap the canary before it can be looked at.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What goes wrong before the settings are known is logged too.
     configure_logging("info", "logfmt")
     try:

@@ -164,6 +164,7 @@ class Exporter:
             "kernel": self._counting.kernel,
             "mode": self._counting.mode,
             "filter": self._counting.filter,
+            "exec_names": self._counting.exec_names,
             "events": ",".join(sorted(self._plan.wanted)),
             "processes": sum(self._table.live().values()),
         }
@@ -228,7 +229,7 @@ class Exporter:
             drain_ns=self._feed.drain_ns,
             receive_buffer_bytes={name: buffer.limit_bytes for name, buffer in buffers.items()},
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
-            attribution=(self._counting.mode, self._counting.filter),
+            attribution=(self._counting.mode, self._counting.filter, self._counting.exec_names),
             stream_clients=None if self._hub is None else self._hub.clients,
             stream_dropped=None if self._hub is None else self._hub.dropped,
         )
@@ -276,7 +277,13 @@ async def run(config: Config) -> None:
             procfs = Procfs(config.procfs_path)
             procfs.check()
             sources = stack.enter_context(
-                open_sources(config.attribution, config.events, config.filter_by, config.receive_buffer_bytes)
+                open_sources(
+                    config.attribution,
+                    config.events,
+                    config.filter_by,
+                    config.receive_buffer_bytes,
+                    exec_names=config.exec_names,
+                )
             )
             tape = None
             if config.capture is not None:

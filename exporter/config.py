@@ -31,6 +31,7 @@ from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
 DEFAULT_PORT = 10061
 ATTRIBUTIONS = ("auto", "taskstats", "procfs")
+EXEC_NAMES = ("auto", "sideband", "events")
 LOG_LEVELS = ("debug", "info", "warn", "error")
 
 _AN_HOUR_SECONDS = 3600
@@ -119,6 +120,14 @@ class Config:
         "Where comm and uid come from: taskstats (exact, needs CAP_NET_ADMIN), procfs, or auto: the best allowed.",
         choices=ATTRIBUTIONS,
     )
+    exec_names: str = flag(
+        "--exec-names",
+        "SOURCE",
+        "auto",
+        "Where the comm of an exec and the forker of a process come from: sideband (perf records, exact, needs "
+        "CAP_PERFMON or a low perf_event_paranoid), events (exit records and /proc), or auto: the best allowed.",
+        choices=EXEC_NAMES,
+    )
     events: frozenset[str] = flag(
         "--events",
         "LIST",
@@ -154,7 +163,7 @@ class Config:
         "--receive-buffer.bytes",
         "BYTES",
         str(64 << 20),
-        "Size of each socket's receive buffer: 832 bytes hold an event, 1280 an exit record. "
+        "Size of each socket's receive buffer: 960 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
         _BUFFER_BYTES,
     )

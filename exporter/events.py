@@ -53,8 +53,8 @@ _WHAT = {
 
 # What it takes to know who lives under which comm and uid.
 _TABLE = frozenset({PROC_EVENT_FORK, PROC_EVENT_EXEC, PROC_EVENT_UID, PROC_EVENT_COMM, PROC_EVENT_EXIT})
-# Counted under the comm that a live process has at that time.
-_NAMED_BY_TABLE = frozenset({"fork", "exec", "uid", "ptrace", "coredump"})
+NAMED_BY_TABLE = frozenset({"fork", "exec", "uid", "ptrace", "coredump"})
+"""Counted under the comm that a live process has at that time: the events of tallies/counters.py."""
 
 
 def parse_events(text: str) -> frozenset[str]:
@@ -102,7 +102,7 @@ def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool
     """
     wanted = frozenset(wanted)
     failures = "nonzero_exit" in wanted and not wanted & {"exit", "thread_exit"}
-    keeps_table = bool(wanted & _NAMED_BY_TABLE) or ("exit" in wanted and not exact)
+    keeps_table = bool(wanted & NAMED_BY_TABLE) or ("exit" in wanted and not exact)
     if named and not (exact and wanted <= {"exit", "nonzero_exit"}):
         keeps_table = True
     whats = {_WHAT[name] for name in wanted}

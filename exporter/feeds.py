@@ -87,12 +87,14 @@ class Core(NamedTuple):
         plan: Which events there are.
         mode: Where comm and uid come from, as of --attribution.
         filter: What leaves out unwanted events, as of --filter.
+        exec_names: Where the comm of an exec comes from, as of --exec-names.
         kernel: Release of the kernel that sent the events.
     """
 
     plan: Plan
     mode: str
     filter: str
+    exec_names: str
     kernel: str
     tallies: Tallies
     pipeline: Pipeline
@@ -124,6 +126,7 @@ def header_of(sources: Sources) -> Header:
         wall_ns=time.time_ns(),
         monotonic_ns=time.monotonic_ns(),
         continued=False,
+        sideband=sources.rings is not None,
     )
 
 
@@ -150,9 +153,10 @@ def _make_pipeline(
         own_tgid=header.own_tgid,
         keeps=plan.keeps_table,
         failures_only=plan.failures_only and exact,
+        sideband=header.sideband,
     )
     decoder = RecordDecoder(header.family_id) if exact else None
-    return Pipeline(table, decoder, on_malformed, None if exact else NameHints(*proc))
+    return Pipeline(table, decoder, on_malformed, None if exact or header.sideband else NameHints(*proc))
 
 
 def make_live_core(
@@ -182,7 +186,16 @@ def make_live_core(
     if recorder is not None:
         recorder.record(pipeline)
     listener = Listener(sources, pipeline, procfs)
-    return Core(sources.plan, sources.mode, sources.filter, header.kernel, tallies, pipeline, listener)
+    return Core(
+        sources.plan,
+        sources.mode,
+        sources.filter,
+        sources.exec_names,
+        header.kernel,
+        tallies,
+        pipeline,
+        listener,
+    )
 
 
 def make_replay_core(
@@ -208,4 +221,5 @@ def make_replay_core(
     answers = Answers()
     pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
     replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
-    return Core(plan, header.mode, header.filter, header.kernel, tallies, pipeline, replay)
+    exec_names = "sideband" if header.sideband else "events"
+    return Core(plan, header.mode, header.filter, exec_names, header.kernel, tallies, pipeline, replay)

@@ -339,3 +339,43 @@ def family_reply(family_id: int = FAMILY_ID, *, seq: int = 0) -> bytes:
         + nlattr(5, struct.pack("=I", 4))
     )
     return nlmsg(0x10, struct.pack("=BBH", 1, 2, 0) + attributes, seq=seq)
+
+
+# -- perf side-band records ---------------------------------------------------------------------------------------
+
+
+def perf_record(kind: int, body: bytes, *, misc: int = 0) -> bytes:
+    """A record: struct perf_event_header and its body."""
+    return struct.pack("=IHH", kind, misc, 8 + len(body)) + body
+
+
+def perf_comm(*, time_ns: int, tgid: int, comm: bytes, pid: int | None = None, is_exec: bool = True) -> bytes:
+    """PERF_RECORD_COMM of an exec, or of a rename."""
+    padded = (comm + b"\0").ljust((len(comm) // 8 + 1) * 8, b"\0")
+    body = struct.pack("=II", tgid, tgid if pid is None else pid) + padded + struct.pack("=Q", time_ns)
+    return perf_record(3, body, misc=0x2000 if is_exec else 0)
+
+
+def perf_task(
+    kind: int, *, time_ns: int, tgid: int, forker_tgid: int, pid: int | None = None, forker_pid: int | None = None
+) -> bytes:
+    """PERF_RECORD_FORK (7) or PERF_RECORD_EXIT (4)."""
+    ids = (tgid, forker_tgid, tgid if pid is None else pid, forker_tgid if forker_pid is None else forker_pid)
+    return perf_record(kind, struct.pack("=IIIIQQ", *ids, time_ns, time_ns))
+
+
+def perf_fork(
+    *, time_ns: int, tgid: int, forker_tgid: int, pid: int | None = None, forker_pid: int | None = None
+) -> bytes:
+    """PERF_RECORD_FORK of a process, or with a pid of a thread."""
+    return perf_task(7, time_ns=time_ns, tgid=tgid, forker_tgid=forker_tgid, pid=pid, forker_pid=forker_pid)
+
+
+def perf_exit(*, time_ns: int, tgid: int, pid: int | None = None) -> bytes:
+    """PERF_RECORD_EXIT."""
+    return perf_task(4, time_ns=time_ns, tgid=tgid, forker_tgid=1, pid=pid)
+
+
+def perf_lost(*, lost: int, time_ns: int = 1) -> bytes:
+    """PERF_RECORD_LOST."""
+    return perf_record(2, struct.pack("=QQQ", 7, lost, time_ns))

@@ -109,7 +109,7 @@ def status() -> Status:
         drain_ns=drain_ns,
         receive_buffer_bytes={"connector": 13, "taskstats": 14},
         receive_buffer_used_bytes={"connector": 15, "taskstats": 16},
-        attribution=("taskstats", "kernel"),
+        attribution=("taskstats", "kernel", "events"),
     )
 
 

@@ -53,6 +53,7 @@ def make_pipeline(
     on_malformed: Callable[[str, MalformedMessage], None],
     *,
     failures_only: bool = False,
+    sideband: bool = False,
 ) -> Pipeline:
     """Make the pipeline of an exporter that learns of ends in one of the modes."""
     table = ProcessTable(
@@ -63,9 +64,10 @@ def make_pipeline(
         own_tgid=OWN_TGID,
         keeps=not failures_only,
         failures_only=failures_only,
+        sideband=sideband,
     )
     decoder = RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
-    return Pipeline(table, decoder, on_malformed, NameHints(read_comm, now_ns))
+    return Pipeline(table, decoder, on_malformed, None if sideband else NameHints(read_comm, now_ns))
 
 
 class Thread(NamedTuple):
@@ -85,6 +87,7 @@ class Host:
         failures_only: Only what the kernel lets through for failures happens here.
         tape: Gets a capture of it.
         tallies: Where it is counted, if not in new ones.
+        sideband: The kernel writes side-band records too.
 
     Attributes:
         comms: /proc/PID/comm of whoever has one.
@@ -101,8 +104,10 @@ class Host:
         failures_only: bool = False,
         tape: Tape | None = None,
         tallies: Tallies | None = None,
+        sideband: bool = False,
     ) -> None:
         self.mode = mode
+        self.sideband = sideband
         self.version = version or (16 if mode is Mode.EXACT else 11)
         self.now_ns = START_NS
         self.step_ms = 1.0
@@ -119,6 +124,7 @@ class Host:
             (lambda: self.now_ns) if recorder is None else recorder.read_ns,
             self._complain,
             failures_only=failures_only,
+            sideband=sideband,
         )
         if recorder is not None:
             recorder.record(self.pipeline)
@@ -126,6 +132,8 @@ class Host:
         self._events: list[bytes] = []
         self._records: list[bytes] = []
         self._names_socket: list[bytes] = []
+        # Of two CPUs.
+        self._rings: tuple[list[bytes], list[bytes]] = ([], [])
 
     def _complain(self, socket: str, error: MalformedMessage) -> None:
         self.complaints.append((socket, error))
@@ -150,6 +158,7 @@ class Host:
         self.pipeline.take_records(builders.batch(self._records, builders.TASKSTATS_STRIDE))
         self._events.clear()
         self._records.clear()
+        self.read_rings()
         self.rest()
         self.pipeline.apply(began_ns if complete else 0)
 
@@ -158,6 +167,18 @@ class Host:
         self.drain()
         self.rest(READING_SETTLES_NS / MS)
         self.drain()
+
+    def read_rings(self) -> None:
+        """The exporter reads the side-band records, of one CPU after the other."""
+        for ring in self._rings:
+            if ring:
+                self.pipeline.take_sideband(b"".join(ring))
+                ring.clear()
+
+    def ring(self, record: bytes, *, cpu: int = 0) -> None:
+        """The kernel writes a side-band record, where there are any."""
+        if self.sideband:
+            self._rings[cpu].append(record)
 
     def read_early(self) -> None:
         """The second socket wakes its reader."""
@@ -175,19 +196,40 @@ class Host:
         if datagram in (builders.fork, builders.exec_):
             self._names_socket.append(encoded)
 
-    def fork(self, parent: int, child: int, *, by_thread: int | None = None) -> None:
-        """A process forks a process."""
+    def fork(
+        self,
+        parent: int,
+        child: int,
+        *,
+        by_thread: int | None = None,
+        forker: int | None = None,
+        recorded: bool = True,
+        cpu: int = 0,
+    ) -> None:
+        """A process forks a process; another forker gives it this parent (CLONE_PARENT)."""
         self.event(builders.fork, parent_tgid=parent, parent_pid=by_thread, child_tgid=child)
+        if recorded:
+            forker_tgid = parent if forker is None else forker
+            record = builders.perf_fork(
+                time_ns=self.now_ns + 1, tgid=child, forker_tgid=forker_tgid, forker_pid=by_thread
+            )
+            self.ring(record, cpu=cpu)
 
     def thread(self, tgid: int, pid: int) -> None:
         """A process starts a thread; the kernel names the process's own parent."""
         self.event(builders.fork, parent_tgid=1, child_tgid=tgid, child_pid=pid)
 
-    def exec(self, tgid: int, comm: bytes | None = None) -> None:
-        """A process executes a program; with a comm, /proc shows it from now on."""
+    def exec(self, tgid: int, comm: bytes | None = None, *, recorded: bool = True, cpu: int = 0) -> None:
+        """A process executes a program; with a comm, /proc and a side-band record show it from now on."""
         if comm is not None:
-            self.comms[tgid] = comm
+            self.begin_exec(tgid, comm, recorded=recorded, cpu=cpu)
         self.event(builders.exec_, tgid=tgid)
+
+    def begin_exec(self, tgid: int, comm: bytes, *, recorded: bool = True, cpu: int = 0) -> None:
+        """A process is past the point of no return of an exec."""
+        self.comms[tgid] = comm
+        if recorded:
+            self.ring(builders.perf_comm(time_ns=self.now_ns, tgid=tgid, comm=comm), cpu=cpu)
 
     def rename(self, tgid: int, comm: bytes, *, thread: int | None = None) -> None:
         """A thread, by default the leader, renames itself."""
@@ -208,6 +250,7 @@ class Host:
         cpu_ms: int = 1,
         rss_kib: int = 2048,
         ms: int = 5,
+        flags: int = 0,
     ) -> None:
         """The exit record of a thread, where there are any."""
         if self.mode.has_records:
@@ -217,7 +260,7 @@ class Host:
                     comm=thread.comm,
                     uid=thread.uid,
                     exit_code=status,
-                    ac_flag=builders.AGROUP if last and self.version >= 12 else 0,
+                    ac_flag=flags | (builders.AGROUP if last and self.version >= 12 else 0),
                     cpu_ns=cpu_ms * MS,
                     max_rss_kib=rss_kib,
                     elapsed_us=ms * 1000,

@@ -87,6 +87,7 @@ class World(Host):
             between the two sockets.
         tallies: Where it is counted, if not in new ones.
         tape: Gets a capture of it.
+        sideband: The kernel writes side-band records too.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class World(Host):
         tallies: Tallies | None = None,
         *,
         tape: Tape | None = None,
+        sideband: bool = False,
     ) -> None:
-        super().__init__(mode, tallies=tallies, tape=tape)
+        super().__init__(mode, tallies=tallies, tape=tape, sideband=sideband)
         self.step_ms = 0.01
         self.truth = Truth()
         self._meanwhile = list(meanwhile)[::-1]
@@ -130,7 +132,7 @@ class World(Host):
         """As the listener does: early names, connector, taskstats, apply."""
         self.rest()
         began_ns = self.now_ns
-        if self.mode is not Mode.EXACT:
+        if self.mode is not Mode.EXACT and not self.sideband:
             self.read_early()
         events, self._events = self._events, []
         self._born_since_drain.clear()
@@ -139,6 +141,7 @@ class World(Host):
         records, self._records = self._records, []
         self.pipeline.take_records(builders.batch(records, builders.TASKSTATS_STRIDE))
         self._go_on()
+        self.read_rings()
         complete_until_ns = began_ns if complete else 0
         self.pipeline.apply(complete_until_ns)
 
@@ -232,7 +235,7 @@ class World(Host):
         name = parent.name if leads else Name(thread.comm)
         self.processes[child] = Process(child, parent.tgid, parent.uid, name, leader, {child: leader})
         self.truth.forks[parent.leader.comm, parent.uid] += 1
-        super().fork(parent.tgid, child, by_thread=thread.tid)
+        super().fork(parent.tgid, child, by_thread=thread.tid, cpu=a % 2)
         self._born_since_drain.add(child)
 
     def fork_by_leader(self, a: int, b: int) -> None:
@@ -279,6 +282,9 @@ class World(Host):
             # The caller takes the leader's pid; its own never gets an EXIT.
             self._die(process, process.leader, 0)
         process.leader = Task(process.tgid, self._comm(b))
+        self.ring(
+            builders.perf_comm(time_ns=self.now_ns, tgid=process.tgid, comm=process.leader.comm), cpu=(a + b) % 2
+        )
         process.tasks = {process.tgid: process.leader}
         name = process.name = Name(process.leader.comm)
         name.execs = 1

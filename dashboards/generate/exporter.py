@@ -54,7 +54,7 @@ _MISSED = f"clamp_min({recordings.MISSED}{{{NODE}}}, 0)"
 
 _UP_FOR = (
     f"max by (instance, mode, filter) (proc_connector_attribution_info{{{NODE}}} "
-    f"* ignoring (mode, filter) group_left () (time() - process_start_time_seconds{{{NODE}}}))"
+    f"* ignoring (mode, filter, exec_names) group_left () (time() - process_start_time_seconds{{{NODE}}}))"
 )
 _VERSIONS = f"max by (instance, version, pythonversion) ({BUILD})"
 

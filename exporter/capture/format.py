@@ -18,7 +18,7 @@ from exporter.errors import CaptureError
 from exporter.events import EVENTS
 
 MAGIC = b"\x89proccap"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # version, bytes of JSON that follow, their CRC-32
 _HEADER = struct.Struct("<HII")
@@ -56,9 +56,13 @@ class Header(NamedTuple):
     continued: bool
     """This file begins where another one ended: what was counted before is not in it."""
     byte_order: str = sys.byteorder
+    sideband: bool = False
+    """It has side-band records: that is format 2."""
 
 
 _HEADER_FIELDS = {name: list if name == "events" else kind for name, kind in Header.__annotations__.items()}
+# Format 1 knows no side-band records. A file without them is written so, that earlier exporters can read it.
+_FIELDS_OF = {1: {name: kind for name, kind in _HEADER_FIELDS.items() if name != "sideband"}, 2: _HEADER_FIELDS}
 
 
 class Frame(NamedTuple):
@@ -71,8 +75,10 @@ class Frame(NamedTuple):
 
 def encode_header(header: Header) -> bytes:
     """Return the beginning of a file."""
-    body = json.dumps(header._asdict() | {"events": sorted(header.events)}).encode("ascii")
-    return MAGIC + _HEADER.pack(FORMAT_VERSION, len(body), zlib.crc32(body)) + body
+    version = FORMAT_VERSION if header.sideband else 1
+    fields = header._asdict() | {"events": sorted(header.events)}
+    body = json.dumps({name: fields[name] for name in _FIELDS_OF[version]}).encode("ascii")
+    return MAGIC + _HEADER.pack(version, len(body), zlib.crc32(body)) + body
 
 
 def read_header(read: Callable[[int], bytes]) -> Header:
@@ -90,14 +96,14 @@ def read_header(read: Callable[[int], bytes]) -> Header:
     if len(head) < _HEADER.size:
         raise CaptureError("the capture's header is cut short")
     version, size, checksum = _HEADER.unpack(head)
-    if version != FORMAT_VERSION:
-        raise CaptureError(f"the capture has format {version}; this exporter reads format {FORMAT_VERSION}")
+    if version not in _FIELDS_OF:
+        raise CaptureError(f"the capture has format {version}; this exporter reads formats 1 to {FORMAT_VERSION}")
     body = read(min(size, _LONGEST_HEADER))
     if len(body) < size or zlib.crc32(body) != checksum:
         raise CaptureError("the capture's header is damaged")
     try:
         fields = json.loads(body)
-        sound = {name: type(value) for name, value in fields.items()} == _HEADER_FIELDS
+        sound = {name: type(value) for name, value in fields.items()} == _FIELDS_OF[version]
     except (ValueError, AttributeError):
         sound = False
     if not sound or not set(EVENTS).issuperset(map(str, fields["events"])) or not fields["events"]:

@@ -92,6 +92,16 @@ def decode_apply(body: bytes) -> list[tuple[int, int | None]]:
     return [(complete_until_ns, most_batches or None)]
 
 
+def encode_data(data: bytes) -> bytes:
+    """Encode a call of Pipeline.take_sideband."""
+    return data
+
+
+def decode_data(body: bytes) -> list[tuple[bytes]]:
+    """The reverse of encode_data."""
+    return [(body,)]
+
+
 # -- losses -------------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +118,7 @@ def decode_lose(body: bytes) -> list[tuple[str, int, int]]:
     """
     count, noticed_ns = _LOSE.unpack_from(body)
     socket = body[_LOSE.size :].decode("ascii", "replace")
-    if socket not in {"connector", "taskstats"}:
+    if socket not in {"connector", "taskstats", "sideband"}:
         raise CaptureError("the capture lost messages of a socket that no exporter has")
     return [(socket, count, noticed_ns)]
 
@@ -216,6 +226,7 @@ EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
 KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
     Kind("R", Pipeline.take_records, encode_batch, decode_batch),
+    Kind("S", Pipeline.take_sideband, encode_data, decode_data),
     Kind("N", Pipeline.take_names, encode_batch, decode_batch, reads_proc=True),
     APPLY,
     Kind("P", Pipeline.adopt, encode_adopt, decode_adopt),

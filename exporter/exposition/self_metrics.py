@@ -149,13 +149,15 @@ class Status:
     drain_ns: Histogram | None = _metric(
         "proc_connector_drain_seconds", "histogram", "Time to read and count what had arrived."
     )
-    attribution: tuple[str, str] | None = _metric(
+    attribution: tuple[str, str, str] | None = _metric(
         "proc_connector_attribution_info",
         "gauge",
         "Always 1. mode: where comm and uid come from (taskstats: exit records, exact; procfs: /proc). "
-        "filter: what keeps unwanted events away.",
+        "filter: what keeps unwanted events away. exec_names: where the comm of an exec comes from (sideband: "
+        "perf records, exact; events: exit records and /proc).",
         "mode",
         "filter",
+        "exec_names",
     )
     build: tuple[str, str] = _metric(
         "proc_connector_exporter_build_info",

@@ -39,6 +39,8 @@ TASKSTATS_TYPE_STATS = 3
 TASKSTATS_TYPE_AGGR_PID = 4
 TASKSTATS_TYPE_AGGR_TGID = 5
 
+# ac_flag: killed by a signal, or by another thread that ended the process. A thread that exits by itself lacks it.
+AXSIG = 0x10
 # ac_flag: the last thread of its process (kernels with version 12 and later).
 AGROUP = 0x20
 AGROUP_SINCE_VERSION = 12

@@ -33,7 +33,7 @@ class Comparison:
         pipeline: Gets what is found.
         procfs: The host's.
         keeps_table: It is known which processes live; otherwise there is nothing to find in /proc.
-        with_start: Read when a process started; exit records tell it better.
+        with_start: Read when a process started; exit records have it more exactly.
         crash: Called with the exception of a comparison that follows a loss.
 
     Attributes:
@@ -110,17 +110,19 @@ class Comparison:
     async def _scan(self) -> list[int]:
         """Adopt what lives; returns the tgids that were listed first of all.
 
-        Events are held meanwhile, and until what was read has settled: they tell what of it is doubtful.
+        Events are held meanwhile, and until what was read has settled: they show what of it is doubtful.
         """
         self._drain.hold()
-        listed = self._procfs.iter_processes() if self._keeps_table else ()
-        tgids = [tgid async for tgid in in_slices(self._drain, listed)]
-        async for tgid in in_slices(self._drain, tgids):
-            info = self._read_process(tgid)
-            if info is not None:
-                self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
-        await drain_for(self._drain, READING_SETTLES_NS)
-        self._drain.release()
+        try:
+            listed = self._procfs.iter_processes() if self._keeps_table else ()
+            tgids = [tgid async for tgid in in_slices(self._drain, listed)]
+            async for tgid in in_slices(self._drain, tgids):
+                info = self._read_process(tgid)
+                if info is not None:
+                    self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
+            await drain_for(self._drain, READING_SETTLES_NS)
+        finally:
+            self._drain.release()
         await drain_all(self._drain)
         return tgids
 

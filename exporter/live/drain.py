@@ -41,7 +41,8 @@ Source: do_exit() in kernel/exit.c calls taskstats_exit() before proc_exit_conne
 from collections.abc import Callable
 from enum import Enum, auto
 
-from exporter.live.sources import DrainOrder, Source, Taken
+from exporter.live.order import DrainOrder
+from exporter.live.sources import Source, Taken
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 

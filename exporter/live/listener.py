@@ -16,13 +16,15 @@ from exporter.live.drain import Drain
 from exporter.live.losses import Losses
 from exporter.live.moderation import Moderation
 from exporter.live.open_sources import Sources
+from exporter.live.order import drain_order
 from exporter.live.renewal import Renewal
-from exporter.live.sources import drain_order
+from exporter.live.silence import Silence
 from exporter.live.turns import drain_all
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 
 _NEWS_WITHIN_SECONDS = 0.03
+_RINGS_SECONDS = 0.5
 # A little longer than a reading takes to settle, for it settles by a drain that begins later.
 _SETTLE_SECONDS = 1.1 * READING_SETTLES_NS / 1_000_000_000
 
@@ -45,7 +47,7 @@ class Listener:
         # An acknowledgement can be waited for amid events, if it was only the canary that was late.
         opened.connector.keep = pipeline.take_events
         self._pipeline = pipeline
-        self._order = drain_order(opened, pipeline)
+        self._order = drain_order(opened, pipeline, time.monotonic_ns)
         self._drain = Drain(self._order, pipeline, time.monotonic_ns)
         self._losses = Losses(self._order.counted, pipeline, time.monotonic_ns)
         self._comparison = Comparison(
@@ -57,7 +59,9 @@ class Listener:
             crash=self._crash,
         )
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
-        self._moderation = Moderation(self._losses.least_limit_bytes(), os.cpu_count() or 1)
+        self._silence = Silence(self._renewal, time.monotonic_ns, self._crash)
+        self._has_rings = opened.rings is not None
+        self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         # The connector's socket is in the event loop.
@@ -80,6 +84,7 @@ class Listener:
     def stop(self) -> None:
         """Stop listening."""
         self._comparison.stop()
+        self._silence.stop()
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._connector.fileno())
@@ -107,6 +112,7 @@ class Listener:
         if self._drain.step():
             self._wait_by_timer(0.0)
             return
+        self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
         pause = self._moderation.pause(self._drain.events_found, fill, time.monotonic_ns())
         if self._pipeline.is_observed:
             pause = min(pause, _NEWS_WITHIN_SECONDS)
@@ -119,6 +125,9 @@ class Listener:
         if self._pipeline.waits:
             # On a quiet host no event would come to settle what was read.
             self._timer = self._loop.call_later(_SETTLE_SECONDS, self._guard, self._wake_up)
+        elif self._has_rings:
+            # On a host that was silenced no event would come to have the rings read, which prove the silence.
+            self._timer = self._loop.call_later(_RINGS_SECONDS, self._guard, self._wake_up)
 
     def _wait_by_timer(self, seconds: float) -> None:
         if self._is_woken:
@@ -158,7 +167,7 @@ class Listener:
             How full the fullest source is, from 0 to 1.
         """
         self._losses.count()
-        self._comparison.follow_losses(self._losses.total())
+        self._comparison.follow_losses(self._losses.unsettling())
         return self._losses.fullest()
 
     # -- what it reports ----------------------------------------------------------------------------------------

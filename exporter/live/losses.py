@@ -33,9 +33,9 @@ class Losses:
             if lost:
                 self._pipeline.lose(source.name, lost, self._now_ns())
 
-    def total(self) -> int:
-        """Return how many messages of all sources are counted as lost."""
-        return sum(self._pipeline.lost.values())
+    def unsettling(self) -> int:
+        """Return how many messages are counted as lost of which one can have made the table wrong."""
+        return sum(self._pipeline.lost[source.name] for source in self._sources if source.loss_unsettles)
 
     def buffers(self) -> dict[str, Meminfo]:
         """Return how full each source was at the last look, by name."""
@@ -45,6 +45,6 @@ class Losses:
         """Return how full the fullest source was at the last look, from 0 to 1."""
         return max(source.fill.used_bytes / source.fill.limit_bytes for source in self._sources)
 
-    def least_limit_bytes(self) -> int:
-        """Return the size of the smallest receive buffer."""
-        return min(source.fill.limit_bytes for source in self._sources)
+    def holds_events(self) -> int:
+        """Return how many events can be queued without a loss."""
+        return min(source.holds_events for source in self._sources)

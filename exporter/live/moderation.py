@@ -18,9 +18,8 @@ _FEW_EVENTS = 200
 _MANY_EVENTS = 2000
 
 # A CPU that does nothing but fork and exit makes about 25,000 events in a second; twice that leaves room for the
-# exporter to be late. An event takes 832 bytes of the receive buffer.
+# exporter to be late.
 _EVENTS_PER_CPU_SECOND = 50_000
-_BYTES_PER_EVENT = 832
 _NS_PER_SECOND = 1_000_000_000
 
 
@@ -28,12 +27,12 @@ class Moderation:
     """Decides after each drain how to wait for the next.
 
     Args:
-        buffer_bytes: Size of the smallest receive buffer.
+        buffer_events: How many events the kernel can queue.
         cpus: How many CPUs can make events at the same time.
     """
 
-    def __init__(self, buffer_bytes: int, cpus: int) -> None:
-        seconds_to_fill = buffer_bytes / _BYTES_PER_EVENT / (_EVENTS_PER_CPU_SECOND * cpus)
+    def __init__(self, buffer_events: int, cpus: int) -> None:
+        seconds_to_fill = buffer_events / (_EVENTS_PER_CPU_SECOND * cpus)
         self._bound = max(_SHORTEST_PAUSE_SECONDS, seconds_to_fill)
         self._pause = 0.0
         self._wake_ups = float(_WAKE_UPS)

@@ -10,6 +10,7 @@ from exporter.errors import SetupError
 from exporter.events import Plan, make_plan
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.connector_socket import Connector, open_connector
+from exporter.kernel.perf_rings import PerfRings, open_perf_rings
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
 from exporter.processes.name_hints import FORKS_AND_EXECS
@@ -22,14 +23,20 @@ _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 class Sources(NamedTuple):
     """The open sockets, and what they were opened for.
 
-    Names come from exit records, or where there are none from /proc: then a second connector socket says when to
-    read there.
+    Names come from side-band records and exit records, or where there are neither from /proc: then a second
+    connector socket says when to read there.
     """
 
     plan: Plan
     connector: Connector
     taskstats: Taskstats | None
     names: Connector | None
+    rings: PerfRings | None = None
+
+    @property
+    def exec_names(self) -> str:
+        """Where the comm of an exec comes from, as --exec-names calls it."""
+        return "events" if self.rings is None else "sideband"
 
     @property
     def mode(self) -> str:
@@ -49,7 +56,13 @@ class Sources(NamedTuple):
 
 @contextmanager
 def open_sources(
-    attribution: str, events: frozenset[str], filter_by: str, buffer_bytes: int, *, named: bool = False
+    attribution: str,
+    events: frozenset[str],
+    filter_by: str,
+    buffer_bytes: int,
+    *,
+    exec_names: str = "auto",
+    named: bool = False,
 ) -> Iterator[Sources]:
     """Open the sockets, and close them when the block ends.
 
@@ -58,6 +71,7 @@ def open_sources(
         events: What the user asked for, of events.EVENTS.
         filter_by: kernel, bpf or auto.
         buffer_bytes: Size of each socket's receive buffer.
+        exec_names: sideband, events, or auto: side-band records if they are permitted.
         named: Each event is to have a name, even if that takes events that the user did not ask for.
 
     Raises:
@@ -77,12 +91,18 @@ def open_sources(
         if taskstats is not None and plan.failures_only:
             taskstats.keep_failed_only()
 
+        # Before the subscription: then each event finds its record.
+        rings = _open_rings(exec_names) if plan.keeps_table else None
+        if rings is not None:
+            sockets.enter_context(closing(rings))
+
         def subscribe(wanted: EventFilter) -> Connector:
             return sockets.enter_context(closing(open_connector(wanted, filter_by, buffer_bytes=buffer_bytes)))
 
         connector = subscribe(plan.deliver)
-        names = subscribe(FORKS_AND_EXECS) if taskstats is None and plan.keeps_table else None
-        yield Sources(plan, connector, taskstats, names)
+        reads_proc = taskstats is None and rings is None and plan.keeps_table
+        names = subscribe(FORKS_AND_EXECS) if reads_proc else None
+        yield Sources(plan, connector, taskstats, names, rings)
 
 
 def _records_end_processes(taskstats: Taskstats | None) -> bool:
@@ -99,5 +119,20 @@ def _open_taskstats(attribution: str, buffer_bytes: int) -> Taskstats | None:
             raise SetupError(f"--attribution=taskstats: {error}") from error
         _LOG.info(
             "names come from /proc, those of very short-lived processes may be unknown", extra={"why": error}
+        )
+        return None
+
+
+def _open_rings(exec_names: str) -> PerfRings | None:
+    if exec_names == "events":
+        return None
+    try:
+        return open_perf_rings()
+    except SetupError as error:
+        if exec_names == "sideband":
+            raise SetupError(f"--exec-names=sideband: {error}") from error
+        _LOG.info(
+            "no side-band records: an exec whose process execs again at once may have no name",
+            extra={"why": error},
         )
         return None

@@ -1,4 +1,4 @@
-"""Children of this program with a known end, which prove that the kernel talks to us (live/canary.py).
+"""Children of this program with a known end, which prove that the kernel sends events (live/canary.py).
 
 They are in no count but those here: their FORK, their EXIT and their exit record are left out of all others.
 """

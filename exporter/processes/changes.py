@@ -16,6 +16,7 @@ from exporter.kernel.cn_proc import (
     ProcEvent,
     decode_comm,
 )
+from exporter.kernel.perf_event import Fork
 from exporter.processes.canaries import Canaries
 from exporter.processes.ends import Ends
 from exporter.processes.naming import Naming
@@ -23,6 +24,7 @@ from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
 from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
 from exporter.tallies.cells import Cell
 from exporter.tallies.tallies import Tallies
 
@@ -54,11 +56,12 @@ class Changes:
         tallies: Have the cells.
         observer: Gets each event.
         canaries: Processes that are left out.
+        sideband: Names execs, and says which task forked.
         follow_threads: Remember which threads a process has.
         keeps: Remember all processes.
 
     Attributes:
-        counts: Of the events that are not in the hot loop.
+        counts: How many events were handled. The hot loop adds its own.
         unknown_events: Events of a kind that this release does not know.
     """
 
@@ -71,6 +74,7 @@ class Changes:
         tallies: Tallies,
         observer: Observer,
         canaries: Canaries,
+        sideband: Sideband,
         follow_threads: bool,
         keeps: bool,
     ) -> None:
@@ -80,6 +84,7 @@ class Changes:
         self._tallies = tallies
         self._observer = observer
         self._canaries = canaries
+        self._sideband = sideband
         self._follow_threads = follow_threads
         self._keeps = keeps
         self.counts = EventCounts()
@@ -102,15 +107,23 @@ class Changes:
         if self._observer.is_active:
             self._observer.thread_fork(event, self._naming.cell_to_show(child_tgid))
 
-    def fork(self, event: ProcEvent) -> bool:
+    def fork(self, event: ProcEvent, record: Fork | None = None) -> bool:
         """Take the FORK of a process.
+
+        Args:
+            event: The FORK. Its parent is the parent that the child got, which need not be the process that forked
+                (CLONE_PARENT).
+            record: The side-band record of it, which has the thread that forked.
 
         Returns:
             False if the child is a canary, which is in no count.
         """
         _, timestamp_ns, parent_pid, parent_tgid, _, child_tgid, *_ = event
+        record = self._sideband.fork_of(child_tgid, record, timestamp_ns)
         if child_tgid in self._canaries:
             return False
+        if record is not None:
+            _, _, parent_tgid, parent_pid = record
         previous = self._roster.by_tgid.get(child_tgid)
         if previous is not None:
             self._make_room(previous, timestamp_ns)
@@ -164,14 +177,20 @@ class Changes:
             process = self._roster.add(Process(tgid, self._tallies.claim_cell(None, None), 0))
         if process.execd_ns:
             self._naming.open_name(process)
+        comm = self._sideband.take_exec(tgid, process.start_ns, timestamp_ns)
         odd = process.odd
         name = None
         if odd is not None:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
-            odd.threads = None
+            odd.threads = odd.named_threads = None
             odd.leader_exited = odd.stranger = odd.glimpsed = False
-            odd.leader_record = None
+            odd.leader_record = odd.fatal = None
             name = odd.name
+        if comm is not None:
+            self._naming.rename(process, comm, timestamp_ns)
+            process.execd_ns = timestamp_ns
+            self._naming.count_exec(process, process.cell)
+            return
         process.execd_ns = timestamp_ns
         if name is not None:
             successor = self._naming.open_name(process)
@@ -190,7 +209,13 @@ class Changes:
             comm = decode_comm(event)
             if pid == tgid:
                 self._rename(tgid, comm, event[1])
-            observer.rename(event, naming.cell_to_show(tgid).uid if observer.is_active else None, comm)
+            elif self._follow_threads:
+                self._name_thread(pid, tgid)
+            if observer.is_active:
+                uid = naming.cell_to_show(tgid).uid
+                shown = self._tallies.shown_comm(comm, uid)
+                if shown is not None:
+                    observer.rename(event, uid, shown)
         elif what == PROC_EVENT_UID:
             counts.uid += 1
             observer.event("uid", event, self._change_uid(pid, tgid, third))
@@ -215,6 +240,14 @@ class Changes:
         elif what != PROC_EVENT_NONE:
             # NONE is an acknowledgement, ours or another listener's.
             self.unknown_events += 1
+
+    def _name_thread(self, pid: int, tgid: int) -> None:
+        process = self._roster.by_tgid.get(tgid)
+        odd = None if process is None else process.odd
+        if odd is not None and odd.threads and pid in odd.threads:
+            if odd.named_threads is None:
+                odd.named_threads = set()
+            odd.named_threads.add(pid)
 
     def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
         process = self._roster.by_tgid.get(tgid)

@@ -1,22 +1,29 @@
-"""How a process ended: who decides it, under which name, and how it is counted.
+"""How a process ended: which EXIT decides it, under which name it counts, and where.
 
 The EXIT of a leader is its process's end, unless other threads live on; then the EXIT of the last thread is. Which
 thread is the last one is in its exit record (AGROUP, taskstats version 12 and later), or follows from the threads
-that were forked and have exited, where records do not say it or there are none.
+that were forked and have exited, where records do not say it or there are none. A leader that exits twice has
+ended: another thread has taken its pid in an exec, and that exec died.
+
+The wait status of a process is the kernel's: that of the thread that ended the group, else that of the last
+thread. A kernel worker (io_uring, vhost) is a thread too. It is killed with the group and exits with 0, often as
+the last one. So a last thread that was killed, and exits with 0, decides nothing: the status is that of the
+leader, or of a later thread, that exited a moment before.
 
 Whatever decides it calls `Ends.end`, where an end is named and counted. The hot loop (table.py) has the two ways
 that nearly all processes go written out; a test holds them equal to what is here.
 """
 
 from exporter.kernel.cn_proc import ProcEvent
-from exporter.kernel.taskstats import AGROUP, Record, decode_comm_uid
-from exporter.kernel.wait_status import STATUS_BITS
+from exporter.kernel.taskstats import AGROUP, AXSIG, Record, decode_comm_uid
+from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
 from exporter.processes.canaries import Canaries
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
 from exporter.processes.owners import owner_of_exit, owner_of_thread
-from exporter.processes.process import Process, UnnamedEnd
+from exporter.processes.process import Odd, Process, UnnamedEnd
 from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
 from exporter.tallies.histograms import observe
@@ -25,6 +32,11 @@ from exporter.tallies.tallies import Tallies
 # Of failures alone, most that is remembered of processes that go on without their leader.
 LEADERLESS_REMEMBERED = 1024
 _LEADER_COMES_WITHIN_NS = 1_000_000_000
+# From the EXIT of the thread that ends a process to that of a kernel worker that is killed with it.
+_WORKER_DIES_WITHIN_NS = 1_000_000_000
+# Where that one's EXIT is not delivered: when to look whether the process is gone; how long that is urgent.
+_LOOK_AFTER_NS = 500_000_000
+_SOON_NS = 5_000_000_000
 
 
 class Ends:
@@ -37,6 +49,7 @@ class Ends:
         tallies: Where ends are counted.
         observer: Gets each end.
         canaries: Processes that are left out.
+        sideband: Has a record of an exec that died after the point of no return.
         follow_threads: Records do not mark the last thread of a process.
         keeps: All processes are kept, not only those of which something odd was seen.
         failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
@@ -56,6 +69,7 @@ class Ends:
         tallies: Tallies,
         observer: Observer,
         canaries: Canaries,
+        sideband: Sideband,
         follow_threads: bool,
         keeps: bool,
         failures_only: bool,
@@ -66,10 +80,13 @@ class Ends:
         self._tallies = tallies
         self._observer = observer
         self._canaries = canaries
+        self._sideband = sideband
         self._follow_threads = follow_threads
         self._keeps = keeps
         self._failures_only = failures_only
         self._unnamed: dict[Process, None] = {}
+        # Processes whose leader failed, and when to look whether they are gone.
+        self._unended: dict[Process, int] = {}
         self.unknown_lifetimes = 0
         self.lost_ends = 0
 
@@ -90,7 +107,7 @@ class Ends:
         if process is None and tgid in self._canaries:
             self._canaries.end(tgid, record)
             return False
-        self._observer.note_core(tgid, status)
+        self._note_core(process, status)
         odd = None if process is None else process.odd
         if odd is not None and odd.unnamed_end is not None:
             self.end(process, odd.unnamed_end.event, record, odd.unnamed_end.record)
@@ -99,11 +116,15 @@ class Ends:
             lives_on = not record[2] & AGROUP
         else:
             # Where records mark the end, having none means that it was lost: this EXIT is taken for the end.
-            lives_on = odd is not None and bool(odd.threads)
+            lives_on = odd is not None and bool(odd.threads) and not odd.leader_exited
         if lives_on:
-            odd = (self.glimpse(tgid) if process is None else process).make_odd()
+            process = process or self.glimpse(tgid)
+            odd = process.make_odd()
             odd.leader_exited = True
             odd.leader_record = record
+            odd.fatal = event if status else None
+            if self._failures_only and status:
+                self._unended[process] = event[1] + _LOOK_AFTER_NS
         else:
             self.end(process, event, record, record)
         return True
@@ -124,16 +145,21 @@ class Ends:
     def thread_exit(self, event: ProcEvent, record: Record | None) -> None:
         """Take the EXIT of a thread that is not the leader: its process's end, if it is the last one."""
         pid, tgid = event[2], event[3]
+        process = owner_of_thread(self._roster, self._records, event, self._follow_threads)
         if self._observer.is_active:
             self._observer.thread_exit(event, self._naming.cell_to_show(tgid))
-        process = owner_of_thread(self._roster, self._records, event, self._follow_threads)
+            self._note_core(process, event[4])
         odd = None if process is None else process.odd
         leader_exited = odd is not None and odd.leader_exited
+        if odd is not None and leader_exited and event[4]:
+            odd.fatal = event
         if self._follow_threads:
             if process is None or odd is None or odd.threads is None:
                 return
             odd.threads.discard(pid)
             if odd.threads:
+                if odd.named_threads:
+                    odd.named_threads.discard(pid)
                 return
             odd.threads = None
             if not leader_exited:
@@ -143,6 +169,7 @@ class Ends:
                 return
         elif record is None or not record[2] & AGROUP:
             return
+        event = _deciding_exit(event, record, odd)
         # The process has its leader's name, which the leader's record shows; the last record has what it used.
         leader = (None if odd is None else odd.leader_record) or self._silent_leader(tgid)
         if leader is None and not leader_exited and record is not None and not self._follow_threads:
@@ -151,6 +178,17 @@ class Ends:
             self._unnamed[process] = None
         else:
             self.end(process, event, leader, record)
+
+    def _note_core(self, process: Process | None, status: int) -> None:
+        """Remember for the observer that a thread dumped core: the bit need not be in the last EXIT."""
+        if self._observer.is_active and status & CORE_BIT and process is not None:
+            process.make_odd().core = True
+
+    def note_status(self, event: ProcEvent) -> None:
+        """Take the EXIT of a thread that is not the last, with a wait status other than 0."""
+        process = self._roster.by_tgid.get(event[3])
+        if process is not None and process.odd is not None and process.odd.leader_exited:
+            process.odd.fatal = event
 
     def _silent_leader(self, tgid: int) -> Record | None:
         """Return the record of a leader that has exited well, if no event comes of that."""
@@ -164,7 +202,12 @@ class Ends:
         by_tgid = self._roster.by_tgid
         if not self._keeps and len(by_tgid) >= LEADERLESS_REMEMBERED:
             # The end of such a process need not come.
-            self._roster.remove(next(iter(by_tgid.values())))
+            oldest = next(iter(by_tgid.values()))
+            self._unended.pop(oldest, None)
+            if oldest.odd is not None and oldest.odd.unnamed_end is not None:
+                self._end_unnamed(oldest, oldest.odd.unnamed_end)
+            else:
+                self._roster.remove(oldest)
         process = self._roster.add(Process(tgid, self._tallies.claim_cell(None, None), 0))
         process.make_odd().glimpsed = True
         return process
@@ -208,13 +251,20 @@ class Ends:
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
             self._naming.look_later(names.bury(name, process, timestamp_ns, recorded))
         # After its exec, which may just have got its name.
-        self._observer.end(event, cell, parent_tgid=parent_tgid, lifetime_ns=lifetime_ns, last=last)
+        core = bool(status & CORE_BIT) or (process is not None and process.odd is not None and process.odd.core)
+        self._observer.end(event, cell, parent_tgid=parent_tgid, core=core, lifetime_ns=lifetime_ns, last=last)
 
     def _cell_at_end(
         self, process: Process | None, timestamp_ns: int, leader: Record | None, last: Record | None
     ) -> Cell:
         """Return the cell in which an end counts, and count the exec that has waited for that name."""
-        if leader is not None:
+        # Records of a pid that was used again can be the next process's.
+        unfinished_exec = (
+            process is not None
+            and not process.is_late
+            and self._sideband.end(process.tgid, process.start_ns, timestamp_ns)
+        )
+        if leader is not None and not unfinished_exec:
             cell = self._tallies.claim_cell_of_record(leader[4])
             if process is not None and process.execd_ns:
                 self._naming.count_exec(process, cell)
@@ -230,6 +280,7 @@ class Ends:
         self._roster.remove(process)
         self._unnamed.pop(process, None)
         if self._failures_only:
+            self._unended.pop(process, None)
             self._records.forget_successes(process.tgid)
 
     def drop(self, process: Process) -> bool:
@@ -267,8 +318,42 @@ class Ends:
             unnamed = None if process.odd is None else process.odd.unnamed_end
             if unnamed is not None and unnamed.event[1] + _LEADER_COMES_WITHIN_NS < complete_until_ns:
                 self._end_unnamed(process, unnamed)
+        if self._unended:
+            self._look_for_failures(complete_until_ns)
+
+    def _look_for_failures(self, complete_until_ns: int) -> None:
+        """Count processes that are gone, and whose last thread was a kernel worker.
+
+        A worker exits with 0, so where only failures are delivered its EXIT does not come.
+        """
+        for process, look_ns in list(self._unended.items()):
+            if look_ns > complete_until_ns or process.odd is None or process.odd.fatal is None:
+                continue
+            fatal, leader = process.odd.fatal, process.odd.leader_record
+            if self._naming.is_gone(process.tgid):
+                self.end(process, fatal, leader, leader)
+            else:
+                # Its parent has not reaped it, or other threads live on: look less and less often.
+                self._unended[process] = look_ns + (look_ns - fatal[1])
 
     @property
     def waits(self) -> bool:
         """Some end becomes known by a later batch, even an empty one."""
-        return bool(self._unnamed)
+        return bool(self._unnamed) or any(
+            process.odd is not None and process.odd.fatal is not None and look_ns - process.odd.fatal[1] < _SOON_NS
+            for process, look_ns in self._unended.items()
+        )
+
+
+def _deciding_exit(last: ProcEvent, record: Record | None, odd: Odd | None) -> ProcEvent:
+    """Return the EXIT of a process's last thread, with the wait status of the thread that decides it."""
+    fatal = None if odd is None else odd.fatal
+    if last[4] or fatal is None or last[1] - fatal[1] > _WORKER_DIES_WITHIN_NS:
+        return last
+    if (odd is not None and odd.named_threads and last[2] in odd.named_threads) or (
+        record is not None and not record[2] & AXSIG
+    ):
+        # It is no kernel worker, or it exited by itself.
+        return last
+    what, timestamp_ns, pid, tgid, _, signal, parent_pid, parent_tgid = last
+    return (what, timestamp_ns, pid, tgid, fatal[4], signal, parent_pid, parent_tgid)

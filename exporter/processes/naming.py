@@ -33,7 +33,7 @@ class Naming:
     Attributes:
         names: Those that are open.
         hints: Comms that were read as soon as an event arrived elsewhere; used ones are taken out.
-        unread: The tgids of processes that want a look into /proc after this batch.
+        unread: The tgids of processes that are to be read in /proc after this batch.
     """
 
     def __init__(
@@ -114,6 +114,10 @@ class Naming:
         if process is not None:
             self.unread.append(process.tgid)
 
+    def is_gone(self, tgid: int) -> bool:
+        """Look into /proc whether a process has been reaped."""
+        return self._read_comm(tgid) is None
+
     def cell_to_count(self, tgid: int) -> Cell:
         """Return the cell in which an event of a process counts that is not its end."""
         process = self._roster.by_tgid.get(tgid)
@@ -134,7 +138,7 @@ class Naming:
         return process.cell
 
     def look(self) -> None:
-        """Read the processes in /proc that want it."""
+        """Read the processes in /proc whose comm is still open."""
         unread = dict.fromkeys(self.unread)
         self.unread.clear()
         for tgid in unread:

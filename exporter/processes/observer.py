@@ -13,9 +13,7 @@ from exporter.kernel.taskstats import Record
 from exporter.kernel.wait_status import CORE_BIT
 from exporter.processes.process import OpenCell
 from exporter.tallies.cells import Cell
-from exporter.tallies.labels import EXCLUDED, UNKNOWN, plain, printable
-
-_CORES_REMEMBERED = 1024
+from exporter.tallies.labels import EXCLUDED, UNKNOWN
 
 
 class Happening(NamedTuple):
@@ -66,8 +64,6 @@ class Observer:
     def __init__(self) -> None:
         self._publish: Publish | None = None
         self._news: list[News] = []
-        # Processes of which a thread had the core bit; it can be on another thread's EXIT than the last one.
-        self._cores: set[int] = set()
         self.is_active = False
 
     def publish_to(self, publish: Publish | None) -> None:
@@ -79,7 +75,6 @@ class Observer:
         self._publish = publish
         self.is_active = publish is not None
         self._news.clear()
-        self._cores.clear()
 
     def event(self, name: str, event: ProcEvent, cell: Cell, ppid: int | None = None) -> None:
         """Note an event that has no more to it than its process, which counts in this cell."""
@@ -102,35 +97,34 @@ class Observer:
         _, timestamp_ns, _, _, pid, tgid, *_ = event
         self._take(Happening(timestamp_ns, "thread_fork", pid, tgid, None, cell.uid), cell)
 
-    def rename(self, event: ProcEvent, uid: int | None, comm: bytes) -> None:
-        """Note that a thread has a new comm."""
-        if self.is_active:
-            _, timestamp_ns, pid, tgid, *_ = event
-            self._news.append(Happening(timestamp_ns, "comm", pid, tgid, None, uid, printable(plain(comm))))
+    def rename(self, event: ProcEvent, uid: int | None, comm: str) -> None:
+        """Note that a thread has a new comm, as it is printed."""
+        _, timestamp_ns, pid, tgid, *_ = event
+        self._news.append(Happening(timestamp_ns, "comm", pid, tgid, None, uid, comm))
 
     def thread_exit(self, event: ProcEvent, cell: Cell) -> None:
         """Note the exit of a thread that is not the leader of its process, which counts in this cell."""
         _, timestamp_ns, pid, tgid, status, *_ = event
-        self.note_core(tgid, status)
         happening = Happening(timestamp_ns, "thread_exit", pid, tgid, None, cell.uid)
         self._take(happening._replace(status=status & ~CORE_BIT, core=bool(status & CORE_BIT)), cell)
 
-    def note_core(self, tgid: int, status: int) -> None:
-        """Remember that a thread of this process dumped core, if its wait status says so."""
-        if self.is_active and status & CORE_BIT:
-            if len(self._cores) >= _CORES_REMEMBERED:
-                self._cores.clear()
-            self._cores.add(tgid)
-
     def end(
-        self, event: ProcEvent, cell: Cell, *, parent_tgid: int, lifetime_ns: int | None, last: Record | None
+        self,
+        event: ProcEvent,
+        cell: Cell,
+        *,
+        parent_tgid: int,
+        core: bool,
+        lifetime_ns: int | None,
+        last: Record | None,
     ) -> None:
         """Note the end of a process.
 
         Args:
-            event: The EXIT of its last thread; the core bit may be missing in its wait status.
+            event: The EXIT of its last thread.
             cell: Where it counts.
             parent_tgid: Its parent, which had not reaped it yet; 0 if it was reaped, or if that is not known.
+            core: A thread of it dumped core.
             lifetime_ns: How long it lived, if that is known.
             last: The record of its last thread, if there is one.
         """
@@ -147,14 +141,13 @@ class Observer:
                 cell.uid,
                 None,
                 status & ~CORE_BIT,
-                bool(status & CORE_BIT) or tgid in self._cores,
+                core,
                 lifetime_ns,
                 None if last is None else last[3],
                 None if last is None else last[5],
             ),
             cell,
         )
-        self._cores.discard(tgid)
 
     def lose(self, time_ns: int, socket: str, count: int) -> None:
         """Note that the kernel dropped messages."""

@@ -14,6 +14,7 @@ from exporter.errors import MalformedMessage
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
+from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import Record, RecordDecoder
 from exporter.processes.name_hints import NameHints
@@ -53,7 +54,8 @@ class Pipeline:
         self._on_malformed = on_malformed
         self._hints = hints
         self.records = 0
-        self.malformed = {"connector": 0} if decoder is None else {"connector": 0, "taskstats": 0}
+        sources = ("connector", "taskstats" if decoder else None, "sideband" if table.sideband.is_active else None)
+        self.malformed = {source: 0 for source in sources if source is not None}
         self.lost = dict.fromkeys(self.malformed, 0)
         self._chunks: list[bytes] = []
         self._halfway = False
@@ -79,6 +81,16 @@ class Pipeline:
         self.table.add_records(records)
         for error in errors:
             self._drop("taskstats", error)
+
+    def take_sideband(self, data: bytes) -> None:
+        """Take what one ring of side-band records had; each record waits for its event."""
+        try:
+            records = decode_records(data)
+        except MalformedMessage as error:
+            self._drop("sideband", error)
+            return
+        self.lost["sideband"] += records.lost
+        self.table.sideband.add(records)
 
     def take_names(self, batch: Batch) -> None:
         """Read the comms of the processes in a batch of the second connector socket, at once."""

@@ -119,7 +119,7 @@ class Children(Enum):
     STRANGERS = "strangers"
     """Not known: kthreadd names kernel threads without an event."""
     CANARIES = "canaries"
-    """They may be canaries: this program."""
+    """They may be canaries: this program. So its forks do not take the fast way, which does not look for them."""
 
 
 class UnnamedEnd(NamedTuple):
@@ -142,22 +142,28 @@ class Odd:
         stranger: Its comm is not its cell's, and nothing is counted under it yet; the uid is the cell's.
         children: What its children are called.
         threads: Its threads besides the leader. Kept only where threads are followed.
+        named_threads: Those of its threads that gave themselves a name: a kernel worker does not.
         leader_exited: Its leader has exited, other threads live on.
         leader_record: The exit record of that leader, if there is one.
+        fatal: The EXIT of the leader that has exited, or of a later thread, if its wait status was not 0.
         unnamed_end: Its end, if only the name is missing.
         adopted_ns: When a scan of /proc read it (CLOCK_MONOTONIC), while events can cast doubt on that; else 0.
         late_number: Another process has its pid already; its own EXIT has not come. 0: that is not so.
+        core: A thread of it dumped core. Kept only while a client observes.
         glimpsed: Only its threads or its leader's EXIT were seen. It is in no count of processes.
     """
 
     __slots__ = (
         "adopted_ns",
         "children",
+        "core",
+        "fatal",
         "glimpsed",
         "late_number",
         "leader_exited",
         "leader_record",
         "name",
+        "named_threads",
         "stranger",
         "threads",
         "unnamed_end",
@@ -168,11 +174,14 @@ class Odd:
         self.stranger = False
         self.children = Children.INHERIT
         self.threads: set[int] | None = None
+        self.named_threads: set[int] | None = None
         self.leader_exited = False
         self.leader_record: Record | None = None
+        self.fatal: ProcEvent | None = None
         self.unnamed_end: UnnamedEnd | None = None
         self.adopted_ns = 0
         self.late_number = 0
+        self.core = False
         self.glimpsed = False
 
     def is_usual(self) -> bool:
@@ -186,6 +195,7 @@ class Odd:
             and self.unnamed_end is None
             and not self.adopted_ns
             and not self.late_number
+            and not self.core
             and not self.glimpsed
         )
 

@@ -15,6 +15,7 @@ from exporter.processes.naming import Naming
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, KnownProcess, Process
 from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
@@ -33,6 +34,7 @@ class Reconciler:
         records: Exit records that wait for their EXIT.
         tallies: Have the cells.
         canaries: Processes that are left out.
+        sideband: Records whose events may be lost.
         special: What the children of some processes are called.
         follow_threads: Remember which threads a process has.
         failures_only: Nothing comes of threads that exit well.
@@ -47,6 +49,7 @@ class Reconciler:
         records: WaitingRecords,
         tallies: Tallies,
         canaries: Canaries,
+        sideband: Sideband,
         special: dict[int, Children],
         follow_threads: bool,
         failures_only: bool,
@@ -57,6 +60,7 @@ class Reconciler:
         self._records = records
         self._tallies = tallies
         self._canaries = canaries
+        self._sideband = sideband
         self._special = special
         self._follow_threads = follow_threads
         self._failures_only = failures_only
@@ -98,6 +102,7 @@ class Reconciler:
             self._adopted.append(process)
         if self._follow_threads:
             odd.threads = set(info.threads) or None
+            odd.named_threads = None
         if info.zombie and info.threads:
             odd.leader_exited = True
         elif info.zombie:
@@ -125,7 +130,7 @@ class Reconciler:
                 is_older = timestamp_ns <= odd.adopted_ns
                 if what == PROC_EVENT_EXEC or (
                     what == PROC_EVENT_COMM
-                    and (is_older or self._tallies.claim_cell(decode_comm(event), cell.uid) is cell)
+                    and (is_older or self._tallies.shown_comm(decode_comm(event), cell.uid) == cell.comm)
                 ):
                     odd.stranger = True
                     self._naming.look_later(process)
@@ -191,6 +196,7 @@ class Reconciler:
         And the leader of a process that fails need not be the last one whose record came.
         """
         self._naming.names.resolve_all_unknown()
+        self._sideband.clear()
         if self._failures_only:
             self._records.clear()
 

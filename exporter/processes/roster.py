@@ -24,7 +24,7 @@ class Roster:
         self._last_number = 0
 
     def __iter__(self) -> Iterator[Process]:
-        # A late process stands before the one that has its pid: in the order of their forks.
+        # A late process stands before the one that has its pid.
         for tgid, process in self.by_tgid.items():
             yield from self.late_of.get(tgid, ())
             yield process

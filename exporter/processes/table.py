@@ -1,4 +1,4 @@
-"""From events and exit records to counts: the hot loop, and who does the rest.
+"""From events and exit records to counts: the hot loop, and what it leaves to others.
 
     exit records --> WaitingRecords ---+
                                        v
@@ -26,6 +26,7 @@ from exporter.processes.observer import Observer
 from exporter.processes.process import Children, Process
 from exporter.processes.reconcile import Reconciler
 from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
 from exporter.tallies.labels import UNKNOWN
@@ -46,15 +47,19 @@ class ProcessTable:
         records_end_processes: Exit records come and mark the last thread of a process (AGROUP). Without, the
             threads are followed, and the last EXIT of a process is its end.
         own_tgid: This program's, whose children can be canaries.
-        keeps: Remember all processes. Without, for events that do not say when a process is gone.
+        keeps: Remember all processes. False where forks or ends are not delivered: what would be remembered of a
+            process would never be forgotten.
         failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
             their process ends.
+        sideband: Side-band records come, which name each exec and the forker of each process.
 
     Attributes:
+        sideband: Side-band records that wait for their event.
         records: Exit records that wait for their EXIT.
         observer: Gets each event.
         canaries: Children of this program that are in no other count.
         reconciler: Compares with /proc.
+        missed_forks: Side-band records of forks whose FORK event never came.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ProcessTable:
         own_tgid: int | None = None,
         keeps: bool = True,
         failures_only: bool = False,
+        sideband: bool = False,
     ) -> None:
         follow = not records_end_processes
         special = {_KTHREADD: Children.STRANGERS}
@@ -74,9 +80,11 @@ class ProcessTable:
             special[own_tgid] = Children.CANARIES
         self._tallies = tallies
         self._follow_threads = follow
+        self.missed_forks = 0
         self._most_records = LEADERLESS_REMEMBERED if failures_only else _MOST_RECORDS
         self._roster = roster = Roster()
         self.records = records = WaitingRecords()
+        self.sideband = Sideband(is_active=sideband)
         self.observer = observer = Observer()
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)
@@ -87,6 +95,7 @@ class ProcessTable:
             tallies=tallies,
             observer=observer,
             canaries=canaries,
+            sideband=self.sideband,
             follow_threads=follow,
             keeps=keeps,
             failures_only=failures_only,
@@ -98,6 +107,7 @@ class ProcessTable:
             tallies=tallies,
             observer=observer,
             canaries=canaries,
+            sideband=self.sideband,
             follow_threads=follow,
             keeps=keeps,
         )
@@ -108,6 +118,7 @@ class ProcessTable:
             records=records,
             tallies=tallies,
             canaries=canaries,
+            sideband=self.sideband,
             special=special,
             follow_threads=follow,
             failures_only=failures_only,
@@ -136,13 +147,20 @@ class ProcessTable:
         lifetime_bounds, cpu_bounds, rss_bounds = self._tallies.bounds
         graves = naming.names.graves
         follow = self._follow_threads
-        # The fast ways look into an empty dict while someone observes: then no event goes them.
+        # While a client observes, the fast ways look into an empty dict: then no event goes them.
         observed = self.observer.is_active
         usual: dict[int, Process] = {} if observed else processes
         each_thread = follow or observed
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
         new = object.__new__
+        sideband = self.sideband
+        sided = sideband.is_active
+        exec_records, later_exec_records = sideband.execs.first, sideband.execs.later
+        pop_fork_record = sideband.forks.first.pop
+        later_fork_records = sideband.forks.later
+        known_exec = self._tallies.by_exec.get
+        claim_cell_of_exec = self._tallies.claim_cell_of_exec
         forks = execs = exits = thread_forks = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
@@ -155,8 +173,10 @@ class ProcessTable:
                             changes.thread_fork(event)
                         continue
                     parent = get(tgid)
+                    fork_record = pop_fork_record(third, None) if sided else None
                     if (
-                        parent is not None
+                        (fork_record is None or (fork_record[3] == tgid and not later_fork_records))
+                        and parent is not None
                         and parent.odd is None
                         and not parent.execd_ns
                         and pid == tgid
@@ -172,13 +192,15 @@ class ProcessTable:
                         cell.forks += 1
                         processes[third] = child
                     else:
-                        forks += changes.fork(event)
+                        forks += changes.fork(event, fork_record)
                 elif what == PROC_EVENT_EXIT:
                     if pid != tgid:
                         thread_exits += 1
                         if not later_records and not each_thread:
                             record = pop_record(pid, None)
                             if record is None or not record[2] & AGROUP:
+                                if third:
+                                    ends.note_status(event)
                                 continue
                         else:
                             record = self.records.take(pid, third)
@@ -192,7 +214,13 @@ class ProcessTable:
                     if process is not None:
                         # The two ways that nearly all processes go, written out; Ends.end has all.
                         if record is not None:
-                            if process.odd is None and record[2] & AGROUP and process.start_ns:
+                            if (
+                                process.odd is None
+                                and record[2] & AGROUP
+                                and process.start_ns
+                                and not (sided and pid in exec_records)
+                                and not (graves and pid in graves)
+                            ):
                                 exits += 1
                                 _, _, _, cpu_ns, comm_uid, max_rss_kib, _ = record
                                 cell = known_cell(comm_uid) or claim_cell_of_record(comm_uid)
@@ -221,7 +249,7 @@ class ProcessTable:
                             and process.odd is None
                             and not process.execd_ns
                             and process.start_ns
-                            and pid not in graves
+                            and not (graves and pid in graves)
                         ):
                             exits += 1
                             cell = process.cell
@@ -243,6 +271,16 @@ class ProcessTable:
                     execs += 1
                     process = get(tgid)
                     if process is not None and process.odd is None and not process.execd_ns:
+                        if sided and tgid in exec_records:
+                            record_ns, _, comm = exec_records[tgid]
+                            if tgid in later_exec_records or not process.start_ns < record_ns <= timestamp_ns:
+                                changes.exec(event)
+                                continue
+                            del exec_records[tgid]
+                            uid = process.cell.uid
+                            process.cell = cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid)
+                            cell.execs += 1
+                            continue
                         process.execd_ns = timestamp_ns or 1
                         unread(tgid)
                     else:
@@ -263,6 +301,7 @@ class ProcessTable:
         self._ends.end_batch(complete_until_ns)
         # Of failures alone, no event comes of processes that end well: their leaders' records would stay for ever.
         self.records.keep(self._most_records)
+        self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
         self._naming.look()
 

@@ -92,6 +92,8 @@ class Tallies:
     Attributes:
         by_record: Cells by the 44 bytes of an exit record, as far as they are remembered; claim_cell_of_record
             finds the others.
+        by_exec: Cells by the comm of an exec and a uid, as far as they are remembered; claim_cell_of_exec finds
+            the others.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Tallies:
                 births.claim(cell)
         self._expired = dict.fromkeys(EVENT_NAMES, 0)
         self.by_record: dict[bytes, Cell] = {}
+        self.by_exec: dict[tuple[bytes, int | None], Cell] = {}
 
     @property
     def full(self) -> bool:
@@ -131,12 +134,17 @@ class Tallies:
         """Go by other rules from now on. A process that has a cell keeps it."""
         self._rules = rules
         self.by_record.clear()
+        self.by_exec.clear()
 
     # -- which cell ---------------------------------------------------------------------------------------------
 
     def claim_cell(self, comm: bytes | None, uid: int | None) -> Cell:
         """Return the cell of a comm (None: it is not known) and a uid."""
         return self._cell(UNKNOWN if comm is None else self._rules.name(comm), uid)
+
+    def shown_comm(self, comm: bytes, uid: int | None) -> str | None:
+        """Return how a comm is shown, None if the rules exclude it or the uid; takes no series."""
+        return self._rules.name(comm) if self._rules.counts(uid) else None
 
     def claim_sibling(self, cell: Cell, uid: int | None) -> Cell:
         """Return the cell of the same program under another uid."""
@@ -149,6 +157,15 @@ class Tallies:
             if len(self.by_record) >= _REMEMBERED:
                 self.by_record.clear()
             cell = self.by_record[comm_uid] = self.claim_cell(*decode_comm_uid(comm_uid))
+        return cell
+
+    def claim_cell_of_exec(self, comm: bytes, uid: int | None) -> Cell:
+        """Return the cell of a comm and a uid, and remember it for the next exec of that program."""
+        cell = self.by_exec.get((comm, uid))
+        if cell is None:
+            if len(self.by_exec) >= _REMEMBERED:
+                self.by_exec.clear()
+            cell = self.by_exec[comm, uid] = self.claim_cell(comm, uid)
         return cell
 
     def _cell(self, comm: str | None, uid: int | None) -> Cell:
@@ -245,6 +262,7 @@ class Tallies:
     def drop(self, cells: Iterable[Cell]) -> None:
         """Forget cells that no process refers to. Their series begin anew when they come back."""
         self.by_record.clear()
+        self.by_exec.clear()
         for cell in cells:
             program = cell.program
             del self._cells[program.comm, cell.uid]

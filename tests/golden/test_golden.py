@@ -66,7 +66,7 @@ class Replay:
             drain_ns=new_histogram(DRAIN_NS),
             receive_buffer_bytes=dict.fromkeys(sockets, 1 << 20),
             receive_buffer_used_bytes=dict.fromkeys(sockets, 832),
-            attribution=(self._mode, "kernel"),
+            attribution=(self._mode, "kernel", "events"),
         )
 
     def scrape(self, suffix: str) -> str:

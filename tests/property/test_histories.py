@@ -94,3 +94,24 @@ def test_everything_is_counted_once_and_under_no_name_but_the_true_one(
         never_wrong(world.exits, world.truth.exits)
     check_live(world)
     assert world.table.unknown_lifetimes == 0
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+@settings(max_examples=400)
+@given(history=HISTORY, meanwhile=MEANWHILE)
+def test_with_side_band_records_every_exec_has_its_name(
+    mode: Mode, history: list[Step], meanwhile: list[Step]
+) -> None:
+    world = World(mode, meanwhile, sideband=True)
+    for _ in world.run(history):
+        balanced(world)
+    world.finish()
+    balanced(world)
+    assert world.execs == text(world.truth.execs)
+    never_wrong(world.forks, world.truth.forks)
+    if mode.has_records:
+        assert world.exits == text(world.truth.exits)
+    else:
+        never_wrong(world.exits, world.truth.exits)
+    check_live(world)
+    assert world.table.missed_forks == 0

@@ -38,6 +38,7 @@ SETTINGS = [
     Setting("--web.created-timestamps", "WEB_CREATED_TIMESTAMPS", "true", "false", "created_timestamps", True),
     Setting("--web.native-histograms", "WEB_NATIVE_HISTOGRAMS", "true", "false", "native_histograms", True),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
+    Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "exec_names", "sideband"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
     Setting("--filter", "FILTER", "bpf", "kernel", "filter_by", "bpf"),
     Setting("--canary.interval", "CANARY_INTERVAL", "2.5", "0", "canary_interval_seconds", 2.5),

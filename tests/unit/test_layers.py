@@ -44,9 +44,9 @@ ROOMS: dict[str, set[str]] = {
 PURE = {"errors", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
-    "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses", "live.moderation",
-    "live.sources", "stream.json_lines", "stream.selection", "watch.summary", "watch.text_lines",
-    "watch.top_table", "web.config_file", "web.token_bucket", "web.yaml_nodes",
+    "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",
+    "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
+    "watch.text_lines", "watch.top_table", "web.config_file", "web.token_bucket", "web.yaml_nodes",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -58,7 +58,8 @@ IMPURE_IN_PURE = {"tallies.rules_file"}
 # procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
 # rules_file read what the user wrote.
 OPENS_FILES = {
-    "capture.file", "kernel.procfs", "live.open_sources", "service.privileges", "tallies.rules_file", "web.gate",
+    "capture.file", "kernel.perf_rings", "kernel.procfs", "live.open_sources", "service.privileges",
+    "tallies.rules_file", "web.gate",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -83,13 +84,22 @@ def test_a_frame_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Monke
     )
 
 
+def test_a_capture_without_side_band_records_is_one_that_earlier_exporters_read() -> None:
+    version = struct.Struct("<H")
+    assert version.unpack_from(encode_header(HEADER), len(capture.MAGIC)) == (1,)
+    assert b"sideband" not in encode_header(HEADER)
+    with_records = HEADER._replace(sideband=True)
+    assert version.unpack_from(encode_header(with_records), len(capture.MAGIC)) == (2,)
+    assert read_header(io.BytesIO(encode_header(with_records)).read) == with_records
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (b"", "this is not a capture"),
         (b"\x7fELF" + bytes(100), "this is not a capture"),
         (capture.MAGIC, "cut short"),
-        (capture.MAGIC + b"\x02\0" + encode_header(HEADER)[10:], "format 2; this exporter reads format 1"),
+        (capture.MAGIC + b"\x03\0" + encode_header(HEADER)[10:], "format 3; this exporter reads formats 1 to 2"),
         (encode_header(HEADER)[:-1], "header is damaged"),
         (encode_header(HEADER).replace(b"6.18", b"6.19"), "header is damaged"),
         (encode_header(HEADER._replace(byte_order="big")), "of a big-endian machine"),

@@ -29,6 +29,7 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("apply", (1 << 60, None)),
     ("apply", (0, 16)),
+    ("take_sideband", (builders.perf_lost(lost=7),)),
     ("adopt", (7, ProcessInfo(b"\xff\n", 1000, None, zombie=True, threads=frozenset({8, 9})), 123, 456)),
     ("recall", (KnownProcess(7, "zürich", 1000, 123, leaderless=True, threads=frozenset({8, 9})),)),
     ("recall", (KnownProcess(7, None, None, 0, leaderless=False, threads=frozenset()),)),

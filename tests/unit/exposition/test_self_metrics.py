@@ -53,7 +53,7 @@ def test_the_exporters_own_state_is_told_as_it_is() -> None:
         ("receive_buffer_used_bytes", "taskstats"): 16,
         ("drain_seconds_count",): 3,
         ("drain_seconds_sum",): pytest.approx(3.00025),
-        ("attribution_info", "kernel", "taskstats"): 1,
+        ("attribution_info", "events", "kernel", "taskstats"): 1,
     }
 
 

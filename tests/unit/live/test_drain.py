@@ -7,7 +7,8 @@ import pytest
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.live import drain
 from exporter.live.drain import Drain, State
-from exporter.live.sources import DrainOrder, HintSource, Source, Taken
+from exporter.live.order import DrainOrder
+from exporter.live.sources import HintSource, Source, Taken
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.histograms import DRAIN_NS
 
@@ -22,6 +23,8 @@ class FakeSource:
         self.batches_per_step = batches_per_step
         self.fill = Meminfo(0, 1, 0)
         self.lost = self.malformed = 0
+        self.holds_events = 1
+        self.loss_unsettles = True
         self.waiting = 0
         self.is_flooded = False
         self._log = log

@@ -14,7 +14,8 @@ from exporter.kernel.netlink import Batch
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.kernel.taskstats_socket import Taskstats
 from exporter.live.open_sources import Sources
-from exporter.live.sources import SocketSource, Taken, drain_order
+from exporter.live.order import drain_order
+from exporter.live.sources import SocketSource, Taken
 from exporter.processes.name_hints import EXECS, FORKS_AND_EXECS, NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -92,7 +93,7 @@ def test_with_exit_records_the_connector_is_drained_first_and_no_names_are_hinte
     connector, taskstats = fake_connector(), FakeSocket(2, builders.TASKSTATS_STRIDE)
     opened = Sources(plan, cast("Connector", connector), cast("Taskstats", taskstats), None)
     pipeline = make_pipeline(None, RecordDecoder(builders.FAMILY_ID))
-    order = drain_order(opened, pipeline)
+    order = drain_order(opened, pipeline, lambda: 0)
     assert [source.name for source in order.counted] == ["connector", "taskstats"]
     assert order.hints == ()
     connector.datagrams = [ONE]
@@ -108,7 +109,7 @@ def test_without_them_names_are_read_whole_and_the_kernel_is_asked_for_what_is_w
     names, looks = NamesSocket(), list[int]()
     hints = NameHints(looks.append, lambda: 0)
     opened = Sources(plan, cast("Connector", fake_connector()), None, cast("Connector", names))
-    order = drain_order(opened, make_pipeline(hints, None))
+    order = drain_order(opened, make_pipeline(hints, None), lambda: 0)
     assert [source.name for source in order.counted] == ["connector"]
     [source] = order.hints
     names.datagrams = [ONE] * 1000

@@ -173,3 +173,25 @@ def test_what_has_no_series_of_its_own_is_told_by_its_name() -> None:
     told.host.drain()
     assert tallies.full
     assert {n.comm for n in told.news if isinstance(n, Happening)} == {f"name{n}" for n in range(LEAST_LIMIT)}
+
+
+def test_a_core_dump_is_not_shown_of_the_next_process_with_that_pid() -> None:
+    told = Told()
+    host = told.host
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.end(400, b"sh", 1000, 0x8B, thread=401, last=False)
+    host.drain()
+    host.pipeline.forget(host.pipeline.missing([100]), host.now_ns)
+    host.fork(100, 400)
+    host.end(400, b"next", 1000, 0)
+    host.drain()
+    assert (told.last.comm, told.last.core) == ("next", False)
+
+
+def test_a_rename_to_a_comm_that_the_rules_exclude_is_not_shown() -> None:
+    told = Told(tallies=Tallies(rules=Rules((Rule(re.compile("secret"), None),))))
+    told.host.rename(100, b"secret")
+    told.host.rename(100, b"shown")
+    told.host.drain()
+    assert [news.comm for news in told.news if isinstance(news, Happening) and news.event == "comm"] == ["shown"]

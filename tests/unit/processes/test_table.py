@@ -7,7 +7,7 @@ import builders
 import pytest
 from host import MS, OWN_TGID, START_NS, Ends, Host, Mode, Thread
 
-from exporter.kernel.taskstats import AGROUP
+from exporter.kernel.taskstats import AGROUP, AXSIG
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.tallies.labels import UNKNOWN
 
@@ -1327,3 +1327,124 @@ def test_every_event_is_in_exactly_one_series(host: Host) -> None:
     if host.mode.has_records:
         assert host.exits == ends
     assert sum(host.live.values()) == 51 - len(ends)
+
+
+# -- what the fast and the slow way once counted differently, or twice --------------------------------------------
+
+
+@pytest.mark.parametrize("observed", [False, True], ids=["fast", "slow"])
+def test_a_reading_of_a_zombie_is_given_up_when_the_next_process_with_its_pid_ends(
+    exact: Host, observed: bool
+) -> None:
+    if observed:
+        exact.pipeline.observe(lambda news: None)
+    exact.fork(100, 400)
+    exact.drain()
+    exact.exec(400)
+    exact.drain(complete=False)
+    # /proc shows the next process with this pid when the first one's exec has been applied.
+    exact.comms[400] = b"next"
+    exact.drain(complete=False)
+    exact.exit(400, 0, timestamp_ns=exact.now_ns - 3 * MS)
+    exact.drain(complete=False)
+    exact.comms[400] = b"next"
+    exact.fork(100, 400)
+    exact.end(400, b"next", 1000)
+    exact.drain()
+    exact.settle()
+    assert exact.execs == {(UNKNOWN, "1000"): 1}
+    assert exact.exits == {(UNKNOWN, "1000", 0): 1, ("next", "1000", 0): 1}
+
+
+def test_ends_that_wait_for_their_leader_count_once_when_there_are_too_many(failures: Host) -> None:
+    for n in range(1100):
+        tgid = 1000 + 2 * n
+        failures.record(Thread(tgid + 1, b"worker"), status=0x100)
+        failures.exit(tgid, 0x100, thread=tgid + 1)
+    failures.drain()
+    failures.rest(3000)
+    failures.drain()
+    assert sum(failures.exits.values()) == 1100
+
+
+# -- the wait status ----------------------------------------------------------------------------------------------
+
+
+def _dies_with_a_worker(host: Host, status: int, *, flags: int, rest_ms: int = 1) -> None:
+    """A process with a kernel worker exits; the worker is the last one, and exits with 0."""
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.record(Thread(400, b"sh", 1000), status=status, last=False)
+    host.exit(400, status)
+    host.rest(rest_ms)
+    host.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags)
+    host.exit(400, 0, thread=401)
+    host.drain()
+
+
+@pytest.mark.parametrize("status", [0xF00, 9, 0xB, 6])
+def test_a_kernel_worker_decides_nothing(host: Host, status: int) -> None:
+    _dies_with_a_worker(host, status, flags=AXSIG)
+    assert host.exits == {("sh", "1000", status): 1}
+
+
+def test_a_last_thread_that_exits_by_itself_decides(exact: Host) -> None:
+    _dies_with_a_worker(exact, 0xF00, flags=0)
+    assert exact.exits == {("sh", "1000", 0): 1}
+
+
+def test_a_thread_that_named_itself_is_no_kernel_worker(procfs: Host) -> None:
+    procfs.fork(100, 400)
+    procfs.thread(400, 401)
+    procfs.rename(400, b"survivor", thread=401)
+    procfs.exit(400, 0xF00)
+    procfs.exit(400, 0, thread=401)
+    procfs.drain()
+    assert procfs.exits == {("sh", "1000", 0): 1}
+
+
+def test_a_last_thread_that_is_killed_long_after_the_leader_exited_decides(host: Host) -> None:
+    _dies_with_a_worker(host, 0xF00, flags=AXSIG, rest_ms=5000)
+    assert host.exits == {("sh", "1000", 0): 1}
+
+
+def test_a_thread_that_ends_the_group_decides_although_a_worker_is_the_last_one(host: Host) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.thread(400, 402)
+    host.end(400, b"sh", 1000, 0, last=False)
+    host.end(400, b"sh", 1000, 0x300, thread=401, last=False)
+    host.record(Thread(402, b"iou-sqp-400", 1000), status=0, last=True, flags=AXSIG)
+    host.exit(400, 0, thread=402)
+    host.drain()
+    assert host.exits == {("sh", "1000", 0x300): 1}
+
+
+def test_a_leader_that_exits_twice_has_ended(procfs: Host) -> None:
+    """Another thread execs: the leader dies, the thread takes its pid, and the exec dies too."""
+    procfs.fork(100, 400)
+    procfs.thread(400, 401)
+    procfs.exit(400, 0)
+    procfs.exit(400, 9)
+    procfs.drain()
+    procfs.settle()
+    assert {key[2]: count for key, count in procfs.exits.items()} == {9: 1}
+    assert procfs.live == {"sh": 1}
+
+
+def test_of_failures_alone_a_process_ends_when_it_is_gone_although_a_workers_exit_does_not_come(
+    failures: Host,
+) -> None:
+    failures.end(400, b"server", 1000, 0xF00, last=False)
+    failures.comms[400] = b"server"
+    failures.drain()
+    failures.rest(600)
+    failures.drain()
+    # Not reaped yet.
+    assert failures.exits == {}
+    del failures.comms[400]
+    failures.rest(600)
+    failures.drain()
+    failures.rest(5000)
+    failures.drain()
+    assert failures.exits == {("server", "1000", 0xF00): 1}

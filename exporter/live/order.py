@@ -1,0 +1,53 @@
+"""Which sources a drain reads, and in which order; drain.py says why the order matters."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from exporter.live.open_sources import Sources
+from exporter.live.ring_source import RingSource
+from exporter.live.sources import HintSource, SocketSource, Source
+from exporter.processes.pipeline import Pipeline
+
+# One step of a drain reads so many batches of each source, about ten milliseconds' worth.
+_EVENT_BATCHES_PER_STEP = 16
+_RECORD_BATCHES_PER_STEP = 64
+
+
+class DrainOrder(NamedTuple):
+    """All that is read, in the order of a drain."""
+
+    hints: tuple[HintSource, ...]
+    """Read first, and whole, at every step."""
+    events: Source
+    """Its messages say what happens. They are counted when those of the followers have been read."""
+    followers: tuple[Source, ...]
+    """The kernel queues their messages before the event that needs them."""
+
+    @property
+    def counted(self) -> tuple[Source, ...]:
+        """The sources whose fill and losses are looked at."""
+        return (self.events, *self.followers)
+
+
+def drain_order(opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int]) -> DrainOrder:
+    """Return the sources of what is open.
+
+    Args:
+        opened: The sockets and rings.
+        pipeline: Gets what is read.
+        now_ns: CLOCK_MONOTONIC.
+    """
+    hints = () if opened.names is None else (HintSource(opened.names, pipeline),)
+    events = SocketSource(
+        "connector", opened.connector, pipeline.take_events, batches_per_step=_EVENT_BATCHES_PER_STEP
+    )
+    followers: list[Source] = []
+    if opened.taskstats is not None:
+        followers.append(
+            SocketSource(
+                "taskstats", opened.taskstats, pipeline.take_records, batches_per_step=_RECORD_BATCHES_PER_STEP
+            )
+        )
+    if opened.rings is not None:
+        followers.append(RingSource(opened.rings, pipeline, now_ns))
+    return DrainOrder(hints, events, tuple(followers))
