@@ -157,6 +157,8 @@ def report(server: Server, pid: int, minutes: float) -> None:
     print(f"  series              {server.value('prometheus_tsdb_head_series'):,.0f}")
     print(f"  samples/s           {server.value('rate(prometheus_tsdb_head_samples_appended_total[2m])'):,.0f}")
     print(f"  resident memory     {_resident_bytes(pid) / 2**30:.2f} GiB")
+    used = server.value("process_cpu_seconds_total")
+    print(f"  CPU                 {used / minutes:.1f} s per minute")
     for group in groups:
         failed = [rule["lastError"] for rule in group["rules"] if rule["health"] != "ok"]
         print(f"  rules {group['name']:28} {group['evaluationTime']:.2f} s {failed or ''}")
