@@ -154,7 +154,7 @@ def failures() -> Dashboard:
                     "signal ended the process.",
                     {
                         "comm": Column("Program"),
-                        "uid": Column("uid", width=60),
+                        "uid": Column("uid", width=80),
                         "exit_code": Column("Code", width=60, numeric=True),
                         "signal": Column("Signal", width=85),
                     },

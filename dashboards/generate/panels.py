@@ -17,6 +17,7 @@ from dashboards.generate.looks import (
     NEUTRAL,
     NO_WORDS,
     PER_SECOND,
+    RATIO,
     SECONDS,
     Query,
     Scale,
@@ -137,6 +138,9 @@ def graph(
         made.decimals(0).axis_soft_max(4).interval("1m")
     if unit == COUNT:
         made.decimals(0)
+    if unit == RATIO:
+        # Else the axis of a line at 0 ends at 10,000 %.
+        made.axis_soft_max(0.01)
     _scale(made, scale)
     if stacked:
         made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
