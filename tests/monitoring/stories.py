@@ -794,7 +794,7 @@ SIGNALS = (
     Story(
         "five core dumps, three before and two after the restart of the exporter",
         coredumps("x", "0x30 3x7 stale 0x2 2x60"),
-        {38: QUIET, 43: DUMPS, 60: QUIET},
+        {38: QUIET, 44: DUMPS, 60: QUIET},
         RESTARTED_AT_40,
     ),
     Story("four core dumps fill no disk", coredumps("x", "_x30 4x60"), {32: QUIET}),
