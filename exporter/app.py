@@ -4,12 +4,13 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
@@ -25,10 +26,11 @@ from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
+from exporter.revision import REVISION
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
-from exporter.stream.endpoint import serve_stream
+from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
 from exporter.stream.hub import Hub, Limits
 from exporter.stream.unix_socket import open_stream_socket
 from exporter.stream.wall_clock import WallClock
@@ -39,6 +41,8 @@ from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
+from exporter.web.connection import Limits as WebLimits
+from exporter.web.descriptors import share_descriptors
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets
 from exporter.web.pages import make_app
@@ -68,7 +72,9 @@ class Exporter:
         self._table = counting.table
         self._feed = counting.feed
         read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
-        self._exposition = Exposition(self._snapshot, self._status)
+        self._exposition = Exposition(
+            self._snapshot, self._status, own_process=not config.disable_exporter_metrics
+        )
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
             self._tallies,
@@ -79,6 +85,7 @@ class Exporter:
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
+        self._started = time.monotonic()
 
     async def serve(self, config: Config, stopped: asyncio.Event) -> None:
         """Listen and serve until told to stop.
@@ -97,9 +104,12 @@ class Exporter:
             self._render,
             self._not_ready,
             config.max_requests,
-            self._upkeep.reload if config.enable_lifecycle else None,
+            reload=self._upkeep.reload if config.enable_lifecycle else None,
+            facts=self._facts,
+            form=self._exposition.form,
+            most_bytes=config.client_bytes // 2,
         )
-        server = Server(app, gate)
+        server = Server(app, gate, WebLimits(connections=_connections(config).web))
         notifier = Notifier()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._feed.crashed]
         try:
@@ -170,9 +180,22 @@ class Exporter:
         }
         _LOG.info("listening", extra=fields | buffers)
 
-    async def _render(self, accept: str) -> tuple[str, Iterator[bytes]]:
+    async def _render(self, accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await self._drain()
-        return self._exposition.pieces(accept)
+        return self._exposition.pieces(accept, names)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the landing page says."""
+        return {
+            "version": f"{__version__} (revision {REVISION})",
+            "kernel": self._counting.kernel,
+            "mode": self._counting.mode,
+            "filter": self._counting.filter,
+            "sources": ", ".join(self._feed.buffers()) or "a capture",
+            "events": ", ".join(sorted(self._plan.wanted)),
+            "processes": str(sum(self._table.live().values())),
+            "up for": str(timedelta(seconds=int(time.monotonic() - self._started))),
+        }
 
     def _not_ready(self) -> str | None:
         if not self._ready:
@@ -301,8 +324,32 @@ async def _stream(
     """Serve events to local clients until the stack unwinds, if that was asked for."""
     if config.stream_socket is None:
         return None
-    limits = Limits(config.stream_max_clients, config.stream_buffer_bytes, config.stream_uids)
-    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, counting.feed.emit_soon)
-    sock = open_stream_socket(config.stream_socket, config.stream_mode, config.stream_gid)
-    await stack.enter_async_context(serve_stream(hub, sock))
+    connections = _connections(config).stream
+    limits = Limits(
+        min(config.stream_max_clients, connections),
+        config.stream_buffer_bytes,
+        config.stream_uids,
+        config.client_bytes // 2,
+    )
+    feed = counting.feed
+    hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, feed.emit_soon, fill=feed.look_at_buffers)
+    sock = open_stream_socket(
+        config.stream_socket,
+        config.stream_mode,
+        config.stream_gid,
+        None if config.user is None else config.user.uid,
+    )
+    await stack.enter_async_context(serve_stream(hub, sock, connections))
     return hub
+
+
+class _Connections(NamedTuple):
+    """How many connections each server may have."""
+
+    web: int
+    stream: int
+
+
+def _connections(config: Config) -> _Connections:
+    stream = 0 if config.stream_socket is None else config.stream_max_clients + OTHER_CONNECTIONS
+    return _Connections(*share_descriptors([WebLimits().connections, stream]))

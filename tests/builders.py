@@ -283,7 +283,7 @@ def taskstats_datagram(
         size: Length of the struct instead of the version's own.
         null_pad: Put TASKSTATS_TYPE_NULL before each struct, as 64-bit machines do that want it aligned.
     """
-    # Fields that nobody asks for hold numbers that are no other field's: a wrong offset shows.
+    # Fields that the exporter does not read hold numbers that are no other field's: a wrong offset shows.
     values: dict[str, int | bytes] = {
         field: 0xD0_0000_0000 + offset
         for field, (offset, code) in _OFFSETS.items()

@@ -1,6 +1,6 @@
 """A host of processes without a kernel: what it does by hand goes through the pipeline as datagrams.
 
-Every step takes a millisecond of a clock that nobody else moves. `/proc` is the dict `comms`. The three modes are
+Every step takes a millisecond of a clock that only it moves. `/proc` is the dict `comms`. The three modes are
 the ways in which an exporter learns of ends; see `Mode`.
 """
 
@@ -31,7 +31,7 @@ Counts = dict[tuple[str, str], int]
 
 
 class Mode(Enum):
-    """Which exit records come, and who says that a process has ended."""
+    """Which exit records come, and what shows that a process has ended."""
 
     EXACT = "exact"
     """Records mark the last thread (taskstats version 12 and later)."""
@@ -90,7 +90,7 @@ class Host:
         sideband: The kernel writes side-band records too.
 
     Attributes:
-        comms: /proc/PID/comm of whoever has one.
+        comms: /proc/PID/comm of the processes that have one.
         looks: The processes that were looked up in /proc, in order.
         step_ms: How long a step takes.
         meanwhile: Called between the moment that /proc is read and the moment that the clock is.
@@ -271,7 +271,7 @@ class Host:
     def exit(
         self, tgid: int, status: int = 0, *, thread: int | None = None, parent: int = 0, **header: int
     ) -> None:
-        """The EXIT event of a thread, by default the leader, without a record. Whoever is reaped has no parent."""
+        """The EXIT event of a thread, by default the leader, without a record. A reaped one has no parent."""
         self.event(builders.exit_, tgid=tgid, pid=thread, exit_code=status, parent_tgid=parent, **header)
         if thread is None:
             self.comms.pop(tgid, None)

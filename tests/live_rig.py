@@ -79,7 +79,7 @@ class Rig:
         plan = make_plan(DEFAULT_EVENTS, exact=True, records_end_processes=True)
         opened = Sources(plan, cast("Connector", self.connector), cast("Taskstats", self.taskstats), None)
         self.listener = Listener(opened, self.pipeline, procfs)
-        self.drain = self.listener._drain
+        self.drain = self.listener._drain  # noqa: SLF001 - tests take its steps one at a time
 
     def _look_on(self) -> None:
         pipeline = self.pipeline

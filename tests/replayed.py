@@ -55,7 +55,8 @@ class Replayed:
         self.table = self.pipeline.table
         self.player = Player(self.pipeline, answers)
         for frame in frames:
-            self.player.play(frame)
+            for _ in self.player.play(frame):
+                pass
 
 
 def exposition(tallies: Tallies, table: ProcessTable) -> str:

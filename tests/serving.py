@@ -13,9 +13,10 @@ import trustme
 from aiohttp import web
 
 from exporter.config import ListenAddress
+from exporter.web.connection import Limits
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets
-from exporter.web.server import Limits, Server
+from exporter.web.server import Server
 
 PATIENCE_SECONDS = 30.0
 
@@ -158,6 +159,11 @@ async def serving(
     finally:
         await served.close_clients()
         await server.stop()
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Empty a file, then write it, as `cp` and some editors do."""
+    path.write_text(text)
 
 
 def rewrite(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Processes that behave as Linux does, step by step, and keep the truth about themselves.
 
 What takes time in the kernel takes time here: between a change of comm and its event, between an exit record and
-its EXIT, everybody else goes on, and whoever reads /proc meets what is there at that moment. Pids are few, so
+its EXIT, all others go on, and a reader of /proc meets what is there at that moment. Pids are few, so
 they are used again at once. Source of every rule: kernel/{exit,fork}.c, fs/exec.c, as observed on Linux 6.18.
 """
 
@@ -27,7 +27,7 @@ _EXPECTED_COMMS = (b"same-0", b"same-1")
 
 
 class Name:
-    """One exec or rename: whoever got his comm by it, or inherited it from such a process, has this Name."""
+    """One exec or rename: a process that got its comm by it, or inherited it from one, has this Name."""
 
     def __init__(self, comm: bytes) -> None:
         self.comm = comm
@@ -194,14 +194,14 @@ class World(Host):
 
     def _free_pids(self) -> list[int]:
         taken = {tid for p in self.processes.values() for tid in (p.tgid, *p.tasks)}
-        # A thread's number is not used again before its EXIT here: nothing would tell it from its next owner's.
-        # And without records nothing tells two processes apart that have died with one pid.
+        # A thread's number is not used again before its EXIT here: nothing distinguishes it from the next owner's.
+        # And without records nothing distinguishes two processes that have died with one pid.
         late = [p for p in self.late if set(p.tasks) != {p.tgid} or self.mode is Mode.PROCFS]
         taken |= {tid for p in late for tid in (p.tgid, *p.tasks)}
         return [pid for pid in _PIDS if pid not in taken and pid != self._canary]
 
     def _free_tid(self, a: int) -> int | None:
-        """A number that no EXIT under way has: nothing but the wait status tells a thread's from a process's."""
+        """A number that no EXIT under way has: only the wait status distinguishes a thread's from a process's."""
         free = [pid for pid in self._free_pids() if all(pid != p.tgid for p in self.late)]
         return free[a % len(free)] if free else None
 

@@ -6,6 +6,8 @@ Source: RFC 9110, 12.5.1
 """
 
 _PROTOBUF = "application/vnd.google.protobuf"
+PROTOBUF = f"{_PROTOBUF};proto=io.prometheus.client.MetricFamily;encoding=delimited"
+"""The Accept header of a client that takes nothing else."""
 _TEXT = frozenset({"application/openmetrics-text", "text/plain", "text/*", "*/*"})
 _MESSAGE = "io.prometheus.client.metricfamily"
 

@@ -1,6 +1,6 @@
 """What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -25,6 +25,10 @@ class TallySnapshot(NamedTuple):
     """The histograms have the bounds of native ones, too."""
     began_seconds: float | None = None
     """When what is always there was born; None if births are not noted."""
+
+    def restricted(self, names: Collection[str]) -> "TallySnapshot":
+        """Return the same, of which only the families with samples of these names are shown."""
+        return self._replace(shown=frozenset(spec for spec in self.shown if set(spec.sample_names) & set(names)))
 
     def counters(self) -> Iterator[tuple[MetricSpec, list[int]]]:
         """Return the counters that are shown: the number of each cell."""

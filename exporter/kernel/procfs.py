@@ -2,19 +2,24 @@
 
 Source: proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/comm, /proc/PID/task. Every read is one open and one
 read, so that what it returns is of one moment.
-A process that is gone is None, never an error.
+A process that is gone is None, never an error. That no descriptor or memory is free says nothing of a process.
 """
 
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from exporter.errors import MalformedMessage, SetupError
+from exporter.errors import MalformedMessage, SetupError, ShortageError
+
+_T = TypeVar("_T")
 
 _READ_BYTES = 4096
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# A listing of processes, one of threads, a file.
+_SPARE = 3
 # TASK_COMM_LEN without its NUL. /proc shows longer names of kernel threads, exit records and events do not.
 _COMM_BYTES = 15
 # Fields of stat behind the comm, up to starttime (field 22).
@@ -117,6 +122,42 @@ class Procfs:
 
     def __init__(self, root: str) -> None:
         self._root = root.rstrip("/")
+        # Descriptors that are given up when no other is free, so that processes can be read all the same.
+        self._spare: list[int] = []
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        try:
+            while len(self._spare) < _SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Give up the descriptors that are kept."""
+        while self._spare:
+            os.close(self._spare.pop())
+
+    def _with_spare(self, opens: Callable[[], _T]) -> _T:
+        """Open something; if no descriptor is free, with one of those that are kept.
+
+        Raises:
+            ShortageError: That did not help.
+            OSError: There is no such file, or it may not be read.
+        """
+        try:
+            return opens()
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+        if self._spare:
+            os.close(self._spare.pop())
+        try:
+            return opens()
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise ShortageError(error.strerror) from error
+            raise
 
     def check(self) -> None:
         """Raise SetupError unless root is a proc file system that shows other users' processes."""
@@ -125,6 +166,7 @@ class Procfs:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise SetupError(f"cannot open a file ({error.strerror}): raise the limit (ulimit -n)") from error
+        self._keep_spare()
         if self._read("self/stat") is None:
             raise SetupError(
                 f"{self._root or '/'} is not a proc file system: mount proc there or set --path.procfs"
@@ -138,21 +180,28 @@ class Procfs:
 
     def _read(self, path: str) -> bytes | None:
         try:
-            fd = os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._with_spare(lambda: os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             # Gone (ENOENT), or hidden by hidepid (ENOENT, EPERM): the caller cannot know it either way.
             return None
         try:
             return os.read(fd, _READ_BYTES)
-        except OSError:
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise ShortageError(error.strerror) from error
             # ESRCH: it ended between open and read.
             return None
         finally:
             os.close(fd)
+            if len(self._spare) < _SPARE:
+                self._keep_spare()
 
     def read_comm(self, tgid: int) -> bytes | None:
-        """Return a process's comm, or None if it is gone."""
-        text = self._read(f"{tgid}/comm")
+        """Return a process's comm; None if it is not known: it is gone, or nothing can be opened now."""
+        try:
+            text = self._read(f"{tgid}/comm")
+        except ShortageError:
+            return None
         return None if text is None else text[:-1][:_COMM_BYTES]
 
     def read_process(self, tgid: int, *, with_start: bool = True) -> ProcessInfo | None:
@@ -164,6 +213,7 @@ class Procfs:
 
         Raises:
             MalformedMessage: A file does not look as it should.
+            ShortageError: Nothing can be opened now.
         """
         text = self._read(f"{tgid}/status")
         stat = self._read(f"{tgid}/stat") if with_start else None
@@ -180,7 +230,7 @@ class Procfs:
 
     def _threads(self, tgid: int) -> frozenset[int]:
         try:
-            names = os.listdir(f"{self._root}/{tgid}/task")
+            names = self._with_spare(lambda: os.listdir(f"{self._root}/{tgid}/task"))
         except OSError:
             return frozenset()
         return frozenset(int(name) for name in names) - {tgid}
@@ -194,8 +244,12 @@ class Procfs:
             return None
 
     def iter_processes(self) -> Iterator[int]:
-        """Yield the tgids that are there, zombies among them; a process that lives all the while is met once."""
-        with os.scandir(self._root or "/") as entries:
+        """Yield the tgids that are there, zombies among them; a process that lives all the while is met once.
+
+        Raises:
+            ShortageError: Nothing can be opened now.
+        """
+        with self._with_spare(lambda: os.scandir(self._root or "/")) as entries:
             for entry in entries:
                 if entry.name.isdecimal():
                     yield int(entry.name)
@@ -204,6 +258,9 @@ class Procfs:
         """Return whether a thread is there and has begun to exit; a kernel thread may have.
 
         An exiting thread gives up its memory first, and its status then shows none.
+
+        Raises:
+            ShortageError: Nothing can be opened now.
         """
         status = self._read(f"{pid}/status")
         return status is not None and b"\nVmSize:" not in status

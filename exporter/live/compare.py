@@ -10,8 +10,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-from exporter.errors import MalformedMessage
+from exporter.errors import MalformedMessage, ShortageError
 from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.kernel.taskstats import Record
 from exporter.live.drain import Drain
@@ -23,6 +25,9 @@ _LOG = logging.getLogger(__name__)
 
 _PAUSE_AFTER_LOSS_SECONDS = 1.0
 _NS_PER_SECOND = 1_000_000_000
+_SHORTAGE_NS = 100_000_000
+
+_T = TypeVar("_T")
 
 
 class Comparison:
@@ -114,10 +119,9 @@ class Comparison:
         """
         self._drain.hold()
         try:
-            listed = self._procfs.iter_processes() if self._keeps_table else ()
-            tgids = [tgid async for tgid in in_slices(self._drain, listed)]
+            tgids = await self._list() if self._keeps_table else []
             async for tgid in in_slices(self._drain, tgids):
-                info = self._read_process(tgid)
+                info = await self._ask(partial(self._read_process, tgid))
                 if info is not None:
                     self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
             await drain_for(self._drain, READING_SETTLES_NS)
@@ -125,6 +129,25 @@ class Comparison:
             self._drain.release()
         await drain_all(self._drain)
         return tgids
+
+    async def _list(self) -> list[int]:
+        while True:
+            try:
+                return [tgid async for tgid in in_slices(self._drain, self._procfs.iter_processes())]
+            except ShortageError as error:
+                await self._wait(error)
+
+    async def _ask(self, question: Callable[[], _T]) -> _T:
+        """Ask /proc, until descriptors and memory are free for that: a process is gone only if /proc says so."""
+        while True:
+            try:
+                return question()
+            except ShortageError as error:
+                await self._wait(error)
+
+    async def _wait(self, error: ShortageError) -> None:
+        _LOG.warning("cannot read /proc now, trying again", extra={"error": str(error)})
+        await drain_for(self._drain, _SHORTAGE_NS)
 
     def _read_process(self, tgid: int) -> ProcessInfo | None:
         try:
@@ -140,7 +163,7 @@ class Comparison:
         return [
             record
             async for record in in_slices(self._drain, waiting)
-            if newest[record[0]] is not record or not self._procfs.is_exiting(record[0])
+            if newest[record[0]] is not record or not await self._ask(partial(self._procfs.is_exiting, record[0]))
         ]
 
 

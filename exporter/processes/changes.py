@@ -141,9 +141,13 @@ class Changes:
         self._count_fork(timestamp_ns, child_tgid, parent_tgid, cell)
         child = self._roster.add(Process(child_tgid, cell, timestamp_ns))
         name = parent.open_name
+        uid = cell.uid
+        if parent_pid != parent_tgid and parent.odd is not None and parent.odd.thread_uids:
+            # A thread that is not among them may have been made by one that is.
+            uid = parent.odd.thread_uids.get(parent_pid)
         if parent_pid != parent_tgid or (parent.odd is not None and parent.odd.children is Children.STRANGERS):
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
-            child.cell = self._tallies.claim_cell(None, cell.uid)
+            child.cell = self._tallies.claim_cell(None, uid)
             child.make_odd().stranger = True
             self._naming.look_later(child)
         elif name is not None:
@@ -182,7 +186,7 @@ class Changes:
         name = None
         if odd is not None:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
-            odd.threads = odd.named_threads = None
+            odd.threads = odd.named_threads = odd.thread_uids = None
             odd.leader_exited = odd.stranger = odd.glimpsed = False
             odd.leader_record = odd.fatal = None
             name = odd.name
@@ -227,16 +231,10 @@ class Changes:
             observer.event("sid", event, naming.cell_to_show(tgid))
         elif what == PROC_EVENT_PTRACE:
             counts.ptrace += 1
-            # A tracer of 0 is the end of tracing.
-            if third != 0:
-                cell = naming.cell_to_count(tgid)
-                cell.ptrace_attaches += 1
-                observer.event("ptrace", event, cell)
+            self._trace(event)
         elif what == PROC_EVENT_COREDUMP:
             counts.coredump += 1
-            cell = naming.cell_to_count(tgid)
-            cell.coredumps += 1
-            observer.event("coredump", event, cell, ppid=event[5])
+            self._dump_core(event)
         elif what != PROC_EVENT_NONE:
             # NONE is an acknowledgement, ours or another listener's.
             self.unknown_events += 1
@@ -261,13 +259,56 @@ class Changes:
                 process.make_odd().glimpsed = False
                 process.settle(cell)
 
+    def _trace(self, event: ProcEvent) -> None:
+        """Count a process that begins to be traced: once, although its tracer attaches to each of its threads."""
+        _, _, _, tgid, _, tracer_tgid, *_ = event
+        process = self._roster.by_tgid.get(tgid)
+        odd = None if process is None else process.odd
+        is_traced = odd is not None and odd.tracer_tgid == tracer_tgid
+        if process is not None:
+            # A tracer of 0 is the end of tracing.
+            process.make_odd().tracer_tgid = tracer_tgid
+            process.tidy()
+        if tracer_tgid and not is_traced:
+            cell = self._naming.cell_to_count(tgid)
+            cell.ptrace_attaches += 1
+            self._observer.event("ptrace", event, cell)
+
+    def _dump_core(self, event: ProcEvent) -> None:
+        """Count a process that dumps core: once, although several of its threads may crash at the same time."""
+        tgid = event[3]
+        process = self._roster.by_tgid.get(tgid)
+        if process is not None:
+            odd = process.make_odd()
+            if odd.dumped:
+                return
+            odd.dumped = True
+        cell = self._naming.cell_to_count(tgid)
+        cell.coredumps += 1
+        self._observer.event("coredump", event, cell, ppid=event[5])
+
     def _change_uid(self, pid: int, tgid: int, ruid: int) -> Cell:
-        """Count a change of uid in the cell of the new one, and return that."""
+        """Take a change of uid of a thread, and return the cell of the new uid.
+
+        The C library changes the uid of all threads of a process, one after the other, in any order: that is one
+        change. A thread that changes its own alone leaves the process's, which is the leader's.
+        """
         cell = self._naming.cell_to_count(tgid)
         process = self._roster.by_tgid.get(tgid)
+        if process is not None and process.is_glimpsed:
+            process = None
         name = None if process is None else process.open_name
         changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid)
-        changed.uid_changes += 1
-        if pid == tgid and process is not None and not process.is_glimpsed:
-            process.cell = changed
+        uids = {} if process is None or process.odd is None else process.odd.thread_uids or {}
+        if ruid not in uids.values() and (pid == tgid or process is None or ruid != process.cell.uid):
+            changed.uid_changes += 1
+        if process is not None:
+            if pid == tgid:
+                process.cell = changed
+            else:
+                uids = {**uids, pid: ruid}
+            process.make_odd().thread_uids = {
+                tid: uid for tid, uid in uids.items() if uid != process.cell.uid
+            } or None
+            process.tidy()
         return changed

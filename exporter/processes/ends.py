@@ -151,8 +151,8 @@ class Ends:
             self._note_core(process, event[4])
         odd = None if process is None else process.odd
         leader_exited = odd is not None and odd.leader_exited
-        if odd is not None and leader_exited and event[4]:
-            odd.fatal = event
+        if process is not None:
+            self.pass_thread(process, event)
         if self._follow_threads:
             if process is None or odd is None or odd.threads is None:
                 return
@@ -184,11 +184,16 @@ class Ends:
         if self._observer.is_active and status & CORE_BIT and process is not None:
             process.make_odd().core = True
 
-    def note_status(self, event: ProcEvent) -> None:
-        """Take the EXIT of a thread that is not the last, with a wait status other than 0."""
-        process = self._roster.by_tgid.get(event[3])
-        if process is not None and process.odd is not None and process.odd.leader_exited:
-            process.odd.fatal = event
+    def pass_thread(self, process: Process, event: ProcEvent) -> None:
+        """Take the EXIT of a thread that is not the last of a process with something unusual about it."""
+        odd = process.odd
+        if odd is None:
+            return
+        if odd.leader_exited and event[4]:
+            odd.fatal = event
+        if odd.thread_uids and odd.thread_uids.pop(event[2], None) is not None and not odd.thread_uids:
+            odd.thread_uids = None
+            process.tidy()
 
     def _silent_leader(self, tgid: int) -> Record | None:
         """Return the record of a leader that has exited well, if no event comes of that."""

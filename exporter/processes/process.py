@@ -143,6 +143,9 @@ class Odd:
         children: What its children are called.
         threads: Its threads besides the leader. Kept only where threads are followed.
         named_threads: Those of its threads that gave themselves a name: a kernel worker does not.
+        thread_uids: The real uids of those of its threads that took another one than the leader's.
+        tracer_tgid: The process that traces it, 0 for none.
+        dumped: It is counted among those that dumped core.
         leader_exited: Its leader has exited, other threads live on.
         leader_record: The exit record of that leader, if there is one.
         fatal: The EXIT of the leader that has exited, or of a later thread, if its wait status was not 0.
@@ -157,6 +160,7 @@ class Odd:
         "adopted_ns",
         "children",
         "core",
+        "dumped",
         "fatal",
         "glimpsed",
         "late_number",
@@ -165,7 +169,9 @@ class Odd:
         "name",
         "named_threads",
         "stranger",
+        "thread_uids",
         "threads",
+        "tracer_tgid",
         "unnamed_end",
     )
 
@@ -175,6 +181,9 @@ class Odd:
         self.children = Children.INHERIT
         self.threads: set[int] | None = None
         self.named_threads: set[int] | None = None
+        self.thread_uids: dict[int, int] | None = None
+        self.tracer_tgid = 0
+        self.dumped = False
         self.leader_exited = False
         self.leader_record: Record | None = None
         self.fatal: ProcEvent | None = None
@@ -196,6 +205,9 @@ class Odd:
             and not self.adopted_ns
             and not self.late_number
             and not self.core
+            and not self.thread_uids
+            and not self.tracer_tgid
+            and not self.dumped
             and not self.glimpsed
         )
 

@@ -199,8 +199,9 @@ class ProcessTable:
                         if not later_records and not each_thread:
                             record = pop_record(pid, None)
                             if record is None or not record[2] & AGROUP:
-                                if third:
-                                    ends.note_status(event)
+                                process = get(tgid)
+                                if process is not None and process.odd is not None:
+                                    ends.pass_thread(process, event)
                                 continue
                         else:
                             record = self.records.take(pid, third)

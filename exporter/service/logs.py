@@ -5,9 +5,11 @@ A log line can have bytes that came from a client or a process: both formats esc
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
+from typing import TextIO
 
 # The attributes of every LogRecord; all others came in by `extra`.
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "taskName"}
@@ -68,6 +70,22 @@ def configure_logging(level: str, log_format: str) -> None:
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     # aiohttp would log a line for each scrape.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def flush_or_drop(stream: TextIO | None) -> None:
+    """Flush a stream; if it cannot be written, send what is left of it to /dev/null.
+
+    Args:
+        stream: None is what Python makes of a descriptor that was closed when it started.
+    """
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class RateLimit(logging.Filter):

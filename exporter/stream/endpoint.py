@@ -3,7 +3,6 @@
 import contextlib
 import math
 import socket
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,17 +12,25 @@ from exporter.errors import ConfigError
 from exporter.stream.hub import NDJSON, SSE, Hub, TooManyClients
 from exporter.stream.selection import Selection, parse_selection, unavailable
 from exporter.stream.unix_socket import remove_socket
-from exporter.web.server import Limits, Server
+from exporter.web.connection import Limits
+from exporter.web.server import Server
 
-# pid, uid, gid: struct ucred
-_UCRED = struct.Struct("=iII")
-# Connections beside those of subscribed clients. An answer lasts as long as its client stays.
-_CONNECTIONS = Limits(connections=64, answer_seconds=math.inf, idle_seconds=10.0)
+# Connections beside those of subscribed clients.
+OTHER_CONNECTIONS = 64
+# An answer lasts as long as its client stays.
+_LIMITS = Limits(answer_seconds=math.inf, idle_seconds=10.0)
+_PIECE_BYTES = 64 << 10
 
 
 @contextlib.asynccontextmanager
-async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
-    """Serve on a listening Unix socket while the block runs, and remove the socket at the end."""
+async def serve_stream(hub: Hub, sock: socket.socket, connections: int | None = None) -> AsyncIterator[None]:
+    """Serve on a listening Unix socket while the block runs, and remove the socket at the end.
+
+    Args:
+        hub: Hands the events on.
+        sock: The socket.
+        connections: How many there may be, those of subscribed clients among them; None for enough.
+    """
 
     async def events(request: web.Request) -> web.StreamResponse:
         return await _stream_events(hub, request)
@@ -34,9 +41,9 @@ async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
     app = web.Application()
     app.router.add_get("/events", events, allow_head=False)
     app.on_shutdown.append(close)
-    connections = _CONNECTIONS._replace(connections=hub.limits.clients + _CONNECTIONS.connections)
+    most = hub.limits.clients + OTHER_CONNECTIONS if connections is None else connections
     # The server cancels the handler of a client that disconnects, so that its place is free before the next event.
-    server = Server(app, None, connections)
+    server = Server(app, None, _LIMITS._replace(connections=most))
     path = Path(sock.getsockname())
     try:
         await server.start([sock])
@@ -47,29 +54,23 @@ async def serve_stream(hub: Hub, sock: socket.socket) -> AsyncIterator[None]:
 
 
 async def _stream_events(hub: Hub, request: web.Request) -> web.StreamResponse:
-    _check_peer(request, hub.limits.uids)
+    peer = request.get_extra_info("peer", "")
+    if hub.limits.uids is not None and int(peer) not in hub.limits.uids:
+        raise web.HTTPForbidden(text=f"uid {peer} is not in --stream.allow-uid\n")
     selection = _parse_query(request, hub.available)
     form = SSE if SSE in request.headers.get("Accept", "") else NDJSON
     with contextlib.ExitStack() as stack:
         try:
-            subscriber = stack.enter_context(hub.subscribed(selection, form))
+            subscriber = stack.enter_context(hub.subscribed(selection, form, peer))
         except TooManyClients as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
         response = web.StreamResponse(headers={"Content-Type": form, "Cache-Control": "no-store"})
         await response.prepare(request)
         with contextlib.suppress(ConnectionResetError):
             while (text := await subscriber.next()) is not None:
-                await response.write(text)
+                for at in range(0, len(text), _PIECE_BYTES):
+                    await response.write(memoryview(text)[at : at + _PIECE_BYTES])
     return response
-
-
-def _check_peer(request: web.Request, uids: frozenset[int] | None) -> None:
-    if uids is None:
-        return
-    sock = request.get_extra_info("socket")
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if uid not in uids:
-        raise web.HTTPForbidden(text=f"uid {uid} is not in --stream.allow-uid\n")
 
 
 def _parse_query(request: web.Request, available: frozenset[str]) -> Selection:

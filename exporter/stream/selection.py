@@ -10,11 +10,12 @@ from exporter.errors import ConfigError
 from exporter.events import EVENTS
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Happening
+from exporter.quantities import parse_duration_ns
 
 _ENDS = frozenset({"exit", "nonzero_exit"})
 _HAVE_STATUS = _ENDS | {"thread_exit"}
-_UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "": 1_000_000_000}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|)")
+# A comm has 15 bytes, and each of them can be printed as four characters.
+_MOST_GLOBS, _LONGEST_GLOB = 16, 64
 _SIGNALS = {name: number for number in range(1, 65) for name in (signal_name(number), str(number))}
 _SIGNAL_NAMES = {name: signal_name(number) for name, number in _SIGNALS.items()}
 
@@ -136,7 +137,7 @@ def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False)
         if name not in known:
             raise ConfigError(f"there is no filter {name!r}; there are {', '.join(spec.name for spec in FILTERS)}")
     given = _GivenFilters(values, flags=flags)
-    globs = values.get("comm")
+    globs = given.globs()
     selection = Selection(
         events=given.events(),
         comm=None if globs is None else re.compile("|".join(map(translate, globs))),
@@ -176,6 +177,19 @@ class _GivenFilters:
         if not found:
             raise ConfigError(f"{self.shown(name)} is empty")
         return found
+
+    def globs(self) -> Sequence[str] | None:
+        """Return patterns of comms, each once. Of a client only few: each event is held against each of them.
+
+        Raises:
+            ConfigError: They are too many, or one is longer than any comm.
+        """
+        globs = self._values.get("comm")
+        if globs is None:
+            return None
+        if not self._flags and (len(globs) > _MOST_GLOBS or max(map(len, globs)) > _LONGEST_GLOB):
+            raise ConfigError(f"comm may be given {_MOST_GLOBS} times, with {_LONGEST_GLOB} characters each")
+        return list(dict.fromkeys(globs))
 
     def events(self) -> frozenset[str] | None:
         """Return names of EVENTS."""
@@ -217,7 +231,7 @@ class _GivenFilters:
         given = self._values.get(name)
         if given is None:
             return None
-        match = _DURATION.fullmatch(given[-1].strip())
-        if match is None:
+        ns = parse_duration_ns(given[-1].strip())
+        if ns is None:
             raise ConfigError(f"{self.shown(name)} must be a time such as 1.5, 200ms, 5m or 1h, got {given[-1]!r}")
-        return round(float(match[1]) * _UNITS[match[2]])
+        return ns

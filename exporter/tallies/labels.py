@@ -22,6 +22,9 @@ OTHER = "<other>"
 """Stands for all comms or uids that have no series of their own because there are too many."""
 EXCLUDED = "<excluded>"
 """Stands for all comms and uids that the rules leave out; never shown."""
+EMPTY = "<empty>"
+"""Stands for a comm of no bytes: to Prometheus a label with an empty value is no label. A process that calls
+itself so shares the series."""
 OTHER_UID = -1
 """Stands for the uids that have no series of their own."""
 
@@ -51,6 +54,8 @@ def printable(text: str) -> str:
     `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`. A backslash stays as it is: a comm of the four characters `\\xff`
     shares a series with the byte.
     """
+    if not text:
+        return EMPTY
     if not text.isprintable():
         text = "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
     return f"\\x3c{text[1:]}" if text in _RESERVED else text

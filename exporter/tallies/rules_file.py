@@ -55,7 +55,8 @@ class _File:
         except yaml.MarkedYAMLError as error:
             line = 1 if error.problem_mark is None else error.problem_mark.line + 1
             raise ConfigError(f"{self._path}:{line}: not YAML: {error.problem}") from error
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+            # The last two are of an escape like "\UFFFFFFFF", which is no character.
             raise ConfigError(f"{self._path}:1: not YAML: {' '.join(str(error).split())}") from error
         if root is None:
             return Rules()

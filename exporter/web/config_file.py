@@ -12,6 +12,7 @@ import yaml
 from exporter.errors import ConfigError
 from exporter.web.yaml_nodes import (
     error_at,
+    is_null,
     parse_boolean,
     parse_choice,
     parse_duration,
@@ -50,6 +51,12 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 
+_TLS_FIELDS = (
+    "cert_file", "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans", "min_version",
+    "max_version", "cipher_suites", "prefer_server_cipher_suites",
+)  # fmt: skip
+_UNSUPPORTED_TLS_FIELDS = ("cert", "key", "client_ca", "curve_preferences")
+
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 
 
@@ -86,12 +93,19 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """The content of the file. `users` is name -> bcrypt hash."""
+    """The content of the file.
+
+    Attributes:
+        users: Name -> bcrypt hash.
+        said: The settings that have a value in the file, if only an empty one: `rate_limit`,
+            `tls_server_config.min_version`.
+    """
 
     tls: TlsConfig | None = None
     users: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     rate_limit: RateLimit | None = None
+    said: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def parse_web_config(text: str) -> WebConfig:
@@ -105,7 +119,8 @@ def parse_web_config(text: str) -> WebConfig:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError(f"{line}{error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        # The last two are of an escape like "\UFFFFFFFF", which is no character.
         raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
     sections = parse_fields(
         root, "the file", ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
@@ -113,24 +128,22 @@ def parse_web_config(text: str) -> WebConfig:
     http = parse_fields(sections.get("http_server_config"), "http_server_config", ("http2", "headers"))
     # The value is checked and ignored: this server has no HTTP/2, and clients fall back to HTTP/1.1.
     parse_boolean(http.get("http2"), default=True)
+    tls_node = sections.get("tls_server_config")
+    tls = parse_fields(tls_node, "tls_server_config", _TLS_FIELDS, unsupported=_UNSUPPORTED_TLS_FIELDS)
     return WebConfig(
-        tls=_parse_tls(sections.get("tls_server_config")),
+        tls=_parse_tls(tls_node, tls),
         users=_parse_users(sections.get("basic_auth_users")),
         headers=_parse_headers(http.get("headers")),
         rate_limit=_parse_rate_limit(sections.get("rate_limit")),
+        said=frozenset(_said("", sections) | _said("tls_server_config.", tls)),
     )
 
 
-def _parse_tls(node: yaml.Node | None) -> TlsConfig | None:
-    given = parse_fields(
-        node,
-        "tls_server_config",
-        (
-            "cert_file", "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans", "min_version",
-            "max_version", "cipher_suites", "prefer_server_cipher_suites",
-        ),
-        unsupported=("cert", "key", "client_ca", "curve_preferences"),
-    )  # fmt: skip
+def _said(prefix: str, given: Mapping[str, yaml.Node]) -> set[str]:
+    return {prefix + name for name, node in given.items() if not is_null(node)}
+
+
+def _parse_tls(node: yaml.Node | None, given: Mapping[str, yaml.Node]) -> TlsConfig | None:
     if node is None or not given:
         return None
     files = {name: parse_text(given.get(name)) for name in ("cert_file", "key_file", "client_ca_file")}

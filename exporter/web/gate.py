@@ -8,16 +8,20 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aiohttp import web
 
 from exporter.errors import ConfigError
 from exporter.web.config_file import WebConfig, parse_web_config
-from exporter.web.passwords import Passwords
+from exporter.web.fair_queue import FairQueue, TooManyWaitingError
+from exporter.web.passwords import KnownPasswords, Passwords
+from exporter.web.protection import lost_protections
 from exporter.web.tls import has_allowed_san, make_tls_context
 from exporter.web.token_bucket import TokenBucket
+
+# A file that ends a protection is read again after this time: it could be one that is being written.
+_SETTLES_SECONDS = 1.0
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,13 +40,16 @@ class Gate:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, "bcrypt")
+        self._hashing = FairQueue("bcrypt")
+        self._known = KnownPasswords()
         self._seen: dict[Path, object] = {}
         self._config = WebConfig()
         self._bucket: TokenBucket | None = None
         self._passwords: Passwords | None = None
         self._tls: ssl.SSLContext | None = None
         self._problem: str | None = None
+        # A file that ends a protection, and when it was read first.
+        self._unsettled: tuple[str, float] | None = None
         self.load()
 
     def load(self) -> None:
@@ -51,10 +58,12 @@ class Gate:
         Raises:
             ConfigError: Something is wrong; the old settings stay in force.
         """
+        before, self._unsettled = self._unsettled, None
         try:
             # The stamp is taken before the file is read: a change in between is noticed at the next check.
             self._seen = {self._path: _stamp(self._path)}
-            config = parse_web_config(self._path.read_text(encoding="utf-8"))
+            text = self._path.read_text(encoding="utf-8")
+            config = parse_web_config(text)
             tls = None
             if config.tls is not None:
                 names = (config.tls.cert_file, config.tls.key_file, config.tls.client_ca_file)
@@ -62,16 +71,46 @@ class Gate:
                 tls = make_tls_context(config.tls, self._path.parent)
             passwords = self._passwords
             if passwords is None or config.users != self._config.users:
-                passwords = Passwords(config.users, self._thread) if config.users else None
+                passwords = Passwords(config.users, self._hashing, self._known) if config.users else None
+            self._settle(text, config, before)
         except ConfigError as error:
             raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"--web.config.file {self._path}: not UTF-8") from error
         except OSError as error:
             raise ConfigError(f"--web.config.file {self._path}: {error.strerror}") from error
+        except ValueError as error:
+            # The name of a certificate that no file can have.
+            raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         if config.rate_limit != self._config.rate_limit:
             self._bucket = None if config.rate_limit is None else TokenBucket(config.rate_limit)
         self._config, self._tls, self._passwords = config, tls, passwords
+
+    def _settle(self, text: str, config: WebConfig, before: tuple[str, float] | None) -> None:
+        """Make sure that a protection ends because the user wants it.
+
+        Args:
+            text: The file.
+            config: The same, parsed.
+            before: What the last call left in _unsettled.
+
+        Raises:
+            ConfigError: It is not sure, or not yet.
+        """
+        lost = lost_protections(self._config, config)
+        if not lost:
+            return
+        unsaid = [one for one in lost if one.key not in config.said]
+        if unsaid:
+            names = ", ".join(one.key for one in unsaid)
+            how = ", ".join(f"`{one.off}`" for one in unsaid)
+            raise ConfigError(f"{names} is gone; to do without, write {how}")
+        now = time.monotonic()
+        self._unsettled = (text, now) if before is None or before[0] != text else before
+        if now - self._unsettled[1] < _SETTLES_SECONDS:
+            names = ", ".join(one.key for one in lost)
+            raise ConfigError(f"{names} is turned off; that is read once more in a second")
+        self._unsettled = None
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context for a new connection: the last that was right, or None without TLS."""
@@ -80,11 +119,12 @@ class Gate:
 
     def close(self) -> None:
         """Stop the thread that checks passwords."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._hashing.close()
 
     def _follow(self) -> None:
         """Read the files again if they have changed."""
-        if all(_stamp(path) == stamp for path, stamp in self._seen.items()):
+        is_due = self._unsettled is not None and time.monotonic() - self._unsettled[1] >= _SETTLES_SECONDS
+        if not is_due and all(_stamp(path) == stamp for path, stamp in self._seen.items()):
             return
         try:
             self.load()
@@ -111,8 +151,11 @@ class Gate:
             raise web.HTTPTooManyRequests
         if not self._has_allowed_san(request):
             raise web.HTTPForbidden
-        if self._passwords is not None and not await self._passwords.admit(request):
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="proc-connector-exporter"'})
+        try:
+            if self._passwords is not None and not await self._passwords.admit(request):
+                raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="proc-connector-exporter"'})
+        except TooManyWaitingError as error:
+            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"}) from error
         return await handler(request)
 
     async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
@@ -131,4 +174,7 @@ def _stamp(path: Path) -> object:
         stat = path.stat()
     except OSError as error:
         return error.errno
+    except ValueError:
+        # A name that no file can have.
+        return None
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -2,18 +2,15 @@
 
 import asyncio
 import html
-import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from exporter import __version__
+from exporter.web.bodies import Bodies, Body, Pieces
+from exporter.web.places import NoPlaceError, Place, Places
 
-Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
-"""Accept header -> (Content-Type, body in pieces)"""
-
-# Half the time of zlib's default level, for 10 % more bytes.
-_GZIP_LEVEL = 3
+# A client that reads as fast as it is sent to gets so many pieces in one turn of the event loop.
+_PIECES_PER_TURN = 4
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -25,48 +22,61 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class _Metrics:
     """Answers scrapes, a limited number at once."""
 
-    def __init__(self, pieces: Pieces, max_requests: int) -> None:
-        self._pieces = pieces
-        self._max_requests = max_requests
-        self._under_way = 0
+    def __init__(self, bodies: Bodies, places: Places) -> None:
+        self._bodies = bodies
+        self._places = places
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a scrape, or refuse it at the limit."""
-        if self._max_requests and self._under_way >= self._max_requests:
-            return web.Response(
-                status=503,
-                text=f"{self._max_requests} scrapes are under way, which is the limit. Try again later.\n",
-            )
-        self._under_way += 1
+        transport = request.transport
+        peer = request.get_extra_info("peer") or request.remote or ""
+        response: web.StreamResponse = web.Response(status=503, text=_NO_PLACE.format(count=self._places.count))
         try:
-            response = await self._scrape(request)
-            # Written here, and not by aiohttp after the return: until the client has read it, it takes memory.
-            await response.prepare(request)
-            await response.write_eof()
+            async with self._places.taken(peer, lambda: None if transport is None else transport.abort()) as place:
+                body = await self._bodies.render(
+                    request.headers.get("Accept", ""), frozenset(request.query.getall("name[]", ()))
+                )
+                with self._bodies.read(body, place.cut):
+                    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
+                    response = _head(body, zipped=zipped)
+                    # Written here, and not by aiohttp after the return: until the client has read it, it takes
+                    # memory, and a place.
+                    await _write(request, response, body, place, zipped=zipped)
+        except NoPlaceError:
+            pass
         except ConnectionError:
             # The client has disconnected.
             pass
-        finally:
-            self._under_way -= 1
         return response
 
-    async def _scrape(self, request: web.Request) -> web.Response:
-        content_type, parts = await self._pieces(request.headers.get("Accept", ""))
-        zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if zipped else None
-        body = bytearray()
-        for part in parts:
-            body += part if compressor is None else compressor.compress(part)
-            # Let the exporter count events between the pieces of a large exposition.
-            await asyncio.sleep(0)
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if compressor is not None:
-            body += compressor.flush()
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=bytes(body), headers=headers)
+
+def _head(body: Body, *, zipped: bool) -> web.StreamResponse:
+    headers = {"Content-Type": body.content_type, "Vary": "Accept, Accept-Encoding"}
+    if zipped:
+        headers["Content-Encoding"] = "gzip"
+    response = web.StreamResponse(headers=headers)
+    response.content_length = body.zipped_bytes if zipped else body.plain_bytes
+    return response
+
+
+async def _write(
+    request: web.Request, response: web.StreamResponse, body: Body, place: Place, *, zipped: bool
+) -> None:
+    place.begin_to_send()
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for number, piece in enumerate(body.pieces(zipped=zipped), 1):
+            await response.write(piece)
+            place.send(len(piece))
+            if number % _PIECES_PER_TURN == 0:
+                await asyncio.sleep(0)
+    await response.write_eof()
 
 
 def make_app(
@@ -74,7 +84,11 @@ def make_app(
     pieces: Pieces,
     not_ready: Callable[[], str | None],
     max_requests: int = 0,
+    *,
     reload: Callable[[], str | None] | None = None,
+    facts: Callable[[], Mapping[str, str]] = dict,
+    form: Callable[[str], str] = str,
+    most_bytes: int = 32 << 20,
 ) -> web.Application:
     """Build the application.
 
@@ -85,10 +99,27 @@ def make_app(
         max_requests: How many scrapes may be under way at once; 0 for any number.
         reload: Reads the rules again, and returns what is wrong with them; None if reload over HTTP is not
             allowed.
+        facts: What the landing page says of the exporter.
+        form: Accept header -> a shorter one for which `pieces` renders the same.
+        most_bytes: How many bytes all bodies that clients read may have together, zipped.
     """
+    pages = {telemetry_path: "metrics", "/-/ready": "ready", "/-/healthy": "healthy"}
+    metrics = _Metrics(Bodies(pieces, form, most_bytes), Places(max_requests))
 
     async def landing_page(_: web.Request) -> web.Response:
-        return web.Response(text=_LANDING_PAGE.format(path=html.escape(telemetry_path)), content_type="text/html")
+        return web.Response(text=_landing_page(pages, facts()), content_type="text/html")
+
+    async def favicon(_: web.Request) -> web.Response:
+        return web.Response(
+            text=_FAVICON, content_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"}
+        )
+
+    @web.middleware
+    async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return web.Response(status=404, text=f"There is no such page. There are /, {', '.join(pages)}.\n")
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="Healthy\n")
@@ -107,9 +138,10 @@ def make_app(
             return web.Response(status=500, text=f"Not reloaded: {problem}\n")
         return web.Response(text="Reloaded\n")
 
-    app = web.Application()
+    app = web.Application(middlewares=[explain_not_found])
     app.router.add_get("/", landing_page)
-    app.router.add_get(telemetry_path, _Metrics(pieces, max_requests).answer)
+    app.router.add_get("/favicon.ico", favicon)
+    app.router.add_get(telemetry_path, metrics.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_post("/-/reload", reload_rules)
@@ -117,17 +149,42 @@ def make_app(
     return app
 
 
-_LANDING_PAGE = f"""<!DOCTYPE html>
+_NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
+
+
+def _landing_page(pages: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    rows = "\n".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(fact)}</td></tr>" for name, fact in facts.items()
+    )
+    links = "\n".join(
+        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {name}</li>' for path, name in pages.items()
+    )
+    return _LANDING_PAGE.format(rows=rows, links=links)
+
+
+_LANDING_PAGE = """<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>proc-connector-exporter</title></head>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>proc-connector-exporter</title>
+<link rel="icon" href="/favicon.ico" type="image/svg+xml">
+</head>
 <body>
 <h1>proc-connector-exporter</h1>
-<p>Every fork, exec, exit and non-zero exit of this host. Version {__version__}.</p>
+<p>Every fork, exec, exit and non-zero exit of this host.</p>
+<table>
+{rows}
+</table>
 <ul>
-<li><a href="{{path}}">Metrics</a></li>
-<li><a href="/-/ready">Ready</a></li>
-<li><a href="/-/healthy">Healthy</a></li>
+{links}
 </ul>
+<p>Metrics and flags are described in <code>docs/</code> and in <code>man proc-connector-exporter</code>.</p>
 </body>
 </html>
 """
+
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<path d="M2 3h5v4H2zM9 1h5v4H9zM9 10h5v4H9zM7 5l2-2M7 5l2 7" fill="#c33" stroke="#c33"/></svg>'
+)

@@ -1,74 +1,44 @@
 """Serves an application on listening sockets, with limits that clients cannot exceed.
 
 An event loop by itself accepts any number of connections and waits for them for ever. Here the number of
-connections has a limit, and each connection has a deadline for its next step: the handshake, a whole request, the
-answer. At the limit the connection that is nearest to its deadline is cut to make room for a new one.
+connections has a limit, and each connection has a deadline for its next step (see connection.py). At the limit the
+peer that has the most connections loses the one that has waited longest for its next step.
 """
 
 import asyncio
 import logging
-import resource
 import socket
-import ssl
-from typing import NamedTuple, cast
+import time
+from collections import deque
+from typing import cast
 
-from aiohttp import web, web_protocol
+from aiohttp import web, web_protocol, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
+from exporter.web.connection import Connection, Limits, Owner
 from exporter.web.gate import Gate, Handler
+from exporter.web.peers import greediest
 
 # Prometheus keeps its connections open: a stop does not wait until they are closed.
 _SHUTDOWN_SECONDS = 0.5
-_TLS_CLOSE_SECONDS = 5.0
 _ACCEPT_AGAIN_SECONDS = 1.0
-# The most bytes of one line of a request and of one header, and the most headers of a request. Their product,
-# times the number of connections, is the memory that clients can take.
+# The most bytes of one line of a request and of one header, and the most headers of a request.
 _LINE_BYTES = 4096
 _HEADERS = 32
+# Handshakes take so much of a turn of the event loop at most: then the exporter counts.
+_SHAKE_NS = 5_000_000
+# What the kernel keeps of a connection, which is this program's memory too; it doubles both.
+_SEND_BUFFER_BYTES = 64 << 10
+_RECEIVE_BUFFER_BYTES = 16 << 10
+_BODY_BYTES = 4096
 
-
-_Protocol = web.RequestHandler
 # How many requests of a connection aiohttp reads ahead of the one that it answers; it has no setting for that.
 # Prometheus sends no request before it has the answer, and 32 of them for each connection would be gigabytes.
 web_protocol.MAX_MSG_QUEUE_SIZE = 1
-
-
-class Limits(NamedTuple):
-    """How many connections there may be, and how long each may take for its next step."""
-
-    connections: int = 256
-    request_seconds: float = 10.0
-    answer_seconds: float = 30.0
-    idle_seconds: float = 120.0
-
+# The header Server of every answer. It has no setting either, and would be the versions of aiohttp and Python.
+vars(web_response)["SERVER_SOFTWARE"] = "proc-connector-exporter"
 
 _LIMITS = Limits()
-
-
-class _Connection:
-    """The connection of one client, with the timer of its deadline."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.tls: ssl.SSLContext | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.handshake: asyncio.Task[None] | None = None
-        self.transport: asyncio.Transport | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        return self.sock.fileno() < 0
-
-    def cut(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.transport is None:
-            if self.handshake is not None:
-                self.handshake.cancel()
-        elif not (self.is_closed or (self.tls and self.transport.is_closing())):
-            # Python 3.11 cannot abort a connection that is closed. It cannot abort TLS that is closing either,
-            # which has a timeout of its own.
-            self.transport.abort()
 
 
 class Server:
@@ -84,11 +54,9 @@ class Server:
         if gate is not None:
             app.middlewares.insert(0, gate.check)
             app.on_response_prepare.append(gate.add_headers)
-        app.middlewares.insert(0, self._in_time)
+        app.middlewares.insert(0, _in_time)
         self._gate = gate
-        # At most half of the descriptors that this process may open: its own sockets and files need some too.
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._limits = limits._replace(connections=min(limits.connections, files // 2))
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._runner = web.AppRunner(
             app,
@@ -99,12 +67,14 @@ class Server:
             max_line_size=_LINE_BYTES,
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
+            read_bufsize=_BODY_BYTES,
             lingering_time=0,
             # Otherwise work for clients that disconnect would pile up: the limit of connections does not bound it.
             handler_cancellation=True,
         )
         self._sockets: list[socket.socket] = []
-        self._connections: dict[_Protocol, _Connection] = {}
+        self._connections: set[Connection] = set()
+        self._to_shake: deque[Connection] = deque()
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Serve on listening sockets."""
@@ -112,6 +82,10 @@ class Server:
         self._sockets = sockets
         for sock in sockets:
             sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                # A connection gets them from the socket that it comes to.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             self._listen(sock)
 
     async def stop(self) -> None:
@@ -121,8 +95,8 @@ class Server:
             self._loop.remove_reader(sock)
             sock.close()
         await self._runner.cleanup()
-        for connection in self._connections.values():
-            connection.cut()
+        for connection in list(self._connections):
+            connection.abort()
         if self._gate is not None:
             self._gate.close()
 
@@ -141,58 +115,63 @@ class Server:
             self._loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen, listening)
             return
         sock.setblocking(False)
-        self._make_room()
-        protocol = cast("web.Server", self._runner.server)()
-        connection = self._connections[protocol] = _Connection(sock)
-        connection.handshake = self._loop.create_task(self._connect(protocol, connection))
-        self._set_deadline(protocol, self._limits.request_seconds)
-
-    async def _connect(self, protocol: _Protocol, connection: _Connection) -> None:
-        tls = connection.tls = None if self._gate is None else self._gate.tls()
+        tls = None if self._gate is None else self._gate.tls()
+        owner = Owner(self._limits, self._make_protocol, self._shake_soon, self._connections.discard)
         try:
-            connection.transport, _ = await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                connection.sock,
-                ssl=tls,
-                ssl_shutdown_timeout=_TLS_CLOSE_SECONDS if tls else None,
-            )
+            connection = Connection(sock, tls, owner)
         except OSError:
-            # The TLS handshake failed.
-            self._forget(protocol)
-
-    def _set_deadline(self, protocol: _Protocol, seconds: float) -> None:
-        """Give a connection this long for its next step."""
-        connection = self._connections.get(protocol)
-        # A connection that had to make room for another is no longer in the table.
-        if connection is not None:
-            if connection.timer is not None:
-                connection.timer.cancel()
-            connection.timer = self._loop.call_later(seconds, self._forget, protocol)
-
-    def _forget(self, protocol: _Protocol) -> None:
-        connection = self._connections.pop(protocol, None)
-        if connection is not None:
-            connection.cut()
-
-    def _make_room(self) -> None:
-        if len(self._connections) < self._limits.connections:
+            # The client has disconnected, and has no name any more.
+            sock.close()
             return
-        for protocol in [protocol for protocol, connection in self._connections.items() if connection.is_closed]:
-            self._forget(protocol)
-        if len(self._connections) >= self._limits.connections:
-            self._forget(min(self._connections, key=self._deadline))
+        if not self._make_room(connection.peer):
+            sock.close()
+            return
+        self._connections.add(connection)
+        connection.start()
 
-    def _deadline(self, protocol: _Protocol) -> float:
-        timer = self._connections[protocol].timer
-        return 0.0 if timer is None else timer.when()
+    def _make_protocol(self) -> asyncio.Protocol:
+        return cast("web.Server", self._runner.server)()
 
-    @web.middleware
-    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._set_deadline(request.protocol, self._limits.answer_seconds)
-        try:
-            return await handler(request)
-        finally:
-            self._set_deadline(request.protocol, self._limits.idle_seconds)
+    def _make_room(self, newcomer: str) -> bool:
+        """Cut a connection if there are as many as may be; returns whether there is room for one more."""
+        if len(self._connections) < self._limits.connections:
+            return True
+        held = [one for one in self._connections if one.waits_since < float("inf")]
+        candidates = greediest(held, lambda one: one.peer, newcomer)
+        if not candidates:
+            return False
+        min(candidates, key=lambda one: one.waits_since).abort()
+        return True
+
+    # -- handshakes -----------------------------------------------------------------------------------------------
+
+    def _shake_soon(self, connection: Connection) -> None:
+        self._to_shake.append(connection)
+        if len(self._to_shake) == 1:
+            self._loop.call_soon(self._shake_hands)
+
+    def _shake_hands(self) -> None:
+        """Go on with the handshakes that can go on, for a part of a turn of the event loop."""
+        ends_ns = time.monotonic_ns() + _SHAKE_NS
+        while self._to_shake:
+            self._to_shake[0].shake_hands()
+            self._to_shake.popleft()
+            if time.monotonic_ns() > ends_ns:
+                break
+        if self._to_shake:
+            self._loop.call_soon(self._shake_hands)
+
+
+@web.middleware
+async def _in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    connection: Connection | None = request.get_extra_info("connection")
+    if connection is not None:
+        connection.begin_answer()
+    try:
+        return await handler(request)
+    finally:
+        if connection is not None:
+            connection.end_answer()
 
 
 def _http_logger() -> logging.Logger:

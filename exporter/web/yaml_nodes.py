@@ -19,7 +19,8 @@ def error_at(node: yaml.Node | None, reason: str) -> ConfigError:
     return ConfigError(reason if node is None else f"line {node.start_mark.line + 1}: {reason}")
 
 
-def _is_null(node: yaml.Node | None) -> bool:
+def is_null(node: yaml.Node | None) -> bool:
+    """Return whether there is no value."""
     return node is None or node.tag == "tag:yaml.org,2002:null"
 
 
@@ -34,7 +35,7 @@ def parse_fields(
         known: The keys that may be there; None for any.
         unsupported: Keys of exporter-toolkit that this exporter does not have.
     """
-    if node is None or _is_null(node):
+    if node is None or is_null(node):
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise error_at(node, f"{where} must be a mapping")
@@ -53,7 +54,7 @@ def parse_fields(
 
 def parse_text(node: yaml.Node | None) -> str:
     """Return a scalar as text; empty for None or null."""
-    if node is None or _is_null(node):
+    if node is None or is_null(node):
         return ""
     if not isinstance(node, yaml.ScalarNode):
         raise error_at(node, "a plain value is expected here")
@@ -62,7 +63,7 @@ def parse_text(node: yaml.Node | None) -> str:
 
 def parse_texts(node: yaml.Node | None, where: str) -> list[str]:
     """Return the scalars of a list."""
-    if node is None or _is_null(node):
+    if node is None or is_null(node):
         return []
     if not isinstance(node, yaml.SequenceNode):
         raise error_at(node, f"{where} must be a list")

@@ -22,7 +22,7 @@ BATCH = 256
 def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_behind(mode: Mode) -> None:
     host = Host(mode)
     seen = 0
-    host.pipeline._on_malformed = lambda *_: None  # a million complaints would be kept
+    host.pipeline._on_malformed = lambda *_: None  # noqa: SLF001 - the host would keep a million complaints
     events = mutations.stream(1, mutations.events, DATAGRAMS)
     records = mutations.stream(2, mutations.records, DATAGRAMS)
     acks = 0

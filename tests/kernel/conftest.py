@@ -1,13 +1,16 @@
 """A running exporter per attribution mode, and programs of known fate; skips what cannot run here."""
 
+import contextlib
 import os
 import shutil
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from kernel.alone import HostLock, lock_folder
+from kernel.bystanders import Bystanders
 from kernel.harness import Exporter, Programs, World, compiled_programs, running
 
 HERE = Path(__file__).parent
@@ -15,6 +18,7 @@ HERE = Path(__file__).parent
 INIT_PID_NAMESPACE = 4026531836  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 NETLINK_GENERIC = 16
 NLMSG_ERROR = 2
+BYSTANDERS = pytest.StashKey[Bystanders]()
 
 
 def _taskstats_exists() -> bool:
@@ -52,6 +56,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.kernel)
         if missing:
             item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="session")
+def bystanders(request: pytest.FixtureRequest) -> Bystanders:
+    """What other programs do on the host during this run."""
+    return request.config.stash.setdefault(BYSTANDERS, Bystanders())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _host_lock(request: pytest.FixtureRequest, bystanders: Bystanders) -> Iterator[None]:
+    """Run a module that is marked `alone` while no other run of these tests is at work on this host."""
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    lock = HostLock(lock_folder(), reporter.write_line if reporter else print)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock.held(alone=request.node.get_closest_marker("alone") is not None))
+        except TimeoutError as error:
+            pytest.skip(str(error))
+        bystanders.look()
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print with each failure what other programs did meanwhile."""
+    report = yield
+    bystanders = item.config.stash.get(BYSTANDERS, None)
+    if report.failed and bystanders is not None:
+        bystanders.look()
+        if lines := bystanders.lines():
+            report.sections.append(("the host is not quiet", "\n".join(lines)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    bystanders = config.stash.get(BYSTANDERS, None)
+    if bystanders is not None and (lines := bystanders.lines()):
+        terminalreporter.section("the host was not quiet while the tests of the kernel ran")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Other programs that speak to the process connector: listeners, and the attack that silences all of them.
 
-The kernel counts LISTEN minus IGNORE requests of the whole host and tells nothing while that is below 1. Whoever
-silences it here puts it right again: see `put_right`.
+The kernel counts LISTEN minus IGNORE requests of the whole host and sends no event while that is below 1. A test
+that silences it puts it right again: see `put_right`.
 """
 
 import itertools
@@ -19,7 +19,7 @@ NETLINK_CONNECTOR = 11
 LISTEN, IGNORE, REFUSED = 1, 2, 0
 PROC_EVENT_ALL = 0xE00003C7
 _ROUNDS = 500
-# The attack wipes out the count of all who listen at that time: when they say IGNORE, it must not fall below 1.
+# The attack wipes out the requests of all present listeners: their IGNORE must not bring the count below 1.
 _SPARE_ROUNDS = 1000
 
 # Run by a user without any right: no import beside the standard library's, which any user can read.
@@ -48,7 +48,7 @@ def _open() -> socket.socket:
 
 
 def _heard(connector: socket.socket, ack: int | None) -> bool:
-    """Read all that is there; tell whether the acknowledgement (None: anything) was among it."""
+    """Read all that is there; return whether the acknowledgement (None: anything) was among it."""
     found = False
     while True:
         try:
@@ -62,7 +62,7 @@ def _heard(connector: socket.socket, ack: int | None) -> bool:
 
 
 def put_right() -> None:
-    """Bring the kernel's count of listeners up until it talks, and some more."""
+    """Raise the kernel's count of listeners until it sends events, and some more."""
     ack = secrets.randbelow(1 << 30) + 1
     give_up = time.monotonic() + 60
     with _open() as connector:
@@ -108,7 +108,7 @@ def attack(depth: int = 20_000) -> None:
 
 
 def is_silent() -> bool:
-    """Fork a child, and see whether the kernel tells anybody of anything."""
+    """Fork children, and return whether the kernel sent no event at all."""
     with _open() as connector:
         connector.bind((0, 1))
         for _ in range(3):
@@ -119,13 +119,13 @@ def is_silent() -> bool:
 
 @contextmanager
 def silenced(depth: int = 20_000) -> Iterator[None]:
-    """Silence the host; whatever happens, put it right."""
+    """Silence the host, and put it right afterwards in any case."""
     try:
         attack(depth)
         for _ in range(10):
             if is_silent():
                 break
-            # Somebody else on this host fights for being told.
+            # Another listener on this host has renewed its subscription.
             attack(depth)
         yield
     finally:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kernel.harness import UNKNOWN, Exporter, Programs, World, free_port, running, wait_until
+from kernel.harness import ROOMY, UNKNOWN, Exporter, Programs, World, free_port, running, wait_until
 from replayed import exposition, status
 
 from exporter.capture.file import CaptureFile, open_capture
@@ -67,7 +67,7 @@ async def test_a_storm_is_replayed_to_the_byte(mode: str, programs: Programs, tm
 
 
 @pytest.mark.slow
-async def test_the_second_of_two_files_tells_the_rest_of_the_storm(programs: Programs, tmp_path: Path) -> None:
+async def test_the_second_of_two_files_has_the_rest_of_the_storm(programs: Programs, tmp_path: Path) -> None:
     victims = [programs.link(f"rotate{k}") for k in range(4)]
     storm: list[str | Path] = [programs.link("spawner"), "storm", str(COUNT), "64", str(CODES), *victims]
     before = time.monotonic_ns()
@@ -93,9 +93,10 @@ def test_the_exporter_replays_what_it_captured_without_privilege(programs: Progr
         world.spawn(*[(program, "exit", str(code)) for code in range(32)])
         world.check()
     os.chown(capture, 65534, 65534)
-    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    unprivileged = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     log = tmp_path / "replayed"
-    replaying = Exporter("taskstats", log, "--replay", str(capture), "--speed", "0", prefix=nobody)
+    flags = ("--replay", str(capture), "--speed", "0")
+    replaying = Exporter("taskstats", log, *ROOMY, *flags, prefix=unprivileged)
     try:
         wait_until(log.read_text, lambda text: "the capture has ended" in text, "the end of the replay")
         world.compare(replaying.scrape())
@@ -107,6 +108,6 @@ def test_a_file_that_is_no_capture_fails_with_one_line(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "exporter", "--web.listen-address", address, "--replay", sys.executable]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30)
-    assert result.returncode == 1
+    assert result.returncode == 4
     [line] = result.stderr.splitlines()
     assert "this is not a capture" in line

@@ -1,4 +1,4 @@
-"""Any mix of events: the same families and numbers, whoever leaves the others out."""
+"""Any mix of events: the same families and numbers, whichever filter leaves the others out."""
 
 import itertools
 import re
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 from kernel.harness import (
-    DEADLINE_SECONDS,
     LABELS,
+    ROOMY,
     UNKNOWN,
     Exporter,
     Programs,
@@ -88,18 +88,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def all_running(
-    settings: Sequence[Setting], folder: Path, *flags: str, patience_seconds: float = DEADLINE_SECONDS
-) -> Iterator[dict[Setting, Exporter]]:
+def all_running(settings: Sequence[Setting], folder: Path, *flags: str) -> Iterator[dict[Setting, Exporter]]:
     """Run an exporter for each setting, all at the same time."""
     exporters: dict[Setting, Exporter] = {}
 
     def start(setting: Setting, port: int) -> None:
         words = ("--attribution", setting.mode, "--filter", setting.kind, "--events", ",".join(setting.events))
         log = folder / f"{setting.mode}.{setting.kind}.{'.'.join(setting.events)}"
-        exporters[setting] = Exporter(
-            setting.mode, log, *words, *flags, port=port, patience_seconds=patience_seconds
-        )
+        exporters[setting] = Exporter(setting.mode, log, *words, *ROOMY, *flags, port=port)
 
     try:
         with ThreadPoolExecutor(4) as starters:
@@ -109,7 +105,7 @@ def all_running(
             list(stoppers.map(Exporter.stop, exporters.values()))
         for setting, exporter in exporters.items():
             said = exporter.log.read_text()
-            assert not re.search("level=(warning|error)|Traceback", said), (setting, said)
+            assert not re.search("level=(warn|error)|Traceback", said), (setting, said)
     finally:
         for exporter in exporters.values():
             exporter.kill()
@@ -187,7 +183,9 @@ SETTINGS = [
 
 
 @pytest.mark.slow
-def test_every_subset_is_told_alike_by_the_kernels_mask_and_by_bpf(programs: Programs, tmp_path: Path) -> None:
+def test_every_subset_is_let_through_alike_by_the_kernels_mask_and_by_bpf(
+    programs: Programs, tmp_path: Path
+) -> None:
     with (
         running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
         all_running(SETTINGS, tmp_path, "--canary.interval", "0") as exporters,
@@ -250,10 +248,10 @@ ALONE = ("uid", "gid", "sid", "thread_fork", "thread_exit", "comm", "ptrace", "c
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter that knows of all events, to tell what else happened on the host."""
+    """An exporter that counts all events, to show what else happened on the host."""
     events = "fork,exec,exit,uid,gid,sid,thread_fork,thread_exit,comm,ptrace,coredump"
     log = tmp_path_factory.mktemp("everything") / "log"
-    exporter = Exporter("taskstats", log, "--canary.interval", "0", "--events", events)
+    exporter = Exporter("taskstats", log, "--canary.interval", "0", "--events", events, *ROOMY)
     try:
         yield exporter
     finally:
@@ -293,7 +291,7 @@ def test_each_rare_event_alone_is_counted_and_nothing_else_is_shown(
             grown = scrape.get(EVENTS, event=event) - first[1][setting].get(EVENTS, event=event)
             low = last[0].get(EVENTS, event=event) - first[2].get(EVENTS, event=event)
             high = last[2].get(EVENTS, event=event) - first[0].get(EVENTS, event=event)
-            # The one in the middle was asked between the other two, who know everything.
+            # The one in the middle was asked between two scrapes of the one that counts everything.
             assert max(known[event], low) <= grown <= high, setting
     everything.worlds.clear()
 
@@ -304,8 +302,8 @@ def test_the_canary_proves_a_subscription_to_any_event(tmp_path: Path) -> None:
         for mode, kind in (("taskstats", "kernel"), ("procfs", "bpf"))
         for event in (*KINDS, *ALONE)
     ]
-    # Ready is who has had a canary back.
-    with all_running(settings, tmp_path, "--canary.interval", "1", patience_seconds=10.0) as exporters:
+    # An exporter is ready when its first canary has come back.
+    with all_running(settings, tmp_path, "--canary.interval", "1") as exporters:
         for setting, exporter in exporters.items():
             scrape = exporter.scrape()
             assert scrape.samples.get("proc_connector_canary_age_seconds"), setting
@@ -342,7 +340,7 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
             (499, "exit 255"),
         ):
             children.insert(place, [failing, *fate.split()])
-        # Nobody reads meanwhile: what lies in its sockets then is what reached it.
+        # The exporter does not read meanwhile: what lies in its sockets then is what reached it.
         exporter.process.send_signal(signal.SIGSTOP)
         try:
             world.spawn(*children)
@@ -354,8 +352,9 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
         failed = everything.scrape().total("proc_connector_nonzero_exits_total")
         failed -= outer.total("proc_connector_nonzero_exits_total")
         assert failed >= 5
-        # 832 bytes are charged for an event, 2304 for a record of a process that had threads; a few threads of
-        # others may have failed too.
+        # Threads of other programs may have failed, too: all threads of a process that is killed.
+        failed += everything.scrape().get(EVENTS, event="thread_exit") - outer.get(EVENTS, event="thread_exit")
+        # 832 bytes are charged for an event, 2304 for a record of a process that had threads.
         [(connector_bytes, connector_drops)] = queues[11].values()
         assert 5 * 700 <= connector_bytes <= (failed + 20) * 832
         assert connector_drops == 0
@@ -373,7 +372,7 @@ def test_of_nonzero_exits_alone_nothing_else_reaches_user_space(
 def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
     kind: str, programs: Programs, tmp_path: Path
 ) -> None:
-    """Nothing but a record tells of a leader that ends well."""
+    """Only a record shows a leader that ends well."""
     setting = Setting("taskstats", kind, ("nonzero_exit",))
     with (
         running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
@@ -396,7 +395,7 @@ def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
 
 
 @pytest.mark.parametrize("event", ["thread_fork", "gid"])
-def test_nothing_is_kept_of_processes_whose_end_nobody_asked_for(
+def test_nothing_is_kept_of_processes_whose_end_was_not_asked_for(
     event: str, programs: Programs, tmp_path: Path
 ) -> None:
     """What is never heard to end must not be remembered."""

@@ -1,12 +1,22 @@
-"""What a host does in years: a full disk, pids that come round again, thousands of processes."""
+"""What a host does in years: a full disk, pids that come round again, thousands of processes, a flood of events.
 
+Some of these tests change how many pids the host has, or keep every listener of the host busy. They run alone: see
+kernel.alone.
+"""
+
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, World, running
+from kernel.canaries import readiness
+from kernel.harness import DEADLINE_SECONDS, ROOMY, Exporter, Programs, World, ask, free_port, running, wait_until
 
+pytestmark = pytest.mark.alone
+
+EVENTS = "proc_connector_events_total"
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 
 
@@ -17,7 +27,7 @@ def spawn_some(world: World, count: int = 40) -> None:
 
 
 def test_a_full_disk_for_logs_costs_log_lines_and_nothing_else(programs: Programs) -> None:
-    with Exporter("taskstats", Path("/dev/full"), "--log.level", "debug").closing() as exporter:
+    with Exporter("taskstats", Path("/dev/full"), *ROOMY, "--log.level", "debug").closing() as exporter:
         world = World(exporter, programs)
         spawn_some(world)
         assert exporter.stop() >= 0
@@ -95,3 +105,47 @@ def test_thirty_thousand_processes_that_live_are_known_before_they_end(
                 }
         finally:
             parent.kill()
+
+
+@pytest.mark.slow
+def test_a_flood_of_events_holds_up_no_scrape_no_readiness_and_no_end(programs: Programs, tmp_path: Path) -> None:
+    """Any user can cause events faster than they can be counted; what is lost is counted."""
+    uid = programs.new_uid()
+    flood = [str(programs.link("flood")), "flood"]
+    with running("taskstats", tmp_path / "first", "--canary.interval", "2") as exporter:
+        with subprocess.Popen(flood, user=uid, group=uid, extra_groups=[]) as flooding:
+            try:
+                before = exporter.scrape().get(EVENTS, event="comm")
+                for _ in range(5):
+                    now = exporter.scrape().get(EVENTS, event="comm")
+                    assert now > before
+                    before = now
+                    assert readiness(exporter)[0] in (200, 503)
+                # An exporter that starts meanwhile answers, and ends at a SIGTERM.
+                port = free_port()
+                command = [sys.executable, "-m", "exporter", "--web.listen-address", f"127.0.0.1:{port}"]
+                with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL) as second:
+                    try:
+                        wait_until(lambda: answers(port), bool, "an answer")
+                        second.send_signal(signal.SIGTERM)
+                        assert second.wait(DEADLINE_SECONDS) == 0
+                    finally:
+                        second.kill()
+            finally:
+                flooding.kill()
+        wait_until(lambda: readiness(exporter)[0], lambda status: status == 200, "ready again")
+        exporter.wait_for(
+            lambda scrape: (
+                scrape.get("proc_connector_lost_messages_total", socket="connector") == 0
+                or scrape.get("proc_connector_resyncs_total") > 0
+            ),
+            "a comparison after what was lost",
+        )
+        spawn_some(World(exporter, programs))
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/-/healthy").status == 200
+    except OSError:
+        return False

@@ -265,7 +265,7 @@ with open("/proc/self/comm", "w") as comm:
 
 
 def _overflow(blind: Exporter) -> None:
-    """Let an exporter sleep while more happens than it can be told of, ends of processes among it."""
+    """Let an exporter sleep while more happens than its receive buffer holds, ends of processes among it."""
     os.kill(blind.process.pid, signal.SIGSTOP)
     try:
         subprocess.run([sys.executable, "-c", _RENAMES], check=True)

@@ -62,7 +62,7 @@ def run_to_its_end(*words: str, prefix: tuple[str, ...] = (), code: int = 1) -> 
 
 
 def spawn_some(exporter: Exporter, programs: Programs) -> World:
-    """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
+    """Run processes of a new world to their ends, and wait until the exporter shows the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
     world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
@@ -154,7 +154,7 @@ def test_a_user_with_just_the_capabilities_for_it_can_give_them_up_too(programs:
         spawn_some(exporter, programs)
 
 
-def test_whoever_is_that_user_already_gives_up_capabilities_and_groups(programs: Programs, tmp_path: Path) -> None:
+def test_an_exporter_of_that_user_gives_up_capabilities_and_groups(programs: Programs, tmp_path: Path) -> None:
     become = ("setpriv", "--reuid", "65534", "--regid", "65534", "--groups", "4,6")
     capabilities = "-all,+net_admin,+setgid,+setpcap"
     prefix = (*become, "--inh-caps", capabilities, "--ambient-caps", capabilities)
@@ -197,7 +197,7 @@ def mounted_proc(tmp_path: Path, options: str) -> tuple[Path, tuple[str, ...]]:
 
 @pytest.fixture
 def folder(programs: Programs) -> Path:
-    """A folder that everybody can enter, as pytest's are not."""
+    """A folder that all users can enter, as pytest's are not."""
     return programs.directory(65534)
 
 

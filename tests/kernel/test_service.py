@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, Scrape, World, running
+from kernel.harness import Exporter, Programs, Scrape, World, free_port, running
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 SAMPLE = Path(__file__).parents[2] / "examples/busy-minute.capture"
@@ -94,7 +95,7 @@ def test_text_and_openmetrics_have_the_same_samples(service: Exporter) -> None:
     )
 
 
-def test_the_answer_is_packed_for_those_who_ask(service: Exporter) -> None:
+def test_the_answer_is_packed_for_a_client_that_accepts_gzip(service: Exporter) -> None:
     packed = service.request("/metrics", Accept_Encoding="gzip")
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "proc_connector_events_total" in Scrape(gzip.decompress(packed.body).decode()).samples
@@ -122,16 +123,16 @@ def test_an_unknown_flag_is_a_usage_error() -> None:
 
 def test_a_port_that_is_taken_fails_with_one_line_that_names_it(service: Exporter) -> None:
     result = run_to_its_end("--web.listen-address", f"127.0.0.1:{service.port}")
-    assert result.returncode == 1
+    assert result.returncode == 3
     assert str(service.port) in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_a_port_that_it_may_not_have_fails_with_one_line_that_names_it(unprivileged: tuple[str, ...]) -> None:
-    # In a network namespace of its own the low ports are root's, whatever this host has been told.
+    # In a network namespace of its own the low ports are root's, whatever the settings of this host.
     prefix = ("unshare", "--net", *unprivileged)
     result = run_to_its_end("--replay", str(SAMPLE), "--web.listen-address", ":80", prefix=prefix)
-    assert result.returncode == 1
+    assert result.returncode == 3
     [line] = result.stderr.splitlines()
     assert "cannot listen on :80: Permission denied; choose another --web.listen-address" in line
 
@@ -173,7 +174,7 @@ def test_every_log_line_parses_whatever_the_processes_call_themselves(
             assert LOGFMT.fullmatch(line), line
 
 
-def test_the_first_log_line_tells_what_it_found(tmp_path: Path) -> None:
+def test_the_first_log_line_says_what_the_exporter_found(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running("taskstats", log, "--log.format", "json"):
         pass
@@ -183,3 +184,45 @@ def test_the_first_log_line_tells_what_it_found(tmp_path: Path) -> None:
     assert "filter" in first
     assert int(first["connector_buffer_bytes"]) > 0
     assert int(first["taskstats_buffer_bytes"]) > 0
+
+
+FAULTS = {
+    "a step of the loop": "exporter.processes.table.ProcessTable.apply",
+    "a scan of /proc": "exporter.live.compare.Comparison.compare",
+    "the canary": "exporter.live.canary.Canary._send",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bug_ends_the_program_with_a_traceback_and_an_exit_code(fault: str) -> None:
+    module, owner, name = re.fullmatch(r"(.*)\.(\w+)\.(\w+)", FAULTS[fault]).groups()  # type: ignore[union-attr]
+    script = f"""
+import sys
+from exporter.__main__ import main
+from {module} import {owner}
+calls = 0
+right = {owner}.{name}
+def wrong(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls > 1 or {fault != "a step of the loop"}:
+        raise RuntimeError("this is a bug")
+    return right(*args, **kwargs)
+{owner}.{name} = wrong
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", script, "--web.listen-address", f"127.0.0.1:{free_port()}"]
+    with subprocess.Popen(command, cwd="/", stderr=subprocess.PIPE, text=True) as process:
+        try:
+            give_up = time.monotonic() + 20
+            while process.poll() is None:
+                assert time.monotonic() < give_up, "it goes on as if nothing had happened"
+                os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+                time.sleep(0.05)
+            assert process.stderr is not None
+            said = process.stderr.read()
+        finally:
+            process.kill()
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert "Traceback" in said
+    assert "this is a bug" in said

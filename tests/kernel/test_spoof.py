@@ -1,4 +1,5 @@
-"""Messages that are not the kernel's: whoever has CAP_NET_ADMIN can send them to the exporter's sockets."""
+"""Messages that are not the kernel's: a program with CAP_NET_ADMIN can send them to the exporter's
+sockets."""
 
 import re
 import socket
@@ -38,7 +39,7 @@ def test_messages_of_other_senders_are_dropped_and_counted(programs: Programs, t
         ):
             for number in range(SENT):
                 pid = 4_000_000 + number
-                # To us alone, and to all who listen.
+                # To the exporter alone, and to all listeners.
                 to_connector.sendto(builders.exit_(tgid=pid, exit_code=0x100), (connector, 0))
                 to_connector.sendto(builders.fork(parent_tgid=1, child_tgid=pid), (0, 1))
                 record = builders.taskstats_datagram(pid=pid, comm=forged_comm, uid=forged.uid, exit_code=0x100)

@@ -16,7 +16,7 @@ from kernel.test_privileges import NOBODY
 UNIT = Path(__file__).parents[2] / "deploy/systemd/proc-connector-exporter.service"
 
 
-def test_systemd_is_told_when_it_is_ready_that_it_lives_and_that_it_stops(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_readiness_of_life_and_of_the_stop(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(10)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from kernel.harness import PATIENCE, Exporter, Programs, Scrape, World, exit_labels, running
 
-# How much later than wait4 the kernel may tell of an end: the EXIT event follows the waking of the parent.
+# How much later than wait4 the kernel may report an end: the EXIT event follows the waking of the parent.
 LATE_SECONDS = 0.5 * PATIENCE
 
 
@@ -62,7 +62,7 @@ def test_death_by_a_signal_names_the_signal(
     assert exit_labels(child.status) == labels
     if core_bytes and resource.getrlimit(resource.RLIMIT_CORE)[1] == resource.RLIM_INFINITY:
         assert os.WCOREDUMP(child.status)
-    if dumps:  # the kernel tells of the attempt, even where RLIMIT_CORE forbids the file
+    if dumps:  # the kernel reports the attempt, even where RLIMIT_CORE forbids the file
         world.count("coredumps", program.name)
     world.check()
 
@@ -137,7 +137,7 @@ def test_a_process_that_changes_its_uid_ends_under_the_new_one(world: World) -> 
         assert scrape.rows("uid_changes")[program.name, str(new_uid)] == 1
 
 
-def test_a_setuid_program_counts_under_the_uid_of_the_user_who_runs_it(world: World) -> None:
+def test_a_setuid_program_counts_under_the_uid_of_the_user_that_runs_it(world: World) -> None:
     program = world.programs.setuid_copy("setuid-root")
     world.comms.add(program.name)
     [child] = world.spawn([program, "euid", "0", "8"])
@@ -169,7 +169,7 @@ def test_a_process_may_call_itself_anything(world: World, comm: bytes, label: st
     program = world.program("rename")
     [child] = world.spawn([program, "rename", comm.hex(), "3"], exit_comm=label)
     assert exit_labels(child.status) == ("3", "")
-    world.may_be_unknown.add("execs")  # renamed before anybody could look
+    world.may_be_unknown.add("execs")  # renamed before the exporter could look
     world.check()
 
 
@@ -342,7 +342,7 @@ def test_a_process_older_than_the_exporter_has_its_name_uid_and_age(
         with running(mode, tmp_path / "log") as exporter:
             world = World(exporter, programs)
             world.uids.add(str(uid))
-            told = time.monotonic()
+            scraped = time.monotonic()
             process.communicate()
             ended = time.monotonic()
             comm = "older" if "rename" in words else program.name
@@ -356,7 +356,7 @@ def test_a_process_older_than_the_exporter_has_its_name_uid_and_age(
             scrape = world.check()
             if not children:
                 # The start time in /proc has ticks of 10 ms.
-                low, high = told - born - 0.02, ended - before + LATE_SECONDS
+                low, high = scraped - born - 0.02, ended - before + LATE_SECONDS
                 assert_one_observation(scrape, "process_lifetime_seconds", comm, low, high)
 
 

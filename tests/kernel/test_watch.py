@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, wait_until
-from kernel.told import EVENTS, Told
+from kernel.received import EVENTS, Received
 
 WATCH = (sys.executable, "-m", "exporter", "watch", "--log.level", "info")
 
@@ -33,25 +33,25 @@ class Watching:
             )
         wait_until(self._err.read_text, lambda text: "msg=watching" in text, "that it watches")
 
-    def told(self) -> Told:
-        """What it has told, as far as the line is whole."""
+    def received(self) -> Received:
+        """What it has printed, as far as the line is whole."""
         lines = self._out.read_bytes().split(b"\n")[:-1]
-        return Told(lines)
+        return Received(lines)
 
-    def stop(self, number: int = signal.SIGINT) -> Told:
+    def stop(self, number: int = signal.SIGINT) -> Received:
         self.process.send_signal(number)
         assert self.process.wait(DEADLINE_SECONDS) == 0
         log = self._err.read_text()
-        assert re.search("level=(warning|error)|Traceback", log) is None, log
+        assert re.search("level=(warn|error)|Traceback", log) is None, log
         assert self._out.read_bytes()[-1:] in (b"", b"\n")
-        return self.told()
+        return self.received()
 
     def check(self, world: World) -> None:
-        """Wait until it tells the truth about the world."""
+        """Wait until it has printed the truth about the world."""
         give_up = time.monotonic() + DEADLINE_SECONDS
         while True:
             try:
-                world.compare(self.told())
+                world.compare(self.received())
             except AssertionError:
                 if time.monotonic() > give_up:
                     raise
@@ -76,7 +76,9 @@ def world_of(watch: Watching, programs: Programs) -> World:
 
 
 @pytest.mark.parametrize("mode", ["taskstats", "procfs"])
-def test_it_tells_of_every_process_and_of_nothing_else(mode: str, programs: Programs, tmp_path: Path) -> None:
+def test_it_prints_the_events_of_every_process_and_nothing_else(
+    mode: str, programs: Programs, tmp_path: Path
+) -> None:
     with watching(mode, tmp_path, "--output", "json", "--events", EVENTS) as watch:
         world = world_of(watch, programs)
         plain, killed, threads = world.program("plain"), world.program("killed"), world.program("threads")
@@ -94,18 +96,18 @@ def test_it_tells_of_every_process_and_of_nothing_else(mode: str, programs: Prog
         world.count("exits", forking.name, 20, status=6 << 8)
         world.count("coredumps", dump.name, 10)
         watch.check(world)
-        told = watch.stop()
-    world.compare(told)
-    assert told.lost == 0
-    ends = [o for o in told.objects if o["event"] == "exit" and o["comm"] in world.comms]
+        received = watch.stop()
+    world.compare(received)
+    assert received.lost == 0
+    ends = [o for o in received.objects if o["event"] == "exit" and o["comm"] in world.comms]
     assert all(0 <= o["lifetime_seconds"] < DEADLINE_SECONDS for o in ends)
     assert all((o["cpu_seconds"] is not None) == (mode == "taskstats") for o in ends)
-    pids = {o["pid"] for o in told.objects if o["event"] == "fork" and o["comm"] == forking.name}
+    pids = {o["pid"] for o in received.objects if o["event"] == "fork" and o["comm"] == forking.name}
     # Without records some may be of an unknown name.
     assert len(pids) == 20 if mode == "taskstats" else len(pids) <= 20
 
 
-def test_what_happened_until_the_interrupt_is_told_with_its_name(programs: Programs, tmp_path: Path) -> None:
+def test_what_happened_until_the_interrupt_is_printed_with_its_name(programs: Programs, tmp_path: Path) -> None:
     with watching("taskstats", tmp_path, "--output", "json") as watch:
         world = world_of(watch, programs)
         program = world.program("lives-on")
@@ -117,12 +119,12 @@ def test_what_happened_until_the_interrupt_is_told_with_its_name(programs: Progr
                 lambda stat: f"({program.name}) S" in stat,
                 "that it sleeps",
             )
-            told = watch.stop()
+            received = watch.stop()
         finally:
             process.kill()
             process.wait()
-    # They are told as their names become known: that of setpriv may be the later one.
-    execs = [o for o in told.objects if o["event"] == "exec" and o["pid"] == process.pid]
+    # Events are printed as their names become known: that of setpriv may be the later one.
+    execs = [o for o in received.objects if o["event"] == "exec" and o["pid"] == process.pid]
     assert max(execs, key=lambda o: o["time"])["comm"] == program.name
 
 
@@ -133,24 +135,31 @@ def test_only_failures_leave_the_kernel_when_only_failures_are_wanted(programs: 
         wanted, other = world.program("wanted"), world.program("other")
         kinds: list[list[str | Path]] = [[wanted, "exit", "3"], [wanted, "exit", "0"], [other, "exit", "3"]]
         world.spawn(*(kinds * 20))
-        wait_until(watch.told, lambda told: len(told.objects) >= 20, "twenty failures")
-        told = watch.stop()
-    assert [(o["event"], o["comm"], o["uid"], o["exit_code"]) for o in told.objects] == [
+        wait_until(watch.received, lambda received: len(received.objects) >= 20, "twenty failures")
+        received = watch.stop()
+    assert [(o["event"], o["comm"], o["uid"], o["exit_code"]) for o in received.objects] == [
         ("exit", wanted.name, world.uid, 3)
     ] * 20
 
 
 def test_without_taskstats_a_failure_has_its_name_too(programs: Programs, tmp_path: Path) -> None:
     with watching("procfs", tmp_path, "--output", "json", "--events", "nonzero_exit") as watch:
-        world = world_of(watch, programs)
-        program = world.program("slow")
-        slow: list[str | Path] = [program, "sleep", "150", "7"]
-        world.spawn(slow, slow, slow)
+        # On a busy machine the look at /proc can come too late for a short life, but not for a long one.
+        for lifetime_ms in (150, 1_500, 6_000):
+            world = world_of(watch, programs)
+            program = world.program("slow")
+            slow: list[str | Path] = [program, "sleep", str(lifetime_ms), "7"]
+            world.spawn(slow, slow, slow)
 
-        def ends() -> list[tuple[str, int]]:
-            return [(o["comm"], o["exit_code"]) for o in watch.told().objects if o["uid"] == world.uid]
+            def ends(uid: int = world.uid) -> list[tuple[str | None, int]]:
+                return [(o["comm"], o["exit_code"]) for o in watch.received().objects if o["uid"] == uid]
 
-        wait_until(ends, lambda told: told == [(program.name, 7)] * 3, "three failures with their name")
+            failures = wait_until(ends, lambda found: len(found) == 3, "three failures")
+            assert {comm for comm, _ in failures} <= {program.name, None}
+            if failures == [(program.name, 7)] * 3:
+                break
+        else:
+            pytest.fail(f"without their name: {failures}")
         watch.stop()
 
 

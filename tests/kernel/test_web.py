@@ -1,4 +1,4 @@
-"""The running exporter's web side under attack: who is let in gets the truth, and counting is exact meanwhile."""
+"""The running exporter's web side under attack: a client that is let in gets the truth, and counting is exact."""
 
 import asyncio
 import contextlib
@@ -141,7 +141,7 @@ def test_an_attack_costs_no_event_no_memory_and_no_descriptor(programs: Programs
                 (20, lambda: attackers.send(SCRAPE.replace(b"GET", b"DELETE") % b"")),
                 (20, lambda: attackers.send(b"GET /etc/passwd HTTP/1.0\r\n\r\n")),
             )
-            # Whoever comes amid all that is let in.
+            # A client that comes amid all that is let in.
             assert await asyncio.to_thread(lambda: exporter.request("/-/healthy").status) == 200
             attackers.let_go()
 
@@ -155,12 +155,12 @@ def test_an_attack_costs_no_event_no_memory_and_no_descriptor(programs: Programs
 
 
 @pytest.mark.slow
-def test_who_does_not_belong_gets_nothing_and_costs_no_event(
+def test_a_client_without_permission_gets_nothing_and_costs_no_event(
     secured: Secured, authority: Authority, programs: Programs, tmp_path: Path
 ) -> None:
     (tmp_path / "strange").mkdir()
     stranger = Authority(tmp_path / "strange").issue("client", "prometheus.example")
-    nobody = Attackers(secured.port, authority.client())
+    anonymous = Attackers(secured.port, authority.client())
     foreign = Attackers(secured.port, authority.client(stranger))
     other = Attackers(secured.port, authority.client(authority.issue("other", "other.example")))
     thief = Attackers(secured.port, secured.tls)
@@ -175,7 +175,7 @@ def test_who_does_not_belong_gets_nothing_and_costs_no_event(
             (200, plain.hold),
             (100, lambda: plain.hold(b"\x16\x03\x01\x02")),
             (10, plain.scrape),
-            (10, lambda: nobody.scrape(right)),
+            (10, lambda: anonymous.scrape(right)),
             (10, lambda: foreign.scrape(right)),
             (10, lambda: other.scrape(right)),
             (10, thief.scrape),
@@ -185,10 +185,10 @@ def test_who_does_not_belong_gets_nothing_and_costs_no_event(
         plain.let_go()
 
     storm_during(secured, programs, attack)
-    for attackers in (plain, nobody, foreign):
+    for attackers in (plain, anonymous, foreign):
         assert set(attackers.statuses) == {0}
     assert set(other.statuses) == {403}
-    assert set(thief.statuses) == {401}
+    assert set(thief.statuses) == {401, 429}
     assert len(secured.log.read_text().splitlines()) <= 5
 
 
@@ -265,7 +265,7 @@ def test_sigterm_during_scrapes_is_a_clean_stop(tmp_path: Path, *, reads: bool) 
 
 
 def is_whole_or_cut(client: socket.socket) -> bool:
-    """Tell whether nobody could take what was answered, if it was, for more than it is."""
+    """Return whether no client can take what was answered for more than it is."""
     answer = http.client.HTTPResponse(client)
     try:
         answer.begin()

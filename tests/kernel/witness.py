@@ -32,7 +32,7 @@ KINDS = {
 
 
 class Witness:
-    """What the kernel told.
+    """What the kernel sent.
 
     Attributes:
         events: By kind, as the label `event` names them.

@@ -188,10 +188,12 @@ def test_how_a_stream_is_cut_into_drains_changes_nothing(history: list[Step], cu
         host.comms.clear()
         events_from = records_from = 0
         for cut in sorted({cut for cut in cuts if cut < len(stream)} | {len(stream)}):
-            host._events = [data for events, _ in stream[events_from:cut] for data in events]
+            sent = [data for events, _ in stream[events_from:cut] for data in events]
+            host._events = sent  # noqa: SLF001 - the next drain gets what another host has sent
             # taskstats is read after the connector, so its records can be younger.
             newest = max(records_from, min(cut + late, len(stream)))
-            host._records = [data for _, records in stream[records_from:newest] for data in records]
+            sent = [data for _, records in stream[records_from:newest] for data in records]
+            host._records = sent  # noqa: SLF001 - as above
             events_from, records_from = cut, newest
             host.drain()
         return host

@@ -67,7 +67,7 @@ def check_known(world: World) -> None:
 
 
 def check_live(world: World) -> None:
-    """The table holds who lives, and calls nobody by a wrong name."""
+    """The table holds the processes that live, and none has a wrong name."""
     live = Counter(p.leader.comm.decode() for p in world.processes.values() if not p.ended)
     assert sum(world.live.values()) == live.total()
     assert {comm for comm in world.live if comm != UNKNOWN and world.live[comm] > live[comm]} == set()

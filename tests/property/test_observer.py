@@ -1,4 +1,4 @@
-"""Whatever happens is told as it is counted: each thing once, under the name that it counts under."""
+"""Whatever happens is observed as it is counted: each thing once, under the name that it counts under."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ def labels(happening: Happening) -> tuple[str, str]:
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 @settings(max_examples=200)
 @given(history=HISTORY, meanwhile=MEANWHILE)
-def test_what_is_told_is_what_is_counted(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
+def test_what_is_observed_is_what_is_counted(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
     told: list[News] = []
     world = World(mode, meanwhile)
     world.pipeline.observe(told.extend)

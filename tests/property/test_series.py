@@ -106,7 +106,7 @@ def test_whatever_the_rules_and_however_many_the_names(mode: Mode, history: list
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 @settings(max_examples=60)
 @given(history=st.lists(STEP, min_size=40, max_size=120))
-def test_who_does_not_fit_is_counted_as_other_and_nobody_else(mode: Mode, history: list[Step]) -> None:
+def test_only_names_that_do_not_fit_are_counted_as_other(mode: Mode, history: list[Step]) -> None:
     """Beside a world with room for all."""
     crowded, roomy = World(mode, tallies=Tallies(LIMIT)), World(mode, tallies=Tallies(100 * LIMIT))
     for world in (crowded, roomy):

@@ -78,12 +78,12 @@ def test_losses_resyncs_canaries_and_slices_are_replayed() -> None:
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
 
 
-def test_a_file_that_begins_in_the_middle_knows_who_lives() -> None:
+def test_a_file_that_begins_in_the_middle_knows_which_processes_live() -> None:
     tape = MemoryTape(frames_per_file=1 << 30)
     host = Host(Mode.EXACT, tape=tape)
     host.lives(100, b"sh", 1000)
     host.lives(101, b"kthreads-parent", 0)
-    host.exec(100, b"looked-up")  # nobody knows yet under which name
+    host.exec(100, b"looked-up")  # under a name that is not known yet
     host.fork(101, 300)
     host.record(child := Thread(300, b"child"), status=0x700)  # its EXIT comes in the next file
     host.fork(OWN_TGID, 500)

@@ -67,7 +67,7 @@ def test_every_label_value_comes_back_as_the_text_it_was(openmetrics: bool) -> N
     text = "".join(render(nasty_snapshot(), openmetrics=openmetrics))
     found = parsed(text + "# EOF\n", parse_openmetrics) if openmetrics else parsed(text, parse_text)
     forks = [
-        ("proc_connector_forks_total", {"comm": comm, "uid": uid}, float(n))
+        ("proc_connector_forks_total", {"comm": comm or "<empty>", "uid": uid}, float(n))
         for n, comm in enumerate(NASTY_COMMS.values(), start=1)
         for uid in ("0", "4294967294", "<unknown>")
     ]

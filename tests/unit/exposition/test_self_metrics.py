@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.exposition.self_metrics import SELF_METRICS, Status, StatusCollector
 
 
-def test_the_exporters_own_state_is_told_as_it_is() -> None:
+def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
     found = parsed(scrape(EMPTY, "text/plain")[1], parse_text)
     told = {
         (name.removeprefix("proc_connector_"), *(labels[label] for label in sorted(labels))): value

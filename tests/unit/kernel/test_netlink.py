@@ -50,7 +50,7 @@ def test_a_header_with_a_wrong_length_is_malformed(length: int) -> None:
 
 
 @pytest.mark.parametrize("errno", [0, 1, 22, 111])
-def test_an_error_message_tells_its_errno_as_a_positive_number(errno: int) -> None:
+def test_an_error_message_has_its_errno_as_a_positive_number(errno: int) -> None:
     message = decode_message(nlmsg_error(errno, seq=3))
     assert (message.type, message.seq, decode_error(message.payload)) == (2, 3, errno)
 

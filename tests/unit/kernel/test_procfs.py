@@ -1,11 +1,15 @@
 """exporter/kernel/procfs.py against a tree of files like /proc's."""
 
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_proc import AFTER_STARTTIME, add_process, stat_text, status_text
 
-from exporter.errors import MalformedMessage, SetupError
+from exporter.errors import MalformedMessage, SetupError, ShortageError
 from exporter.kernel.procfs import (
     ProcessInfo,
     Procfs,
@@ -225,7 +229,7 @@ def test_what_is_no_proc_file_system_says_what_to_do(tmp_path: Path, root: str) 
     assert str(tmp_path / root) in str(error.value)
 
 
-def test_the_start_is_left_out_where_nobody_asks_for_it(tmp_path: Path) -> None:
+def test_the_start_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:
     (add_process(tmp_path, 10, b"sh") / "stat").unlink()
     procfs = Procfs(str(tmp_path))
     assert procfs.read_process(10) is None
@@ -257,3 +261,47 @@ def test_a_loadavg_that_is_cut_short_is_malformed(cut: int) -> None:
 def test_a_stat_that_is_cut_short_is_malformed(cut: int) -> None:
     with pytest.raises(MalformedMessage):
         parse_task_totals(STAT[:cut], LOADAVG)
+
+
+# -- no descriptor is free ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def no_descriptor_free() -> Iterator[None]:
+    """Take every descriptor that this process may open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_processes_can_be_read_when_no_descriptor_is_free() -> None:
+    procfs = Procfs("/proc")
+    with no_descriptor_free():
+        for _ in range(5):
+            assert procfs.read_comm(os.getpid())
+            assert procfs.read_process(os.getpid()) is not None
+            assert os.getpid() in list(procfs.iter_processes())
+    procfs.close()
+
+
+def test_that_no_descriptor_is_free_does_not_mean_that_a_process_is_gone() -> None:
+    procfs = Procfs("/proc")
+    procfs.close()
+    with no_descriptor_free():
+        with pytest.raises(ShortageError):
+            procfs.read_process(os.getpid())
+        with pytest.raises(ShortageError):
+            list(procfs.iter_processes())
+        with pytest.raises(ShortageError):
+            procfs.is_exiting(os.getpid())
+        assert procfs.read_comm(os.getpid()) is None

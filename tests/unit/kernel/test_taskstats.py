@@ -113,7 +113,7 @@ def test_the_familys_number_is_found_among_the_attributes() -> None:
     assert decode_family_id(decode_message(family_reply(0x1234)).payload) == 0x1234
 
 
-def test_a_familys_answer_cut_anywhere_tells_the_number_or_is_malformed() -> None:
+def test_a_familys_answer_cut_anywhere_has_the_number_or_is_malformed() -> None:
     payload = decode_message(family_reply(0x1234)).payload
     # genlmsghdr 4, the name 16, then 4 + 2 bytes of the number.
     for length in range(4 + 16 + 6):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import builders
@@ -10,7 +11,8 @@ import pytest
 from fake_proc import add_process
 from live_rig import EVENTS_PER_STEP, SECOND_NS, Rig
 
-from exporter.kernel.procfs import ProcessInfo
+from exporter.errors import ShortageError
+from exporter.kernel.procfs import ProcessInfo, Procfs
 from exporter.live import compare
 from exporter.live.compare import start_ns
 
@@ -21,7 +23,7 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
     now_ns = time.monotonic_ns()
     for tgid in (400, 401, 402):
         rig.connector.datagrams.append(builders.fork(parent_tgid=1, child_tgid=tgid, timestamp_ns=now_ns))
-    # Whoever had the pid 402 before has ended, and both his events were lost.
+    # The process that had the pid 402 before has ended, and both its events were lost.
     rig.taskstats.datagrams.append(builders.taskstats_datagram(pid=402, comm=b"before", exit_code=9))
     # Three have begun to exit. Of 400 and 401 the EXIT was lost; 401's pid is another's, which has memory.
     for tgid in (400, 401, 402):
@@ -114,10 +116,31 @@ async def test_a_stop_ends_the_comparison_that_follows_a_loss(rig: Rig) -> None:
     before = rig.listener.resyncs
     rig.connector.drops = 1
     rig.listener.look_at_buffers()
-    following = rig.listener._comparison._following
+    following = rig.listener._comparison._following  # noqa: SLF001 - only the task shows that it was cancelled
     assert following is not None
     rig.listener.stop()
     with pytest.raises(asyncio.CancelledError):
         await following
     assert rig.listener.resyncs == before
     assert not rig.listener.crashed.done()
+
+
+async def test_a_comparison_waits_until_proc_can_be_read_again(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_process(tmp_path, 500, b"alive")
+    refused = 0
+
+    def short(self: Procfs, opens: Callable[[], object]) -> object:
+        nonlocal refused
+        refused += 1
+        if refused % 2:
+            raise ShortageError("Too many open files")
+        return opens()
+
+    monkeypatch.setattr(compare, "_SHORTAGE_NS", 1)
+    monkeypatch.setattr(Procfs, "_with_spare", short)
+    await rig.listener.resubscribe()
+    assert rig.table.live() == {"init": 1, "alive": 1}
+    assert rig.table.lost_ends == 0
+    assert refused > 4

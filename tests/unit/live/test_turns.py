@@ -10,7 +10,7 @@ from live_rig import EVENTS_PER_STEP, SECOND_NS, Rig
 from exporter.live import drain
 
 
-async def test_a_flood_without_end_does_not_hold_whoever_drains(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_without_end_does_not_hold_up_a_drain(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was there when it was called is counted, and names settle, although the socket is never empty."""
     monkeypatch.setattr(drain, "_MOST_BYTES_HELD", 1 << 20)
     now_ns = time.monotonic_ns() - SECOND_NS
@@ -40,7 +40,7 @@ async def test_records_wait_in_their_socket_while_no_more_events_are_held(
     assert 0 < max(rig.held_when_records_came) <= 1 << 20
 
 
-async def test_two_who_drain_at_the_same_time_both_get_what_was_there_before(rig: Rig) -> None:
+async def test_tasks_that_drain_at_the_same_time_all_get_what_was_there_before(rig: Rig) -> None:
     seen: list[tuple[int, dict[str, int]]] = []
 
     async def one(number: int) -> None:

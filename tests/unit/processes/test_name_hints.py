@@ -1,4 +1,4 @@
-"""Comms that are read as soon as an event tells of them."""
+"""Comms that are read as soon as an event of their process arrives."""
 
 from collections.abc import Callable
 
@@ -60,7 +60,7 @@ def test_nothing_else_is_worth_a_look(proc: Proc, datagram: Callable[[], bytes])
     assert proc.hints.by_event == {}
 
 
-def test_who_is_gone_has_no_reading(proc: Proc) -> None:
+def test_a_process_that_is_gone_has_no_reading(proc: Proc) -> None:
     proc.hints.take(builders.batch([builders.exec_(tgid=999)]))
     assert proc.looks == [999]
     assert proc.hints.by_event == {}
@@ -77,7 +77,7 @@ def test_what_is_malformed_does_not_hide_its_neighbours(proc: Proc) -> None:
     assert list(proc.hints.by_event) == [(400, 1), (401, 2)]
 
 
-def test_readings_that_nobody_used_are_forgotten_by_their_age(proc: Proc) -> None:
+def test_readings_that_were_not_used_are_forgotten_by_their_age(proc: Proc) -> None:
     for timestamp_ns in (1, 2, 3):
         proc.hints.take(builders.batch([builders.exec_(tgid=400, timestamp_ns=timestamp_ns)]))
     proc.hints.forget(1002)

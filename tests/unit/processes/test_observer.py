@@ -1,4 +1,4 @@
-"""What is told of each kind of event, field by field."""
+"""What an observer gets of each kind of event, field by field."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 
 
 class Told:
-    """A host, and what was told of it."""
+    """A host, and what an observer got of it."""
 
     def __init__(self, mode: Mode = Mode.EXACT, tallies: Tallies | None = None) -> None:
         self.news: list[News] = []
@@ -36,7 +36,7 @@ class Told:
         return news
 
 
-def test_a_short_life_is_told_in_its_order_with_all_that_is_known() -> None:
+def test_a_short_life_is_observed_in_its_order_with_all_that_is_known() -> None:
     told = Told()
     host = told.host
     host.fork(100, 400)
@@ -70,7 +70,7 @@ def test_what_happens_under_a_name_that_is_looked_up_waits_for_it() -> None:
     assert told.of(401) == [("fork", 401, 400, 1000, "server")]
 
 
-def test_a_name_that_nobody_will_know_is_told_as_unknown() -> None:
+def test_a_name_that_will_never_be_known_is_observed_as_unknown() -> None:
     told = Told(Mode.PROCFS)
     told.host.fork(100, 400)
     told.host.exec(400)
@@ -99,7 +99,7 @@ def test_a_name_that_nobody_will_know_is_told_as_unknown() -> None:
     ],
     ids=["uid", "gid", "sid", "ptrace", "comm", "thread's comm", "coredump", "thread_fork", "thread_exit"],
 )  # fmt: skip
-def test_every_other_event_is_told(
+def test_every_other_event_is_observed(
     event: Callable[..., bytes], fields: dict[str, object], row: tuple[object, ...]
 ) -> None:
     told = Told()
@@ -108,7 +108,7 @@ def test_every_other_event_is_told(
     assert told.of(100) == [row]
 
 
-def test_nobody_is_told_that_a_process_is_not_traced_any_more() -> None:
+def test_that_a_process_is_not_traced_any_more_is_not_observed() -> None:
     told = Told()
     told.host.event(builders.ptrace, tgid=100, tracer_tgid=0)
     told.host.drain()
@@ -126,7 +126,7 @@ def test_the_core_bit_is_found_on_whichever_thread_has_it() -> None:
     assert (told.last.event, told.last.status, told.last.core) == ("exit", 0x0B, True)
 
 
-def test_a_process_that_nobody_knew_is_told_with_what_its_record_says() -> None:
+def test_a_process_that_was_not_known_is_observed_with_what_its_record_says() -> None:
     told = Told()
     told.host.record(Thread(400, b"stranger", 65534), status=0x100, ms=7)
     told.host.exit(400, 0x100)
@@ -135,7 +135,7 @@ def test_a_process_that_nobody_knew_is_told_with_what_its_record_says() -> None:
     assert told.last.lifetime_ns == 7 * MS
 
 
-def test_a_canary_is_not_told() -> None:
+def test_a_canary_is_not_observed() -> None:
     told = Told()
     told.host.pipeline.expect_canary(500)
     told.host.fork(4000, 500)
@@ -144,14 +144,14 @@ def test_a_canary_is_not_told() -> None:
     assert told.news == []
 
 
-def test_a_loss_is_told_with_its_number() -> None:
+def test_a_loss_is_observed_with_its_number() -> None:
     told = Told()
     told.host.pipeline.lose("connector", 12, START_NS)
     told.host.drain()
     assert told.news == [Loss(START_NS, "connector", 12)]
 
 
-def test_the_rules_say_under_which_name_it_is_told_and_what_is_not() -> None:
+def test_the_rules_say_what_is_observed_and_under_which_name() -> None:
     rules = Rules([Rule(re.compile("secret.*"), None), Rule(re.compile("make-.*"), ("make",))])
     told = Told(tallies=Tallies(rules=rules))
     for child, comm in ((400, b"secret-1"), (401, b"make-17"), (402, b"other")):
@@ -164,7 +164,7 @@ def test_the_rules_say_under_which_name_it_is_told_and_what_is_not() -> None:
     assert [row[-1] for row in told.of(402)] == ["sh", "other", "other"]
 
 
-def test_what_has_no_series_of_its_own_is_told_by_its_name() -> None:
+def test_what_has_no_series_of_its_own_is_observed_under_its_name() -> None:
     tallies = Tallies(LEAST_LIMIT)
     told = Told(tallies=tallies)
     for number in range(LEAST_LIMIT):

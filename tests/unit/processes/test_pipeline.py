@@ -55,7 +55,7 @@ def test_a_record_that_is_taken_after_its_events_finds_them(host: Host) -> None:
     [b"", b"\0" * 76, builders.exec_(tgid=1)[:-1], builders.exec_(tgid=1) + b"\0", builders.exec_(tgid=1, idx=2)],
     ids=["empty", "zeros", "short", "long", "another connector"],
 )
-def test_malformed_events_are_counted_told_and_left_out(host: Host, datagram: bytes) -> None:
+def test_malformed_events_are_counted_reported_and_left_out(host: Host, datagram: bytes) -> None:
     good = builders.fork(parent_tgid=100, child_tgid=400)
     host.pipeline.take_events(builders.batch([good, datagram, good], stride=80))
     host.pipeline.apply(host.now_ns)
@@ -75,7 +75,7 @@ def test_malformed_events_are_counted_told_and_left_out(host: Host, datagram: by
     ],
     ids=["empty", "short", "too old", "another family", "another command"],
 )
-def test_malformed_records_are_counted_told_and_left_out(host: Host, datagram: bytes) -> None:
+def test_malformed_records_are_counted_reported_and_left_out(host: Host, datagram: bytes) -> None:
     good = [builders.taskstats_datagram(pid=pid, comm=b"make", uid=1000) for pid in (401, 402)]
     host.pipeline.take_records(builders.batch([good[0], datagram, good[1]], builders.TASKSTATS_STRIDE))
     for pid in (401, 402):

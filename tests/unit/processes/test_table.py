@@ -127,7 +127,7 @@ def test_forks_under_a_pending_name_are_counted_once_when_it_is_known(host: Host
     assert host.forks == {("make", "1000"): 2}
 
 
-def test_children_inherit_the_pending_name_and_tell_it_by_their_record(exact: Host) -> None:
+def test_children_inherit_the_pending_name_and_their_record_has_it(exact: Host) -> None:
     exact.exec(100)
     exact.fork(100, 400)
     exact.end(400, b"make", 1000)
@@ -386,7 +386,7 @@ def test_what_a_drain_that_was_cut_short_has_not_met_can_still_show_that_a_pid_l
     assert procfs.execs == {(UNKNOWN, "1000"): 1}
 
 
-# -- threads, and who is who's child ----------------------------------------------------------------------------
+# -- threads, and which process has which child ---------------------------------------------------------------
 
 
 def test_a_threads_child_has_the_threads_name_and_its_fork_is_the_processs(host: Host) -> None:
@@ -770,7 +770,7 @@ def test_of_two_processes_that_had_one_pid_the_one_with_a_parent_is_the_second(p
     assert procfs.live == {"sh": 1}
 
 
-def test_of_two_processes_that_had_one_pid_the_first_may_tell_what_it_saw_before_the_second(procfs: Host) -> None:
+def test_of_two_processes_that_had_one_pid_the_first_keeps_a_name_read_before_the_second(procfs: Host) -> None:
     procfs.fork(100, 400)
     procfs.rename(400, b"first")
     looked_ns = procfs.now_ns
@@ -782,7 +782,9 @@ def test_of_two_processes_that_had_one_pid_the_first_may_tell_what_it_saw_before
     assert procfs.exits == {("first", "1000", 0x100): 1, ("second", "1000", 0x200): 1}
 
 
-def test_of_two_processes_that_had_one_pid_neither_has_a_name_if_nothing_tells_them_apart(procfs: Host) -> None:
+def test_of_two_processes_that_had_one_pid_neither_has_a_name_if_they_cannot_be_distinguished(
+    procfs: Host,
+) -> None:
     procfs.fork(100, 400)
     procfs.rename(400, b"first")
     procfs.fork(100, 400)
@@ -924,7 +926,7 @@ def test_a_leader_that_ended_well_names_the_process_that_a_thread_makes_fail(fai
     assert failures.pipeline.waiting_records() == []
 
 
-def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: Host) -> None:
+def test_a_leader_that_ended_well_names_no_later_process_with_its_pid(failures: Host) -> None:
     failures.record(_thread(400, b"first"), status=0, last=False)
     failures.drain()
     failures.end(400, b"second", 1000, 0x100)
@@ -937,7 +939,7 @@ def test_a_leader_that_ended_well_names_nobody_who_has_its_pid_later(failures: H
     assert failures.pipeline.waiting_records() == []
 
 
-def test_after_a_loss_a_leader_that_ended_well_names_nobody(failures: Host) -> None:
+def test_after_a_loss_a_leader_that_ended_well_names_no_process(failures: Host) -> None:
     failures.record(_thread(400, b"first"), status=0, last=False)
     failures.drain()
     failures.pipeline.lose_track()
@@ -955,10 +957,10 @@ def test_leaders_that_ended_well_are_not_kept_for_ever(failures: Host) -> None:
     assert len(failures.pipeline.waiting_records()) == 1024
 
 
-# -- what nobody told of ----------------------------------------------------------------------------------------
+# -- what no event showed ----------------------------------------------------------------------------------------
 
 
-def test_events_of_processes_that_nobody_knows_are_counted_as_unknown(host: Host) -> None:
+def test_events_of_processes_that_are_not_known_are_counted_as_unknown(host: Host) -> None:
     host.fork(900, 901)
     host.exec(902)
     host.exit(903, 0x100)
@@ -1196,7 +1198,7 @@ def test_after_a_loss_a_scan_corrects_the_threads_of_a_process() -> None:
     assert host.live == {}
 
 
-def test_after_a_loss_a_scan_tells_that_a_leader_has_exited() -> None:
+def test_after_a_loss_a_scan_shows_that_a_leader_has_exited() -> None:
     host = Host(Mode.PROCFS)
     host.lives(300, b"server", 0)
     host.thread(300, 301)
@@ -1265,7 +1267,7 @@ def test_a_table_waits_only_while_a_name_is_open(host: Host) -> None:
     assert not host.pipeline.waits
 
 
-def test_after_a_loss_no_record_is_left_for_whoever_has_the_pid_next(exact: Host) -> None:
+def test_after_a_loss_no_record_is_left_for_the_next_process_with_the_pid(exact: Host) -> None:
     for name in (b"first", b"second", b"third"):
         # The FORKs and EXITs were lost.
         exact.record(_thread(400, name))
@@ -1448,3 +1450,62 @@ def test_of_failures_alone_a_process_ends_when_it_is_gone_although_a_workers_exi
     failures.rest(5000)
     failures.drain()
     assert failures.exits == {("server", "1000", 0xF00): 1}
+
+
+# -- what each thread sends is counted per process ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(400, 401, 402), (401, 402, 400), (401, 400, 402)], ids=str)
+def test_a_change_of_uid_of_all_threads_is_one(host: Host, order: tuple[int, ...]) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.thread(400, 402)
+    for pid in order:
+        host.set_uid(400, 33, thread=None if pid == 400 else pid)
+    host.drain()
+    assert host.uid_changes == {("sh", "33"): 1}
+    host.fork(400, 500)
+    host.fork(400, 501, by_thread=401)
+    host.exit(500, 0)
+    host.exit(501, 0)
+    host.drain()
+    host.settle()
+    assert {uid for _, uid, _ in host.exits} == {"33"}
+
+
+def test_a_child_has_the_uid_of_the_thread_that_forked_it(host: Host) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.thread(400, 402)
+    host.set_uid(400, 33, thread=401)
+    host.fork(400, 500, by_thread=401)
+    host.fork(400, 501)
+    # This one may have been started by the one with a uid of its own.
+    host.fork(400, 502, by_thread=402)
+    host.exit(400, 0, thread=401)
+    host.fork(400, 503, by_thread=402)
+    for child, status in (500, 1), (501, 2), (502, 3), (503, 4):
+        host.exit(child, status)
+    host.drain()
+    host.settle()
+    assert {status: uid for _, uid, status in host.exits} == {1: "33", 2: "1000", 3: UNKNOWN, 4: "1000"}
+
+
+def test_a_tracer_that_attaches_to_each_thread_traces_one_process(host: Host) -> None:
+    host.fork(100, 400)
+    for pid in 400, 401, 402:
+        host.event(builders.ptrace, tgid=400, pid=pid, tracer_tgid=100, tracer_pid=100)
+    host.event(builders.ptrace, tgid=400, pid=400, tracer_tgid=0, tracer_pid=0)
+    host.event(builders.ptrace, tgid=400, pid=400, tracer_tgid=100, tracer_pid=100)
+    host.drain()
+    assert host.ptrace_attaches == {("sh", "1000"): 2}
+    assert host.table.events.ptrace == 5
+
+
+def test_a_process_of_which_several_threads_crash_dumps_core_once(host: Host) -> None:
+    host.fork(100, 400)
+    for pid in 400, 401:
+        host.event(builders.coredump, tgid=400, pid=pid)
+    host.drain()
+    assert host.coredumps == {("sh", "1000"): 1}
+    assert host.table.events.coredump == 2

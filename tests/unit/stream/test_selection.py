@@ -97,3 +97,11 @@ def test_a_filter_that_makes_no_sense_is_refused_with_the_reason(query: dict[str
 def test_an_error_names_a_flag_as_it_is_typed() -> None:
     with pytest.raises(ConfigError, match=r"^--exit-code must be"):
         parse_selection({"exit_code": ["x"]}, flags=True)
+
+
+def test_a_client_may_have_few_globs_and_each_counts_once() -> None:
+    assert parse_selection({"comm": ["a*"] * 16}) == parse_selection({"comm": ["a*"]})
+    for globs in (["a"] * 17, ["a" * 65]):
+        with pytest.raises(ConfigError, match="comm may be given 16 times, with 64 characters each"):
+            parse_selection({"comm": globs})
+        assert parse_selection({"comm": globs}, flags=True).comm is not None

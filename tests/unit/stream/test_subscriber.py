@@ -4,7 +4,7 @@ from exporter.stream.subscriber import Subscriber
 
 
 async def test_a_subscriber_takes_what_fits() -> None:
-    subscriber = Subscriber(selection=None, form="", buffer_bytes=10)  # type: ignore[arg-type]  # not looked at
+    subscriber = Subscriber("", buffer_bytes=10)
 
     def offer(text: bytes, events: int) -> int:
         return subscriber.offer(text, events, lambda lost: b"lost %d" % lost)

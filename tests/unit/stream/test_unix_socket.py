@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,3 +64,57 @@ def test_a_socket_that_is_gone_already_can_be_removed(tmp_path: Path) -> None:
         remove_socket(path)
         assert not path.exists()
         remove_socket(path)
+
+
+# -- other users in the directory ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(SetupError, match="others can write to it"):
+        open_stream_socket(tmp_path / "socket", 0o600, None)
+    assert list(tmp_path.iterdir()) == []
+    # In a directory like /tmp they cannot replace the socket.
+    tmp_path.chmod(mode | stat.S_ISVTX)
+    open_stream_socket(tmp_path / "socket", 0o600, None).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_a_directory_of_another_user_is_refused_unless_that_user_is_trusted(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+    with pytest.raises(SetupError, match="it belongs to uid 12345"):
+        open_stream_socket(tmp_path / "socket", 0o600, None)
+    open_stream_socket(tmp_path / "socket", 0o600, None, 12345).close()
+
+
+def test_the_file_that_a_symlink_names_gets_neither_mode_nor_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("")
+    precious.chmod(0o600)
+    path = tmp_path / "socket"
+    bind = socket.socket.bind
+
+    def bind_and_swap(sock: socket.socket, address: str) -> None:
+        bind(sock, address)
+        path.unlink()
+        path.symlink_to(precious)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_and_swap)
+    before = precious.stat()
+    with open_stream_socket(path, 0o666, os.getegid()):
+        after = precious.stat()
+    assert (after.st_mode, after.st_gid, after.st_ctime_ns) == (before.st_mode, before.st_gid, before.st_ctime_ns)
+
+
+def test_of_two_that_find_a_dead_socket_one_finds_the_other(tmp_path: Path) -> None:
+    for n in range(20):
+        path = tmp_path / f"socket{n}"
+        open_stream_socket(path, 0o600, None).close()
+        with ThreadPoolExecutor(4) as threads:
+            tries = [threads.submit(open_stream_socket, path, 0o600, None) for _ in range(4)]
+        opened = [one.result() for one in tries if one.exception() is None]
+        assert len(opened) == 1
+        opened[0].close()

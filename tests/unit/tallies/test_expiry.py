@@ -70,7 +70,7 @@ def test_a_record_that_comes_later_finds_a_new_series() -> None:
     assert host.tallies.expired()["exit"] == 2
 
 
-def test_who_counts_between_two_slices_keeps_its_series() -> None:
+def test_a_program_that_counts_between_two_slices_keeps_its_series() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
     host.lives(1, b"init")
@@ -85,7 +85,7 @@ def test_who_counts_between_two_slices_keeps_its_series() -> None:
     assert host.tallies.claim_cell(b"late", 0) is cell
 
 
-def test_who_counts_and_ends_between_two_slices_keeps_its_series() -> None:
+def test_a_program_that_counts_and_ends_between_two_slices_keeps_its_series() -> None:
     host = Host()
     expiry = Expiry(host.tallies, host.table.cells_in_use, HOUR)
     cell = host.tallies.claim_cell(b"late", 0)

@@ -29,7 +29,7 @@ from exporter.tallies.labels import (
     ("comm", "text"),
     [
         pytest.param(b"bash", "bash", id="plain"),
-        pytest.param(b"", "", id="empty"),
+        pytest.param(b"", "<empty>", id="empty"),
         pytest.param(b"fifteen bytes!!", "fifteen bytes!!", id="15 bytes"),
         pytest.param(b" a  b ", " a  b ", id="blanks"),
         pytest.param("café".encode(), "café", id="UTF-8"),
@@ -56,9 +56,9 @@ from exporter.tallies.labels import (
         pytest.param(b"kworker", "kworker", id="kworker alone"),
         pytest.param(b"kworkers/1", "kworkers/1", id="not quite kworker"),
         pytest.param(b"my-kworker/1", "my-kworker/1", id="kworker later"),
-        pytest.param(b"<unknown>", r"\x3cunknown>", id="who calls himself unknown"),
-        pytest.param(b"<other>", r"\x3cother>", id="who calls himself other"),
-        pytest.param(b"<excluded>", r"\x3cexcluded>", id="who calls himself excluded"),
+        pytest.param(b"<unknown>", r"\x3cunknown>", id="calls itself unknown"),
+        pytest.param(b"<other>", r"\x3cother>", id="calls itself other"),
+        pytest.param(b"<excluded>", r"\x3cexcluded>", id="calls itself excluded"),
         pytest.param(b"<unknown", "<unknown", id="nearly unknown"),
     ],
 )

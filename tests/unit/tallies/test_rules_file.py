@@ -54,6 +54,7 @@ BROKEN = [
     ("comm:\n- match: a\n   replace: b", 3, "not YAML"),
     ("a: 1\n--- \nb: 2", 2, "not YAML"),
     ("\x00", 1, "not YAML"),
+    ('comm: [{match: "\\UFFFFFFFF"}]', 1, "not YAML"),
     ("comm: &a\n- *b", 2, "not YAML"),
     ("- match: a", 1, "a mapping is wanted here, of comm, include, exclude"),
     ("comms: []", 1, "unknown key 'comms'"),

@@ -26,7 +26,7 @@ def test_there_is_one_cell_for_a_comm_and_uid_and_one_program_for_a_comm() -> No
     assert tallies.claim_cell(b"bash", 0).program is not cell.program
 
 
-def test_who_is_unknown_shares_no_cell_with_who_calls_himself_so() -> None:
+def test_an_unknown_process_shares_no_cell_with_one_that_calls_itself_unknown() -> None:
     tallies = Tallies()
     tallies.claim_cell(None, None).forks += 1
     tallies.claim_cell(b"<unknown>", None).forks += 10
@@ -138,7 +138,7 @@ def test_the_unknown_stay_unknown_beyond_the_limit() -> None:
     assert tallies.unattributed()["fork"] == 2
 
 
-def test_of_others_so_many_uids_are_told_apart() -> None:
+def test_of_others_so_many_uids_have_a_cell_each() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
     for uid in range(200):
@@ -175,7 +175,7 @@ def test_programs_beyond_the_limit_share_the_histograms_of_other() -> None:
     assert {p.comm: p.lifetime_ns[0] for p in programs}[OTHER] == 200 - len(programs) + 1
 
 
-def test_who_never_ends_takes_no_histograms() -> None:
+def test_a_program_that_never_ends_takes_no_histograms() -> None:
     tallies = Tallies(LEAST_LIMIT)
     for n in range(500):
         tallies.claim_cell(b"p%d" % n, 0).forks += 1
@@ -191,13 +191,13 @@ def test_a_folded_name_is_forgotten_with_the_last_process_that_has_it() -> None:
     for n in range(10_000):
         tallies.claim_cell(b"late-%d" % n, 0).forks += 1
     gc.collect()
-    assert len(tallies._folded) <= 1
+    assert len(tallies._folded) <= 1  # noqa: SLF001 - what is remembered is seen only in the memory used
 
 
 # -- rules ---------------------------------------------------------------------------------------------------
 
 
-def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
+def test_a_process_that_is_excluded_by_uid_is_counted_again_when_that_changes() -> None:
     tallies = Tallies(rules=Rules(exclude=Selection(uids=(range(1),))))
     root = tallies.claim_cell(b"su", 0)
     root.forks += 3
@@ -211,13 +211,13 @@ def test_who_is_excluded_for_his_uid_is_counted_again_when_it_changes() -> None:
     assert tallies.claim_sibling(user, 0) is root
 
 
-def test_who_is_excluded_for_his_comm_stays_so_under_every_uid() -> None:
+def test_a_process_that_is_excluded_by_comm_stays_so_under_every_uid() -> None:
     tallies = Tallies(rules=Rules([Rule(re.compile("a.*"), None)]))
     tallies.claim_sibling(tallies.claim_cell(b"ab", 0), 1000).forks += 1
     assert (forks(tallies), tallies.excluded()["fork"]) == ({}, 1)
 
 
-def test_new_rules_hold_for_who_comes_next_and_for_records() -> None:
+def test_new_rules_hold_for_further_processes_and_for_records() -> None:
     tallies = Tallies()
     record = struct.pack("=32sB7xI", b"name", 0, 0)
     before = tallies.claim_cell_of_record(record)
@@ -231,6 +231,12 @@ def test_new_rules_hold_for_who_comes_next_and_for_records() -> None:
 # -- series that are gone ------------------------------------------------------------------------------------
 
 
+def room(tallies: Tallies) -> tuple[int, int, int]:
+    """How many more cells, ends and histograms have a place of their own."""
+    # To fill all three up needs as many series again, of which each is also one of another kind.
+    return tallies._cells_left, tallies._statuses_left, tallies._programs_left  # noqa: SLF001 - see above
+
+
 def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     tallies = Tallies(LEAST_LIMIT)
     fill(tallies)
@@ -238,9 +244,9 @@ def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     old.forks += 5
     tallies.count_end(old, 0)
     tallies.count_end(old, 9)
-    left = (tallies._statuses_left, tallies._programs_left)
+    before = room(tallies)
     tallies.drop([old])
-    assert (tallies._cells_left, tallies._statuses_left, tallies._programs_left) == (1, left[0] + 2, left[1] + 1)
+    assert room(tallies) == (1, before[1] + 2, before[2] + 1)
     assert (tallies.expired()["fork"], tallies.expired()["exit"]) == (5, 2)
     assert forks(tallies) == {}
     again = tallies.claim_cell(b"fill-1", 0)

@@ -159,7 +159,11 @@ def test_a_wrong_file_is_refused_with_line_and_reason(text: str, line: int, reas
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 20_000, "a: \x00", "a: \ud800"], ids=["too deep", "NUL", "surrogate"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 20_000, "a: \x00", "a: \ud800", 'a: "\\UFFFFFFFF"'],
+    ids=["too deep", "NUL", "surrogate", "escape"],
+)
 def test_what_is_no_text_at_all_is_refused_too(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_web_config(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from serving import Authority, Served, basic, hash_password, rewrite, serving
+from serving import Authority, Served, basic, hash_password, overwrite, rewrite, serving
 
 from exporter.errors import ConfigError
 from exporter.web.gate import Gate
@@ -56,7 +56,7 @@ async def test_more_requests_than_the_burst_are_too_many(file: Path) -> None:
         # The file changed, the limit did not.
         rewrite(file, "# a word\nrate_limit: {interval: 1h, burst: 3}\n")
         assert (await served.ask()).status == 429
-        rewrite(file, "")
+        rewrite(file, "rate_limit: {interval: 1h, burst: 9}\n")
         assert (await served.ask()).status == 200
 
 
@@ -114,6 +114,94 @@ async def test_while_the_file_is_wrong_every_request_is_refused(
             rewrite(file, USERS)
             assert (await served.ask(Authorization=login)).status == 200
         assert caplog.records[-1].getMessage() == "web configuration read"
+
+
+# -- a file that protects less than the one before ---------------------------------------------------------------
+
+PROTECTED = f"""tls_server_config:
+  cert_file: server.crt
+  key_file: server.key
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: ca.pem
+  client_allowed_sans: [prometheus]
+  min_version: TLS13
+rate_limit: {{interval: 1ms, burst: 1000}}
+{USERS}"""
+
+
+def in_order(text: str, *, users_first: bool) -> str:
+    return USERS + text.replace(USERS, "") if users_first else text
+
+
+@pytest.mark.parametrize("users_first", [True, False], ids=["users first", "users last"])
+def test_a_file_that_is_cut_at_any_place_lets_no_client_in(
+    file: Path, authority: Authority, *, users_first: bool
+) -> None:
+    authority.issue("server", "localhost")
+    whole = in_order(PROTECTED, users_first=users_first)
+    checked = gate(file, whole)
+    before = checked.tls()
+    for length in range(len(whole) - 1):
+        if whole[length:].strip():
+            file.write_text(whole[:length])
+            checked._follow()
+            if checked._problem is None:
+                # Nothing was lost but a comment or a user.
+                assert checked._config.tls is not None
+                assert checked._config.tls.client_allowed_sans
+                assert checked._config.tls.min_version == "TLS13"
+                assert checked._config.users
+                assert checked._config.rate_limit
+    file.write_text("# nothing\n")
+    checked._follow()
+    assert checked._problem is not None
+    assert checked._tls is not None
+    assert before is not None
+    checked.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "write `basic_auth_users: {}`"),
+        ("# nothing\n", "write `basic_auth_users: {}`"),
+        ("basic_auth_users:\n", "write `basic_auth_users: {}`"),
+        ("basic_auth_users: {}\n", "read once more in a second"),
+    ],
+    ids=["empty", "a comment", "cut", "said for the first time"],
+)
+async def test_a_file_that_lost_its_users_lets_no_client_in(
+    file: Path, text: str, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(gate(file, USERS)) as served:
+        overwrite(file, text)
+        assert (await served.ask(Authorization=basic("alice", "right"))).status == 500
+        assert (await served.ask()).status == 500
+    assert word in vars(caplog.records[0])["error"]
+
+
+async def test_a_protection_ends_when_the_file_says_so_for_a_second(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("exporter.web.gate.time.monotonic", lambda: now)
+    async with serving(gate(file, USERS)) as served:
+        rewrite(file, "basic_auth_users: {}\n")
+        assert (await served.ask()).status == 500
+        now += 0.9
+        assert (await served.ask()).status == 500
+        # It says something else: its second begins anew.
+        rewrite(file, "# open\nbasic_auth_users: {}\n")
+        assert (await served.ask()).status == 500
+        now += 0.9
+        assert (await served.ask()).status == 500
+        now += 0.2
+        assert (await served.ask()).status == 200
+
+
+async def test_a_certificate_with_a_name_that_no_file_can_have_is_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match="null"):
+        gate(file, 'tls_server_config: {cert_file: "a\\0b", key_file: k}\n')
 
 
 # -- TLS ----------------------------------------------------------------------------------------------------------

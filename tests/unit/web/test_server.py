@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from serving import PATIENCE_SECONDS, Authority, Client, Served, serving
 
+from exporter.web.connection import Limits
 from exporter.web.gate import Gate
 from exporter.web.pages import make_app
-from exporter.web.server import Limits
 
 NEVER = 3600.0
 SOON = 0.2
@@ -78,7 +78,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
 
 
 def _one_big_page(size: int = 30_000_000) -> web.Application:
-    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
+    async def pieces(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
         return "text/plain", iter([b"x" * size])
 
     return make_app("/metrics", pieces, lambda: None, max_requests=1)
@@ -126,10 +126,9 @@ async def test_a_client_that_reads_the_end_of_an_answer_after_the_server_has_clo
         served.server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         async with glutton(served, b"Connection: close\r\n") as sock:
             loop = asyncio.get_running_loop()
-            [connection] = served.server._connections.values()
-            assert connection.transport is not None
+            [connection] = served.server._connections
             read = 0
-            while not connection.transport.is_closing():
+            while not connection.is_closing():
                 read += len(await loop.sock_recv(sock, 1000))
             assert read < 200_000
             while await loop.sock_recv(sock, 1000):
@@ -177,21 +176,18 @@ async def test_a_flood_of_handshakes_does_not_keep_others_out(tmp_path: Path) ->
 
 async def test_scrapes_beyond_the_limit_are_answered_with_503() -> None:
     proceed = asyncio.Event()
-    both_wait = asyncio.Barrier(3)
 
-    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
-        if not proceed.is_set():
-            await both_wait.wait()
+    async def pieces(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await proceed.wait()
         return "text/plain", iter([b"x"])
 
     app = lambda: make_app("/metrics", pieces, lambda: None, max_requests=2)  # noqa: E731
-    async with serving(make_app=app) as served:
-        waiting = [asyncio.ensure_future(served.ask("/metrics")) for _ in range(2)]
-        await both_wait.wait()
-        reply = await served.ask("/metrics")
+    async with serving(make_app=app) as served, asyncio.timeout(PATIENCE_SECONDS):
+        asking = [asyncio.ensure_future(served.ask("/metrics")) for _ in range(3)]
+        [refused], waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        reply = await refused
         assert (reply.status, b"2 scrapes" in reply.body) == (503, True)
-        # Whoever watches it is still answered.
+        # A client that watches it is still answered.
         assert (await served.ask("/-/healthy")).status == 200
         proceed.set()
         assert [(await task).status for task in waiting] == [200, 200]
@@ -240,6 +236,24 @@ async def test_a_body_that_no_page_reads_is_not_waited_for() -> None:
         client = await served.connect()
         client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert (await client.reply()).status == 200
+        assert await client.is_cut()
+
+
+async def test_no_answer_names_the_libraries() -> None:
+    async with serving() as served:
+        assert (await served.ask()).headers["Server"] == "proc-connector-exporter"
+        assert (await served.ask("/nothing")).headers["Server"] == "proc-connector-exporter"
+        client = await served.connect()
+        client.writer.write(b"nonsense\r\n\r\n")
+        assert (await client.reply()).headers["Server"] == "proc-connector-exporter"
+
+
+async def test_a_request_that_is_too_long_altogether_is_refused() -> None:
+    async with serving(limits=limits()) as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\n" + b"".join(b"A%d: %s\r\n" % (n, b"a" * 2000) for n in range(20)))
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            assert (await client.reply()).status == 431
         assert await client.is_cut()
 
 

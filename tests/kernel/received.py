@@ -1,4 +1,4 @@
-"""What a reader of JSON lines was told, in the form in which scrapes are compared with the truth."""
+"""What a reader of JSON lines received, in the form in which scrapes are compared with the truth."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ _COUNTED = {
 EVENTS = ",".join(_COUNTED)
 
 
-class Told(Scrape):
+class Received(Scrape):
     """Counts objects as the exporter counts events.
 
     Args:
@@ -30,19 +30,19 @@ class Told(Scrape):
         self.objects: list[dict[str, Any]] = [json.loads(line) for line in lines]
         self._rows: dict[str, Counter[Row]] = {name: Counter() for name in LABELS}
         self.lost = 0
-        for told in self.objects:
-            if told["event"] == "lost":
-                self.lost += told["messages"]
-            elif told["event"] in _COUNTED:
-                self._count(told)
+        for received in self.objects:
+            if received["event"] == "lost":
+                self.lost += received["messages"]
+            elif received["event"] in _COUNTED:
+                self._count(received)
 
-    def _count(self, told: dict[str, Any]) -> None:
-        row: Row = tuple(UNKNOWN if told[key] is None else str(told[key]) for key in ("comm", "uid"))
-        if told["event"] == "exit":
-            row += (str(told["exit_code"]), told["signal"] or "")
-            if told["exit_code"]:
+    def _count(self, received: dict[str, Any]) -> None:
+        row: Row = tuple(UNKNOWN if received[key] is None else str(received[key]) for key in ("comm", "uid"))
+        if received["event"] == "exit":
+            row += (str(received["exit_code"]), received["signal"] or "")
+            if received["exit_code"]:
                 self._rows["nonzero_exits"][row] += 1
-        self._rows[_COUNTED[told["event"]]][row] += 1
+        self._rows[_COUNTED[received["event"]]][row] += 1
 
     def rows(self, counter: str) -> Counter[Row]:
         """As Scrape.rows."""

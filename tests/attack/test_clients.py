@@ -1,0 +1,136 @@
+"""Clients that take all they can get: what others need is left, and memory and descriptors have a bound."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+from attack.captures import many_names
+from attack.program import basic, running, wait_until
+from serving import Authority
+
+SCRAPES = 12
+SCRAPE_BUDGET_MIB = 96
+IDENTITY = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
+
+
+@pytest.fixture
+def sockets() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def others(count: int) -> list[str]:
+    """Addresses of the loopback that are not the honest client's."""
+    return [f"127.0.{1 + n // 250}.{1 + n % 250}" for n in range(count)]
+
+
+@pytest.mark.slow
+def test_tls_connections_that_are_closing_count_until_their_descriptor_is_closed(
+    tmp_path: Path, sockets: contextlib.ExitStack
+) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server", "localhost")
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n")
+    with running(tmp_path / "log", f"--web.config.file={tmp_path}/web.yml", tls=authority.client()) as program:
+        before = most = program.descriptors
+        for _ in range(700):
+            sock = sockets.enter_context(program.shake(program.connect()))
+            # The answer is 400, and the farewell of TLS is never returned.
+            sock.sendall(b"no HTTP\r\n\r\n")
+            most = max(most, program.descriptors)
+        assert most <= before + 256 + 1
+        assert program.get("/-/healthy")[0] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limit", "readers", "addresses"), [(5, 8, 4), (40, 60, 30), (5, 300, 300)], ids=["5", "40", "300 addresses"]
+)
+def test_an_honest_scrape_gets_through_while_clients_of_other_addresses_read_slowly(
+    tmp_path: Path, sockets: contextlib.ExitStack, limit: int, readers: int, addresses: int
+) -> None:
+    capture = many_names(tmp_path / "capture", 4000)
+    with running(tmp_path / "log", f"--web.max-requests={limit}", capture=capture) as program:
+        wait_until(lambda: program.get("/metrics")[1], lambda body: body.count(b"_count{") > 1000, "it is played")
+        over = threading.Event()
+        names = others(addresses)
+
+        def connect_slowly(n: int) -> socket.socket:
+            return program.connect(names[n % addresses], receive_bytes=4096)
+
+        def read_slowly(n: int) -> None:
+            while not over.is_set():
+                with (
+                    contextlib.suppress(OSError),
+                    program.connect(names[n % addresses], receive_bytes=4096) as sock,
+                ):
+                    sock.settimeout(1)
+                    sock.sendall(IDENTITY)
+                    while not over.is_set() and sock.recv(100):
+                        time.sleep(0.2)
+
+        threads = [threading.Thread(target=read_slowly, args=(n,)) for n in range(readers)]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(1)
+            statuses = [program.get("/metrics", headers="Accept-Encoding: gzip\r\n")[0] for _ in range(SCRAPES)]
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert statuses == [200] * SCRAPES
+
+
+@pytest.mark.slow
+def test_all_clients_together_hold_a_bounded_amount_of_memory(
+    tmp_path: Path, sockets: contextlib.ExitStack
+) -> None:
+    capture = many_names(tmp_path / "capture", 30_000)
+    with running(tmp_path / "log", "--web.max-requests=0", "--limit.series=100000", capture=capture) as program:
+        wait_until(lambda: b"has ended" in program.log.read_bytes(), bool, "it is played")
+        assert program.get("/metrics")[0] == 200
+        before = program.rss_mib
+        for n in range(60):
+            sock = sockets.enter_context(program.connect(others(30)[n % 30], receive_bytes=4096))
+            sock.sendall(IDENTITY)
+            # Each is given a body that was rendered for it alone.
+            if n % 4 == 0:
+                assert program.get("/-/healthy")[0] == 200
+                time.sleep(0.5)
+        assert program.get("/metrics")[0] == 200
+        assert program.peak_rss_mib < before + SCRAPE_BUDGET_MIB
+
+
+@pytest.mark.slow
+def test_wrong_passwords_do_not_keep_the_right_one_out(tmp_path: Path) -> None:
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{prometheus: {hashed}}}\n")
+    with running(tmp_path / "log", f"--web.config.file={tmp_path}/web.yml") as program:
+        over = threading.Event()
+        statuses: set[int] = set()
+        names = others(20)
+
+        def guess(n: int) -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                statuses.add(program.get("/", names[n % 20], basic("prometheus", f"{n} {number}"))[0])
+
+        threads = [threading.Thread(target=guess, args=(n,)) for n in range(120)]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(1)
+            status, _ = program.get("/metrics", headers=basic("prometheus", "right"))
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert status == 200
+        assert 429 in statuses
