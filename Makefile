@@ -8,7 +8,7 @@ ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
-	clean bench bench-quick fuzz soak dashboards demo deb install uninstall release image
+	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -96,6 +96,12 @@ dashboards: $(VENV)/.test
 # The exporter, a Prometheus with the rules, and a workload, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run
 	$(BIN)/python -m deploy.demo.demo $(ARGS)
+
+# NODES simulated exporters, a Prometheus that scrapes them, and what it costs: MINUTES, and about 4 GiB for a thousand.
+# ARGS=--victoria-metrics goes through vmagent, VictoriaMetrics and vmalert as well.
+NODES ?= 1000
+fleet: $(VENV)/.run
+	$(BIN)/python -m deploy.fleet --nodes $(NODES) $(ARGS)
 
 # Into dist/, for this architecture or for ARGS="--arch arm64": the program with its own packages, unit, user and man page.
 deb: $(VENV)/bin/python

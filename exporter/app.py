@@ -34,8 +34,11 @@ from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
 from exporter.stream.hub import Hub, Limits
 from exporter.stream.unix_socket import open_stream_socket
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.births import Births
 from exporter.tallies.expiry import Expiry
+from exporter.tallies.histograms import CLASSIC_BOUNDS
 from exporter.tallies.labels import EXCLUDED
+from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
 from exporter.web.connection import Limits as WebLimits
@@ -222,6 +225,8 @@ class Exporter:
             live,
             self._shown,
             self._tallies.limit,
+            has_native=self._tallies.bounds is BOTH_BOUNDS,
+            began_seconds=None if self._tallies.births is None else self._tallies.births.began_seconds,
         )
 
     def _status(self) -> Status:
@@ -279,7 +284,12 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     rules = None if config.rules_path is None else _read_rules(config.rules_path)
-    tallies = Tallies(config.series_limit, rules)
+    tallies = Tallies(
+        config.series_limit,
+        rules,
+        births=Births(time.time) if config.created_timestamps else None,
+        bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
+    )
     async with AsyncExitStack() as stack:
         procfs: Procfs | None = None
         clock: Callable[[], WallClock] = WallClock.now

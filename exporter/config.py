@@ -113,6 +113,16 @@ class Config:
         parse_page_path,
         group=_WEB,
     )
+    created_timestamps: bool = switch(
+        "--web.created-timestamps",
+        "Say when each series was born: _created in OpenMetrics, which doubles its lines, and in protobuf.",
+        group=_WEB,
+    )
+    native_histograms: bool = switch(
+        "--web.native-histograms",
+        "Add native histograms to the classic ones, for clients that ask for protobuf.",
+        group=_WEB,
+    )
     attribution: str = flag(
         "--attribution",
         "MODE",

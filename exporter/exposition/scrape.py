@@ -1,6 +1,6 @@
 """A scrape: which format the client takes, and the pieces of the answer.
 
-Programs are written by render; everything else goes through the library.
+Programs are written by render and protobuf; everything else goes through the library.
 """
 
 import re
@@ -12,6 +12,8 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from exporter.exposition.accept import PROTOBUF, prefers_protobuf
+from exporter.exposition.protobuf import CONTENT_TYPE, ProtobufRenderer, render_families
 from exporter.exposition.render import render
 from exporter.exposition.self_metrics import Status, StatusCollector
 from exporter.exposition.snapshot import TallySnapshot
@@ -41,8 +43,10 @@ class Exposition:
         self, snapshot: Callable[[], TallySnapshot], status: Callable[[], Status], *, own_process: bool = True
     ) -> None:
         self._snapshot = snapshot
+        self._status = StatusCollector(status)
+        self._protobuf = ProtobufRenderer()
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(StatusCollector(status))
+        self._registry.register(self._status)
         if own_process:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
@@ -51,6 +55,8 @@ class Exposition:
     @staticmethod
     def form(accept: str) -> str:
         """Return one of a few Accept headers: one for which `pieces` renders the same as for this one."""
+        if prefers_protobuf(accept):
+            return PROTOBUF
         _, content_type = _choose(accept)
         return next(form for form in _FORMS if _choose(form)[1] == content_type)
 
@@ -65,10 +71,18 @@ class Exposition:
             The Content-Type, and the body in pieces that take a few milliseconds each. All pieces describe the
             moment of this call.
         """
+        if not names and prefers_protobuf(accept):
+            snapshot = self._snapshot()
+            self._status.began_seconds = snapshot.began_seconds
+            # A list: what the library collects is of this moment, too.
+            own_families = list(render_families(self._registry.collect()))
+            return CONTENT_TYPE, chain(self._protobuf.render(snapshot), own_families)
         encode, content_type = _choose(accept)
         openmetrics = "openmetrics" in content_type
         wanted = frozenset(names)
         snapshot = self._snapshot()
+        # The library would write them into the text format as gauges.
+        self._status.began_seconds = snapshot.began_seconds if openmetrics else None
         # The library's part comes last: it ends with OpenMetrics' closing line.
         own = encode(_restricted(self._registry, wanted) if wanted else self._registry)
         texts = render(snapshot, openmetrics=openmetrics, names=wanted)

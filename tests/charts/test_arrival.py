@@ -17,6 +17,7 @@ ALERTS = [
     rule["alert"]
     for group in yaml.safe_load((RULES / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
+    if "alert" in rule
 ]
 GROUPS = [
     group["name"]
@@ -252,7 +253,7 @@ ARRIVAL: dict[str, Look] = {
     "prometheusRule.namespace": of("PrometheusRule", "metadata", "namespace"),
     "prometheusRule.labels": of("PrometheusRule", "metadata", "labels"),
     "prometheusRule.recording": lambda rendered: any(
-        "record" in rule for group in groups(rendered) for rule in group["rules"]
+        group["name"] == "proc-connector-increments" for group in groups(rendered)
     ),
     "prometheusRule.disabledGroups": lambda rendered: (
         [name for name in GROUPS if name not in {group["name"] for group in groups(rendered)}]

@@ -694,6 +694,31 @@ static int cmd_crowd(char **argv)
 	return 0;
 }
 
+/* crash_as COUNT: children that crash, each with a name that no other has. */
+static int cmd_crash_as(char **argv)
+{
+	struct rlimit no_core = { 0, 0 };
+	int count = number(argv[0]);
+
+	setrlimit(RLIMIT_CORE, &no_core);
+	for (int i = 0; i < count; i++) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			char comm[16];
+
+			snprintf(comm, sizeof(comm), "burst-%d", i);
+			if (prctl(PR_SET_NAME, comm))
+				die("prctl");
+			raise(SIGSEGV);
+		}
+		if (pid < 0 || reap(pid, &status, NULL) != pid)
+			die("fork");
+	}
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int arguments; /* at least */
@@ -722,6 +747,7 @@ static const struct {
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
 	{ "crowd", 3, cmd_crowd },
+	{ "crash_as", 1, cmd_crash_as },
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
 	{ "sibling", 2, cmd_sibling },

@@ -39,6 +39,8 @@ SETTINGS = [
     Setting("--web.config.file", "WEB_CONFIG_FILE", "web.yml", "other.yml", "web_config_file", "web.yml"),
     Setting("--web.max-requests", "WEB_MAX_REQUESTS", "0", "7", "max_requests", 0),
     Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
+    Setting("--web.created-timestamps", "WEB_CREATED_TIMESTAMPS", "true", "false", "created_timestamps", True),
+    Setting("--web.native-histograms", "WEB_NATIVE_HISTOGRAMS", "true", "false", "native_histograms", True),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
     Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "exec_names", "sideband"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
