@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
+from exporter.revision import REVISION
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
@@ -32,8 +34,11 @@ from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
 from exporter.stream.hub import Hub, Limits
 from exporter.stream.unix_socket import open_stream_socket
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.births import Births
 from exporter.tallies.expiry import Expiry
+from exporter.tallies.histograms import CLASSIC_BOUNDS
 from exporter.tallies.labels import EXCLUDED
+from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
 from exporter.web.connection import Limits as WebLimits
@@ -66,8 +71,12 @@ class Exporter:
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
-        read_rules = None if config.rules_path is None else partial(_read_rules, config.rules_path)
-        self._exposition = Exposition(self._snapshot, self._status)
+        read_rules = (
+            None if config.rules_path is None else partial(_read_rules, config.rules_path, may_be_empty=False)
+        )
+        self._exposition = Exposition(
+            self._snapshot, self._status, own_process=not config.disable_exporter_metrics
+        )
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
             self._tallies,
@@ -78,6 +87,7 @@ class Exporter:
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
+        self._started = time.monotonic()
 
     async def serve(self, config: Config, stopped: asyncio.Event) -> None:
         """Listen and serve until told to stop.
@@ -96,7 +106,8 @@ class Exporter:
             self._render,
             self._not_ready,
             config.max_requests,
-            self._upkeep.reload if config.enable_lifecycle else None,
+            reload=self._upkeep.reload if config.enable_lifecycle else None,
+            facts=self._facts,
             form=self._exposition.form,
             most_bytes=config.client_bytes // 2,
         )
@@ -171,9 +182,22 @@ class Exporter:
         }
         _LOG.info("listening", extra=fields | buffers)
 
-    async def _render(self, accept: str) -> tuple[str, Iterator[bytes]]:
+    async def _render(self, accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await self._drain()
-        return self._exposition.pieces(accept)
+        return self._exposition.pieces(accept, names)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the landing page says."""
+        return {
+            "version": f"{__version__} (revision {REVISION})",
+            "kernel": self._counting.kernel,
+            "mode": self._counting.mode,
+            "filter": self._counting.filter,
+            "sources": ", ".join(self._feed.buffers()) or "a capture",
+            "events": ", ".join(sorted(self._plan.wanted)),
+            "processes": str(sum(self._table.live().values())),
+            "up for": str(timedelta(seconds=int(time.monotonic() - self._started))),
+        }
 
     def _not_ready(self) -> str | None:
         if not self._ready:
@@ -201,6 +225,8 @@ class Exporter:
             live,
             self._shown,
             self._tallies.limit,
+            has_native=self._tallies.bounds is BOTH_BOUNDS,
+            began_seconds=None if self._tallies.births is None else self._tallies.births.began_seconds,
         )
 
     def _status(self) -> Status:
@@ -234,10 +260,10 @@ class Exporter:
         )
 
 
-def _read_rules(path: str) -> Rules:
+def _read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
     from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
-    return read_rules(path)
+    return read_rules(path, may_be_empty=may_be_empty)
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
@@ -258,7 +284,12 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     rules = None if config.rules_path is None else _read_rules(config.rules_path)
-    tallies = Tallies(config.series_limit, rules)
+    tallies = Tallies(
+        config.series_limit,
+        rules,
+        births=Births(time.time) if config.created_timestamps else None,
+        bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
+    )
     async with AsyncExitStack() as stack:
         procfs: Procfs | None = None
         clock: Callable[[], WallClock] = WallClock.now

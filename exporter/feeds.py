@@ -220,6 +220,7 @@ def make_replay_core(
     )
     answers = Answers()
     pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
-    replay = Replay(Player(pipeline, answers), iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
+    player = Player(pipeline, answers, tallies.limit)
+    replay = Replay(player, iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     exec_names = "sideband" if header.sideband else "events"
     return Core(plan, header.mode, header.filter, exec_names, header.kernel, tallies, pipeline, replay)

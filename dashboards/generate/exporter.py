@@ -3,13 +3,14 @@
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.generate import recordings
 from dashboards.generate.looks import (
     ANY_IS_BAD,
     BLUE,
     BYTES,
     CANARY_STEPS,
     COUNT,
-    EACH_BAR,
+    EACH_POINT,
     GREEN,
     ORANGE,
     PER_SECOND,
@@ -18,6 +19,7 @@ from dashboards.generate.looks import (
     SECONDS,
     YELLOW,
     Query,
+    Scale,
     Steps,
 )
 from dashboards.generate.pages import page
@@ -25,8 +27,8 @@ from dashboards.generate.panels import graph, heat, number
 from dashboards.generate.queries import (
     BUILD,
     NODE,
-    in_range,
-    in_step,
+    STEP,
+    counted,
     or_zero,
     quantile,
     rate,
@@ -36,46 +38,52 @@ from dashboards.generate.queries import (
 from dashboards.generate.tables import Column, rows
 
 _EVENTS = "proc_connector_events_total"
-_NAMED = f'{NODE}, event=~"fork|exec|exit"'
+_NAMED = f'{NODE},event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
-_LOST = "proc_connector_lost_messages_total"
 _CANARY = f"proc_connector_canary_age_seconds{{{NODE}}}"
 _SERIES = f"proc_connector_series{{{NODE}}}"
 _CONFIGURED = f"proc_connector_config_last_reload_successful{{{NODE}}}"
-_TASK_EXITS = "proc_connector_task_exits_total"
-_BY_EVENTS = f'{NODE}, source="events"'
-_BY_KERNEL = f'{NODE}, source="kernel"'
 _DRAIN = "proc_connector_drain_seconds"
 _USED = f"proc_connector_receive_buffer_used_bytes{{{NODE}}}"
-_CPU = "process_cpu_seconds_total"
-_MEMORY = f"process_resident_memory_bytes{{{NODE}}}"
-_SAMPLES = f"scrape_samples_scraped{{{NODE}}}"
-_ONLY_OURS = f"and on (job, instance) {BUILD}"
+_CPU = f"{recordings.CPU}{{{NODE}}}"
+_MEMORY = f"{recordings.MEMORY}{{{NODE}}}"
+_SAMPLES = f"{recordings.SAMPLES}{{{NODE}}}"
+_PER_EVENT = f"{_CPU} / {recordings.EVENTS}{{{NODE}}}"
+_MISSED = f"clamp_min({recordings.MISSED}{{{NODE}}}, 0)"
 
 
-# Matched by all labels of the target, not by job and instance alone: two clusters may have the same nodes.
 _UP_FOR = (
-    "max by (instance, mode, filter, exec_names, version, pythonversion) ("
-    f"proc_connector_attribution_info{{{NODE}}} "
-    f"* ignoring (mode, filter, exec_names) group_left () (time() - process_start_time_seconds{{{NODE}}}) "
-    f"* ignoring (mode, filter, exec_names, version, pythonversion) group_left (version, pythonversion) {BUILD})"
+    f"max by (instance, mode, filter) (proc_connector_attribution_info{{{NODE}}} "
+    f"* ignoring (mode, filter, exec_names) group_left () (time() - process_start_time_seconds{{{NODE}}}))"
 )
+_VERSIONS = f"max by (instance, version, pythonversion) ({BUILD})"
 
 
 def _each_node(
-    title: str, description: str, unit: str, shown: str, ranking: str, *, steps: Steps = (), log: bool = False
+    title: str,
+    description: str,
+    unit: str,
+    shown: str,
+    ranking: str,
+    *,
+    steps: Steps = (),
+    scale: Scale = Scale.LINEAR,
 ) -> timeseries.Panel:
     """Return a line per exporter, of those that are first in the ranking."""
     query = Query(top(shown, ranking), "{{instance}}")
-    return graph(title, f"{description} The ten highest.", unit, query, steps=steps, log=log)
+    return graph(title, f"{description} The eight highest.", unit, query, steps=steps, scale=scale)
 
 
 def _highest(gauge: str) -> str:
     return f"max_over_time({gauge}[$__range] @ end())"
 
 
-def _sum_in_step(metric: str) -> str:
-    return f"sum({in_step(metric)})"
+def _average(gauge: str) -> str:
+    return f"avg_over_time({gauge}[$__range] @ end())"
+
+
+def _each(metric: str) -> str:
+    return or_zero(f"sum({counted(recordings.own_each(metric), window=STEP)})")
 
 
 def exporter() -> Dashboard:
@@ -87,11 +95,11 @@ def exporter() -> Dashboard:
         {
             "": [
                 number(
-                    "Lost messages",
+                    "Lost messages in the shown time",
                     "Messages that the kernel dropped in the shown time, because they were not read in time. "
                     "Above 0 the numbers are too low.",
                     COUNT,
-                    f"round(sum({in_range(_LOST)}))",
+                    or_zero(f"sum({counted(recordings.LOST_EACH)})"),
                     ANY_IS_BAD,
                     at_end=True,
                 ),
@@ -122,7 +130,7 @@ def exporter() -> Dashboard:
                     "CPU",
                     "CPU that the exporters use: the highest of the nodes, as a share of one CPU.",
                     RATIO,
-                    f"max({rate(_CPU)} {_ONLY_OURS})",
+                    f"max({_CPU})",
                     ((None, GREEN), (0.1, YELLOW), (0.5, ORANGE)),
                     decimals=1,
                 ),
@@ -130,28 +138,26 @@ def exporter() -> Dashboard:
                     "Memory",
                     "Resident memory of the exporter with the most.",
                     BYTES,
-                    f"max({_MEMORY} {_ONLY_OURS})",
+                    f"max({_MEMORY})",
                 ),
             ],
             "Truth": [
                 graph(
                     "Lost messages",
                     "Messages that the kernel dropped, by node and socket. Their events are in no metric. "
-                    f"{EACH_BAR}",
+                    f"{EACH_POINT}",
                     COUNT,
                     Query(
-                        top(
-                            f"sum by (instance, socket) ({in_step(_LOST)})",
-                            f"sum by (instance, socket) ({total(_LOST)})",
-                        ),
+                        f"topk(8, sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)}))",
                         "{{instance}} {{socket}}",
                     ),
-                    bars=True,
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
                 ),
                 graph(
                     "Fill of the receive buffers",
                     "Bytes that waited in the socket's buffer when it was last drained, as a share of its "
-                    "size. Near 100 % messages will be lost. The ten fullest.",
+                    "size. Near 100 % messages will be lost. The eight fullest.",
                     RATIO,
                     Query(
                         top(f"{_USED} / proc_connector_receive_buffer_bytes{{{NODE}}}", _highest(_USED)),
@@ -168,19 +174,13 @@ def exporter() -> Dashboard:
                     _highest(_CANARY),
                     steps=((None, GREEN), (60, RED)),
                 ),
-                graph(
+                _each_node(
                     "Unknown names",
-                    "Share of the events of each kind that are counted under <unknown>, of the ten with the most "
-                    "in the shown time. Empty while all names are known.",
+                    "Share of the forks, execs and exits that are counted under <unknown>.",
                     RATIO,
-                    Query(
-                        top(
-                            f"sum by (instance, event) ({rate(_UNATTRIBUTED)}) "
-                            f"/ (sum by (instance, event) ({rate(_EVENTS)}) > 0)",
-                            f"sum by (instance, event) ({total(_UNATTRIBUTED)}) > 0",
-                        ),
-                        "{{instance}} {{event}}",
-                    ),
+                    f"{recordings.UNATTRIBUTED}{{{NODE}}}",
+                    _average(f"{recordings.UNATTRIBUTED}{{{NODE}}}"),
+                    steps=((None, GREEN), (0.05, RED)),
                 ),
                 _each_node(
                     "Ends without an event",
@@ -188,10 +188,8 @@ def exporter() -> Dashboard:
                     "no event arrived, for any reason: an independent check. On a quiet host a handful more "
                     "or less means nothing.",
                     RATIO,
-                    f"clamp_min(1 - sum by (instance) ({rate(_TASK_EXITS, _BY_EVENTS)}) "
-                    f"/ (sum by (instance) ({rate(_TASK_EXITS, _BY_KERNEL)}) > 1), 0)",
-                    f"sum by (instance) ({total(_TASK_EXITS, _BY_KERNEL)}) "
-                    f"- sum by (instance) ({total(_TASK_EXITS, _BY_EVENTS)})",
+                    _MISSED,
+                    _average(f"{recordings.MISSED}{{{NODE}}}"),
                     steps=((None, GREEN), (0.05, RED)),
                 ),
                 graph(
@@ -211,12 +209,12 @@ def exporter() -> Dashboard:
                     "Folded, excluded, expired",
                     "Counts without their name: counts that went to <other> because of the limit, events that "
                     "the rules of --config.file exclude from the metrics of programs, and events of series "
-                    f"that were dropped because they were idle. {EACH_BAR}",
+                    f"that were dropped because they were idle. {EACH_POINT}",
                     COUNT,
-                    Query(_sum_in_step("proc_connector_folded_total"), "folded"),
-                    Query(_sum_in_step("proc_connector_excluded_total"), "excluded"),
-                    Query(_sum_in_step("proc_connector_expired_total"), "expired"),
-                    bars=True,
+                    Query(or_zero(f"sum({counted(recordings.FOLDED_EACH, window=STEP)})"), "folded"),
+                    Query(_each("proc_connector_excluded_total"), "excluded"),
+                    Query(_each("proc_connector_expired_total"), "expired"),
+                    counts=True,
                     stacked=True,
                     colors={"folded": RED, "excluded": BLUE, "expired": YELLOW},
                 ),
@@ -224,15 +222,15 @@ def exporter() -> Dashboard:
                     "Repairs",
                     "Comparisons with /proc after a loss, renewals of the subscription, ends that only these "
                     "comparisons found, unknown lifetimes, exporters whose --config.file is broken. All are 0 "
-                    f"on a good day. {EACH_BAR}",
+                    f"on a good day. {EACH_POINT}",
                     COUNT,
-                    Query(_sum_in_step("proc_connector_resyncs_total"), "comparisons with /proc"),
-                    Query(_sum_in_step("proc_connector_resubscriptions_total"), "renewed subscriptions"),
-                    Query(_sum_in_step("proc_connector_lost_ends_total"), "lost ends"),
-                    Query(_sum_in_step("proc_connector_unknown_lifetimes_total"), "unknown lifetimes"),
-                    Query(_sum_in_step("proc_connector_malformed_messages_total"), "malformed messages"),
+                    Query(_each("proc_connector_resyncs_total"), "comparisons with /proc"),
+                    Query(_each("proc_connector_resubscriptions_total"), "renewed subscriptions"),
+                    Query(_each("proc_connector_lost_ends_total"), "lost ends"),
+                    Query(_each("proc_connector_unknown_lifetimes_total"), "unknown lifetimes"),
+                    Query(_each("proc_connector_malformed_messages_total"), "malformed messages"),
                     Query(or_zero(f"count({_CONFIGURED} == 0)"), "broken configurations"),
-                    bars=True,
+                    counts=True,
                     stacked=True,
                     colors={"broken configurations": RED, "malformed messages": "purple"},
                 ),
@@ -247,7 +245,10 @@ def exporter() -> Dashboard:
                         "version": Column("Version", width=120),
                         "pythonversion": Column("Python", width=120),
                     },
-                    [Column("Up for", SECONDS, _UP_FOR)],
+                    [
+                        Column("Up for", SECONDS, _UP_FOR),
+                        Column("Scraped", "string", _VERSIONS, width=90, words={"1": ("yes", GREEN)}),
+                    ],
                     sort="Up for",
                     width=24,
                     height=6,
@@ -258,24 +259,24 @@ def exporter() -> Dashboard:
                     "CPU",
                     "CPU time that each exporter uses, as a share of one CPU.",
                     RATIO,
-                    f"{rate(_CPU)} {_ONLY_OURS}",
-                    f"{total(_CPU)} {_ONLY_OURS}",
+                    _CPU,
+                    _average(_CPU),
                 ),
                 _each_node(
                     "CPU per event",
                     "Cost of one event: CPU time of the exporter by events delivered, scrapes and canaries "
                     "included; on a quiet host these are most of it.",
                     SECONDS,
-                    f"sum by (instance) ({rate(_CPU)} {_ONLY_OURS}) / (sum by (instance) ({rate(_EVENTS)}) > 0)",
-                    f"sum by (instance) ({total(_CPU)} {_ONLY_OURS}) / sum by (instance) ({total(_EVENTS)})",
+                    _PER_EVENT,
+                    _average(_CPU),
                 ),
                 _each_node(
                     "Memory",
                     "Resident memory of each exporter. It follows the number of programs and living processes, "
                     "and levels out.",
                     BYTES,
-                    f"{_MEMORY} {_ONLY_OURS}",
-                    f"{_highest(_MEMORY)} {_ONLY_OURS}",
+                    _MEMORY,
+                    _highest(_MEMORY),
                 ),
                 graph(
                     "Events by kind",
@@ -289,8 +290,9 @@ def exporter() -> Dashboard:
                     "Drains",
                     "How long the exporter took each time to read and count what had arrived. Rows above 100 ms "
                     "mean that it has more work than it can do.",
-                    SECONDS,
-                    f"sum by (le) ({rate(f'{_DRAIN}_bucket')})",
+                    _DRAIN,
+                    NODE,
+                    "> 1 s",
                 ),
                 _each_node(
                     "Drain time",
@@ -298,7 +300,7 @@ def exporter() -> Dashboard:
                     SECONDS,
                     quantile(0.99, _DRAIN, by="instance, le"),
                     f"sum by (instance) ({total(f'{_DRAIN}_sum')})",
-                    log=True,
+                    scale=Scale.LOG_SECONDS,
                 ),
                 graph(
                     "Events waiting for a name",
@@ -312,8 +314,8 @@ def exporter() -> Dashboard:
                     "How many samples a scrape of each exporter has: it grows with the number of programs. "
                     "Prometheus stores all of them.",
                     COUNT,
-                    f"{_SAMPLES} {_ONLY_OURS}",
-                    f"{_highest(_SAMPLES)} {_ONLY_OURS}",
+                    _SAMPLES,
+                    _highest(_SAMPLES),
                 ),
             ],
         },

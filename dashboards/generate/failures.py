@@ -3,11 +3,12 @@
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
 
+from dashboards.generate import recordings
 from dashboards.generate.looks import (
     ANY_IS_BAD,
     ANY_IS_ODD,
     COUNT,
-    EXIT_CODE_COLORS,
+    EACH_POINT,
     FAILURE_STEPS,
     PER_SECOND,
     RATIO,
@@ -16,21 +17,19 @@ from dashboards.generate.looks import (
     SIGNAL_COLORS,
     YELLOW,
     Query,
+    Scale,
     Steps,
 )
 from dashboards.generate.pages import page
-from dashboards.generate.panels import number, rare, top_rates
+from dashboards.generate.panels import graph, number, rare
 from dashboards.generate.queries import (
-    BUILD,
-    COREDUMPS,
     EXITS,
     FAILED,
     LIFETIME,
+    NODE,
     PROGRAM,
     STEP,
-    growth,
-    in_range,
-    in_step,
+    counted,
     or_zero,
     quantile_in_range,
     rate,
@@ -38,37 +37,27 @@ from dashboards.generate.queries import (
 )
 from dashboards.generate.tables import Column, rows
 
-_BY_SIGNAL = f'{PROGRAM}, signal!=""'
-_BUGS = f'{PROGRAM}, signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'
-_KILLED = f'{PROGRAM}, signal="SIGKILL"'
+_EACH = recordings.FAILURES_EACH
+_BY_SIGNAL = f'{PROGRAM},signal!=""'
+_BUGS = f'{PROGRAM},signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'
+_KILLED = f'{PROGRAM},signal="SIGKILL"'
 _KIND = "comm, uid, exit_code, signal"
 
-# node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
-_HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
 _OOM = "out of memory (kernel)"
-_OOM_KILLS = (
-    f"sum(label_replace({growth('node_vmstat_oom_kill', STEP)} >= 0, {_HOST})"
-    f" and on (host) label_replace({BUILD}, {_HOST}))"
-)
-_BESIDE_THE_BARS = [
-    DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED}),
-    DynamicConfigValue("custom.drawStyle", "line"),
-    DynamicConfigValue("custom.stacking", {"mode": "none"}),
-    DynamicConfigValue("custom.fillOpacity", 0),
-]
-_FAILURES = f"round(sum by (comm) ({in_range(FAILED, PROGRAM)}))"
-_ENDS = f"sum by (comm) ({in_range(EXITS, PROGRAM)})"
-_AGAIN_AND_AGAIN = f"(({_FAILURES} >= 3) >= 0.5 * {_ENDS})"
+_OOM_KILLS = or_zero(f"sum({counted(recordings.OOM_KILLS_EACH, NODE, window=STEP)})")
+_RED = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED})]
+_FAILURES = f"sum by (comm) ({counted(_EACH, PROGRAM)})"
+_ENDS = f"sum by (comm) ({counted(recordings.ENDS_EACH, PROGRAM)})"
 
 
 def _when(chosen: str) -> str:
     """Return PromQL for when, in milliseconds, each kind of failure was counted: the first or the latest time."""
-    failed = f"sum by ({_KIND}) ({in_step(FAILED, PROGRAM)}) > 0"
-    return f"1000 * {chosen}_over_time(timestamp({failed})[$__range:{STEP}])"
+    failed = f"sum by ({_KIND}) ({_EACH}{{{PROGRAM}}})"
+    return f"1000 * {chosen}_over_time(timestamp({failed})[$__range:1m])"
 
 
-def _in_range(title: str, description: str, metric: str, labels: str, steps: Steps) -> stat.Panel:
-    expr = or_zero(f"round(sum({in_range(metric, labels)}))")
+def _in_range(title: str, description: str, increments: str, labels: str, steps: Steps) -> stat.Panel:
+    expr = or_zero(f"sum({counted(increments, labels)})")
     return number(title, f"{description} in the shown time.", COUNT, expr, steps, at_end=True)
 
 
@@ -80,52 +69,60 @@ def failures() -> Dashboard:
         {
             "": [
                 number(
-                    "Failures",
+                    "Failures per second",
                     "Processes per second that ended with an exit code other than 0.",
                     PER_SECOND,
                     f"sum({rate(FAILED, PROGRAM)})",
                     decimals=2,
                 ),
                 number(
-                    "Share of all ends",
-                    "Programs that answer by exit code (grep, test) are part of it; watch for changes.",
+                    "Share that fails",
+                    "Share of the ends that are failures. Programs that answer by exit code (grep, test) are part "
+                    "of it; watch for changes.",
                     RATIO,
                     share(FAILED, EXITS, PROGRAM),
                     FAILURE_STEPS,
                     decimals=1,
                 ),
                 _in_range(
-                    "Crashed",
+                    "Crashed in the shown time",
                     "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS",
-                    FAILED,
+                    _EACH,
                     _BUGS,
                     ANY_IS_BAD,
                 ),
-                _in_range("Killed", "Processes that died of SIGKILL", FAILED, _KILLED, ANY_IS_ODD),
                 _in_range(
-                    "Core dumps", "Processes that died of a signal that dumps core", COREDUMPS, PROGRAM, ANY_IS_ODD
+                    "Killed in the shown time", "Processes that died of SIGKILL", _EACH, _KILLED, ANY_IS_ODD
+                ),
+                _in_range(
+                    "Core dumps in the shown time",
+                    "Processes that died of a signal that dumps core",
+                    recordings.COREDUMPS_EACH,
+                    PROGRAM,
+                    ANY_IS_ODD,
                 ),
                 number(
-                    "Failing",
+                    "Failing programs in the shown time",
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
                     or_zero(f"count({_FAILURES} > 0)"),
                     at_end=True,
                 ),
-                top_rates(
-                    "Failures by program",
-                    "Ends per second with an exit code other than 0, of the ten programs with the most in the "
-                    "shown time. A first failure is in the bars and tables, not yet in a rate.",
-                    FAILED,
-                ),
                 rare(
+                    "Failures by program",
+                    "Ends with an exit code other than 0, of the eight programs with the most at each point.",
+                    _EACH,
+                    by="comm",
+                    legend="{{comm}}",
+                ),
+                graph(
                     "Deaths by signal",
                     "Processes that died of each signal. SIGSEGV and SIGABRT are bugs; SIGKILL may be the kernel "
-                    "out of memory; SIGTERM and SIGPIPE are normal.",
-                    FAILED,
-                    by="signal",
-                    legend="{{signal}}",
-                    labels=_BY_SIGNAL,
+                    f"out of memory; SIGTERM and SIGPIPE are normal. {EACH_POINT}",
+                    COUNT,
+                    Query(f"sum by (signal) ({counted(_EACH, _BY_SIGNAL, window=STEP)})", "{{signal}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
                     colors=SIGNAL_COLORS,
                 ),
             ],
@@ -136,20 +133,16 @@ def failures() -> Dashboard:
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
                     {"comm": Column("Program")},
                     [
-                        Column("Failures", COUNT, _AGAIN_AND_AGAIN, width=95),
+                        Column("Failures", COUNT, _FAILURES, width=95, least=3),
                         Column(
                             "Share of ends",
                             RATIO,
-                            f"({_FAILURES} >= 3) / {_ENDS} >= 0.5",
+                            f"{_FAILURES} / {_ENDS}",
                             ((None, YELLOW), (0.9, RED)),
                             width=115,
+                            least=0.5,
                         ),
-                        Column(
-                            "Median lifetime",
-                            SECONDS,
-                            f"{quantile_in_range(0.5, LIFETIME)} and {_AGAIN_AND_AGAIN}",
-                            width=130,
-                        ),
+                        Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME), width=130),
                     ],
                     sort="Failures",
                     width=10,
@@ -161,15 +154,15 @@ def failures() -> Dashboard:
                     "signal ended the process.",
                     {
                         "comm": Column("Program"),
-                        "uid": Column("uid", width=60),
-                        "exit_code": Column("Code", width=60),
+                        "uid": Column("uid", width=80),
+                        "exit_code": Column("Code", width=60, numeric=True),
                         "signal": Column("Signal", width=85),
                     },
                     [
                         Column(
                             "Failures",
                             COUNT,
-                            f"round(sum by ({_KIND}) ({in_range(FAILED, PROGRAM)})) > 0",
+                            f"sum by ({_KIND}) ({counted(_EACH, PROGRAM)})",
                             width=95,
                         ),
                         Column("First", "dateTimeFromNow", _when("min"), width=125),
@@ -180,19 +173,18 @@ def failures() -> Dashboard:
                 ),
             ],
             "How": [
-                top_rates(
+                rare(
                     "Failures by exit code",
-                    "Ends per second by the exit code of a shell: 1 any failure, 2 wrong usage, 126 not "
-                    "executable, 127 not found, 128+n signal n.",
-                    FAILED,
+                    "Ends by the exit code of a shell: 1 any failure, 2 wrong usage, 126 not executable, 127 not "
+                    "found, 128+n signal n.",
+                    _EACH,
                     by="exit_code",
                     legend="{{exit_code}}",
-                    colors=EXIT_CODE_COLORS,
                 ),
-                top_rates(
+                rare(
                     "Failures by user",
-                    "Ends per second with an exit code other than 0 by real uid.",
-                    FAILED,
+                    "Ends with an exit code other than 0 by real uid.",
+                    _EACH,
                     by="uid",
                     legend="uid {{uid}}",
                 ),
@@ -201,17 +193,17 @@ def failures() -> Dashboard:
                     "Processes that died of SIGKILL, by program, and the kernel's out-of-memory kills of the "
                     "same hosts (node_exporter's node_vmstat_oom_kill, if it is scraped). Kills without an OOM "
                     "were sent by a timeout, a container runtime or an operator.",
-                    FAILED,
+                    _EACH,
                     Query(_OOM_KILLS, _OOM),
                     by="comm",
                     legend="{{comm}}",
                     labels=_KILLED,
-                ).override_by_name(_OOM, _BESIDE_THE_BARS),
+                ).override_by_name(_OOM, _RED),
                 rare(
                     "Core dumps",
                     "Processes that died of a signal that dumps core, by program and user, whether a file was "
                     "written or not.",
-                    COREDUMPS,
+                    recordings.COREDUMPS_EACH,
                     by="comm, uid",
                     legend="{{comm}} of {{uid}}",
                 ),

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generate import rules
+from dashboards.generate import recordings
 from dashboards.generate.looks import (
     ANY_IS_BAD,
     ANY_IS_ODD,
@@ -19,6 +19,7 @@ from dashboards.generate.looks import (
     SEVERITIES,
     SIGNAL_COLORS,
     Query,
+    Scale,
 )
 from dashboards.generate.pages import link_to, page
 from dashboards.generate.panels import graph, number
@@ -27,7 +28,6 @@ from dashboards.generate.tables import Column, rows
 
 _CANARY_AGE = "proc_connector_canary_age_seconds"
 _ALERT = "alertname, severity, instance, comm, signal"
-_ESTIMATE = "An estimate between two scrapes, as all of Prometheus' increases are."
 
 
 def _node(record: str) -> str:
@@ -38,9 +38,14 @@ def _each(record: str, aggregate: str = "sum") -> str:
     return f"{aggregate} by (job, instance) ({_node(record)})"
 
 
+def _counted_each(record: str) -> str:
+    """Return PromQL for what a recording rule counted in the last 15 minutes, by node."""
+    return f"{_each(record)} or 0 * {_each(recordings.FORKS)}"
+
+
 def _recent(record: str) -> str:
     """Return PromQL for what a recording rule counted in the last 15 minutes, all nodes together."""
-    return or_zero(f"round(sum({_node(record)}))")
+    return or_zero(f"sum({_node(record)})")
 
 
 def _top(record: str) -> str:
@@ -51,6 +56,7 @@ def _top(record: str) -> str:
 
 
 _DOWN = f"up{{{NODE}}} == 0"
+_MISSING = f"(max by (job, instance) ({_node(recordings.SEEN)}) unless max by (job, instance) ({BUILD}))"
 _NO_TARGET = "-1"
 _STATES = {"1": ("up", GREEN), "0": ("down", RED)}
 
@@ -65,11 +71,11 @@ def fleet() -> Dashboard:
             "": [
                 number(
                     "Nodes",
-                    "Exporters that are scraped and answer.",
+                    "Exporters that Prometheus has to scrape, down or not: the rows of the table Nodes.",
                     COUNT,
-                    f"count({BUILD}) or vector(0)",
+                    f"count(up{{{NODE}}}) or vector(0)",
                     ((None, RED), (1, BLUE)),
-                    width=3,
+                    width=6,
                 ),
                 number(
                     "Down",
@@ -78,83 +84,84 @@ def fleet() -> Dashboard:
                     COUNT,
                     f"count({_DOWN}) or 0 * count(up{{{NODE}}}) or {_NO_TARGET} * absent(up{{{NODE}}})",
                     ((None, RED), (0, GREEN), (1, RED)),
-                    width=3,
+                    width=6,
                     words={_NO_TARGET: ("absent", RED)},
                 ),
                 number(
-                    "Births",
+                    "Births per second",
                     "Processes forked per second on all nodes.",
                     PER_SECOND,
-                    f"sum({_node(rules.FORKS)})",
-                    width=3,
+                    f"sum({_node(recordings.FORKS)})",
+                    width=6,
                     decimals=1,
                 ),
                 number(
-                    "Failures",
+                    "Share that fails",
                     "Share of the ended processes whose exit code was not 0. Programs that answer by exit "
                     "code (grep, test) are part of it; watch for changes.",
                     RATIO,
-                    f"sum({_node(rules.NONZERO_EXITS)}) / sum({_node(rules.EXITS)})",
+                    f"sum({_node(recordings.FAILED)}) / sum({_node(recordings.ENDED)})",
                     FAILURE_STEPS,
-                    width=3,
+                    width=6,
                     decimals=1,
                 ),
                 number(
-                    "Signals",
-                    f"Processes that died of a signal within 15 minutes. {_ESTIMATE}",
+                    "Signals in the last 15 min",
+                    "Processes that died of a signal within 15 minutes.",
                     COUNT,
-                    _recent(rules.SIGNALS),
+                    _recent(recordings.SIGNALS),
                     ANY_IS_ODD,
-                    width=3,
+                    width=6,
                 ),
                 number(
-                    "Dumps",
-                    f"Processes that dumped core within 15 minutes. {_ESTIMATE}",
+                    "Core dumps in the last 15 min",
+                    "Processes that dumped core within 15 minutes.",
                     COUNT,
-                    _recent(rules.COREDUMPS),
+                    _recent(recordings.COREDUMPS),
                     ANY_IS_ODD,
-                    width=3,
+                    width=6,
                 ),
                 number(
-                    "Lost",
-                    "Messages that the kernel dropped within 15 minutes. Above 0 the numbers are too low. "
-                    f"{_ESTIMATE}",
+                    "Lost in the last 15 min",
+                    "Messages that the kernel dropped within 15 minutes. Above 0 the numbers are too low.",
                     COUNT,
-                    f"round(sum({_node(rules.LOST)}))",
+                    _recent(recordings.LOST),
                     ANY_IS_BAD,
-                    width=3,
+                    width=6,
                 ),
                 number(
-                    "Canary",
+                    "Oldest canary",
                     "The longest time since the end of a canary arrived on a node. Every 15 seconds is "
                     "normal; above a minute the exporter gets no events or is far behind.",
                     SECONDS,
                     f"max({_node(_CANARY_AGE)})",
                     CANARY_STEPS,
-                    width=3,
+                    width=6,
                 ),
                 graph(
-                    "Births by node",
-                    "Processes forked per second on the ten busiest nodes of the shown time. A "
+                    "Births by node, per second",
+                    "Processes forked per second on the eight busiest nodes of the shown time. A "
                     "node far above the others has a fork storm or a new job.",
                     PER_SECOND,
-                    Query(_top(rules.FORKS), "{{instance}}"),
+                    Query(_top(recordings.FORKS), "{{instance}}"),
+                    scale=Scale.LOG,
                 ),
                 graph(
-                    "Failures by node",
-                    "Processes per second that ended with an exit code other than 0, on the ten nodes with "
+                    "Failures by node, per second",
+                    "Processes per second that ended with an exit code other than 0, on the eight nodes with "
                     "the most.",
                     PER_SECOND,
-                    Query(_top(rules.NONZERO_EXITS), "{{instance}}"),
+                    Query(_top(recordings.FAILED), "{{instance}}"),
+                    scale=Scale.LOG,
                 ),
                 graph(
-                    "Deaths by signal",
+                    "Deaths by signal in the last 15 min",
                     "Processes that died of each signal within the 15 minutes before, on all nodes. SIGSEGV and "
                     "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are "
-                    f"normal. {_ESTIMATE}",
+                    "normal.",
                     COUNT,
-                    Query(f"round(sum by (signal) ({_node(rules.SIGNALS)}))", "{{signal}}"),
-                    stacked=True,
+                    Query(f"sum by (signal) ({_node(recordings.SIGNALS)})", "{{signal}}"),
+                    scale=Scale.LOG_COUNTS,
                     colors=SIGNAL_COLORS,
                     width=10,
                 ),
@@ -186,33 +193,43 @@ def fleet() -> Dashboard:
                 rows(
                     "Nodes",
                     "One row per node; a click on its name leads to its processes. A coloured number needs "
-                    "attention. Signals, core dumps and lost messages are estimates of the last 15 "
+                    "attention. Signals, core dumps and lost messages are those of the last 15 "
                     "minutes.",
                     {"instance": Column("Node", link=link_to("proc-connector-node", "instance"))},
                     [
                         Column("State", "string", _each("up", "min"), width=70, words=_STATES),
-                        Column("Births", PER_SECOND, _each(rules.FORKS), width=115),
-                        Column("Ends", PER_SECOND, _each(rules.EXITS), width=115),
+                        Column("Births", PER_SECOND, _each(recordings.FORKS), width=115),
+                        Column("Ends", PER_SECOND, _each(recordings.ENDED), width=115),
                         Column(
                             "Failures",
                             RATIO,
-                            f"{_each(rules.NONZERO_EXITS)} / {_each(rules.EXITS)}",
+                            f"{_each(recordings.FAILED)} / {_each(recordings.ENDED)}",
                             FAILURE_STEPS,
                             width=115,
                         ),
-                        Column("Signals", COUNT, f"round({_each(rules.SIGNALS)})", ANY_IS_ODD, width=115),
-                        Column("Core dumps", COUNT, f"round({_each(rules.COREDUMPS)})", ANY_IS_ODD, width=115),
-                        Column("Lost", COUNT, f"round({_each(rules.LOST)})", ANY_IS_BAD, width=115),
+                        Column("Signals", COUNT, _counted_each(recordings.SIGNALS), ANY_IS_ODD, width=115),
+                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=115),
+                        Column("Lost", COUNT, _counted_each(recordings.LOST), ANY_IS_BAD, width=115),
                         Column(
                             "Unknown names",
                             RATIO,
-                            _each(rules.UNATTRIBUTED, "max"),
+                            _each(recordings.UNATTRIBUTED, "max"),
                             ((None, GREEN), (0.05, ORANGE)),
                             width=140,
                         ),
                         Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS, width=110),
                     ],
                     sort="Births",
+                    height=12,
+                ),
+                rows(
+                    "Missing nodes",
+                    "Nodes that were seen within the last day and do not answer now: their exporter is down, or "
+                    "Prometheus has no such target any more. Empty when all is well.",
+                    {"instance": Column("Node")},
+                    [Column("Last seen", "dateTimeFromNow", f"1000 * {_MISSING}", width=200)],
+                    sort="Last seen",
+                    height=6,
                 ),
             ],
         },

@@ -1,6 +1,7 @@
 """What all panels look like: units, colours, thresholds; and how one of them asks."""
 
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -19,15 +20,44 @@ BYTES = "bytes"
 COUNT = "locale"
 CPUS = "suffix: CPUs"
 
-SIGNAL_COLORS = {"SIGSEGV": RED, "SIGABRT": ORANGE, "SIGKILL": "purple", "SIGTERM": BLUE, "SIGPIPE": YELLOW}
-EXIT_CODE_COLORS = {"139": RED, "134": ORANGE, "137": "purple", "143": BLUE, "141": YELLOW}
-"""The exit codes that a shell shows for the same signals."""
+SIGNAL_COLORS = {
+    "SIGSEGV": RED,
+    "SIGABRT": ORANGE,
+    "SIGKILL": "purple",
+    "SIGTERM": BLUE,
+    "SIGPIPE": YELLOW,
+    "SIGINT": "super-light-blue",
+    "SIGHUP": GREEN,
+    "SIGBUS": "dark-red",
+    "SIGILL": "#E377C2",
+    "SIGFPE": "#8C564B",
+    "SIGTRAP": "#17BECF",
+    "SIGSYS": "#BCBD22",
+    "SIGQUIT": "#FFB3E6",
+    "SIGALRM": "dark-green",
+    "SIGUSR1": "semi-dark-purple",
+    "SIGXCPU": "#7F7F7F",
+}
+"""No two are alike, and what is not here hardly ever ends a process."""
 QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
 
-EACH_BAR = (
-    "Each bar counts what the scrapes since the bar before have brought; events of a time without scrapes, if "
-    "it is longer than five minutes, are in none."
-)
+EACH_POINT = "Each point counts the minutes since the point before, exactly; add up what you see."
+
+LOG_TICKS = {"100": ("100 s", ""), "1000": ("17 min", ""), "10000": ("2.8 h", ""), "100000": ("1.2 d", "")}
+"""The ticks of a logarithmic axis of seconds that Grafana would call 1.67 mins and 16.7 mins."""
+
+
+class Scale(Enum):
+    """How an axis grows."""
+
+    LINEAR = auto()
+    LOG = auto()
+    """One storm does not flatten all others; 0 is not shown."""
+    LOG_COUNTS = auto()
+    """From 1 on."""
+    LOG_SECONDS = auto()
+    """From microseconds to days."""
+
 
 Steps = Sequence[tuple[float | None, str]]
 CALM: Steps = ((None, GREEN),)
@@ -55,7 +85,7 @@ def thresholds(steps: Steps) -> builders.ThresholdsConfig:
 
 def mapping(words: Words) -> list[dashboard.ValueMapping]:
     """Return it as Grafana wants it."""
-    shown = {value: dashboard.ValueMappingResult(text, color) for value, (text, color) in words.items()}
+    shown = {value: dashboard.ValueMappingResult(text, color or None) for value, (text, color) in words.items()}
     return [dashboard.ValueMap(shown)] if shown else []
 
 

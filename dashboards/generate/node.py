@@ -3,6 +3,7 @@
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.generate import recordings
 from dashboards.generate.looks import (
     BYTES,
     COUNT,
@@ -13,6 +14,7 @@ from dashboards.generate.looks import (
     RATIO,
     SECONDS,
     Query,
+    Scale,
 )
 from dashboards.generate.pages import link_to, page
 from dashboards.generate.panels import graph, heat, number, rare, top_rates
@@ -24,36 +26,31 @@ from dashboards.generate.queries import (
     FORKS,
     LIFETIME,
     PROGRAM,
-    in_range,
+    counted,
     quantile,
     quantile_in_range,
     rate,
     share,
     top,
     top_rate,
-    total,
 )
 from dashboards.generate.tables import Column, rows
 
 _CPU = "proc_connector_process_cpu_seconds"
 _RSS = "proc_connector_process_max_rss_bytes"
 _LIVING = f"proc_connector_processes{{{COMM}}}"
-_BELOW_A_SECOND = f'{COMM}, le="1.0"'
+_BELOW_A_SECOND = f'{COMM},le="1.0"'
 _NEW = "The line of a new program begins at its second scrape; the table below counts it from the first."
 
 
 def _by_comm(q: float, histogram: str) -> Query:
-    """Return a quantile of the ten programs that ended most often."""
-    ends = f"sum by (comm) ({total(f'{histogram}_count', COMM)})"
-    return Query(top(f"({quantile(q, histogram, COMM, 'comm, le')})", ends), "{{comm}}")
+    """Return a quantile of the eight programs that ended most often since the exporters started."""
+    ends = f"sum by (comm) ({histogram}_count{{{COMM}}})"
+    return Query(top(quantile(q, histogram, COMM, "comm, le"), ends), "{{comm}}")
 
 
-def _counted(metric: str) -> str:
-    return f"sum by (comm) ({in_range(metric, PROGRAM)})"
-
-
-_ENDED = _counted(EXITS)
-_FAILED = f"({_counted(FAILED)} or 0 * {_ENDED}) / {_ENDED}"
+_ENDED = f"sum by (comm) ({counted(recordings.ENDS_EACH, PROGRAM)})"
+_FAILED = f"sum by (comm) ({counted(recordings.FAILURES_EACH, PROGRAM)}) / {_ENDED}"
 
 
 def _per_second(title: str, description: str, metric: str) -> stat.Panel:
@@ -67,11 +64,11 @@ def node() -> Dashboard:
         "Births, lives and ends of processes by program and user, however short they live.",
         {
             "": [
-                _per_second("Births", "Processes forked per second.", FORKS),
-                _per_second("Executions", "Programs that were started (execs) per second.", EXECS),
-                _per_second("Ends", "Processes that ended, per second.", EXITS),
+                _per_second("Births per second", "Processes forked per second.", FORKS),
+                _per_second("Execs per second", "Programs that were started (execs) per second.", EXECS),
+                _per_second("Ends per second", "Processes that ended, per second.", EXITS),
                 number(
-                    "Failures",
+                    "Share that fails",
                     "Share of the ends with an exit code other than 0.",
                     RATIO,
                     share(FAILED, EXITS, PROGRAM),
@@ -79,14 +76,14 @@ def node() -> Dashboard:
                     decimals=1,
                 ),
                 number(
-                    "Gone in 1 s",
+                    "Lived below 1 s",
                     "Share of the ended processes that lived for less than a second: a poller cannot see them.",
                     RATIO,
                     f"sum({rate(f'{LIFETIME}_bucket', _BELOW_A_SECOND)}) / sum({rate(f'{LIFETIME}_count', COMM)})",
                     decimals=1,
                 ),
                 number(
-                    "Living processes",
+                    "Living now",
                     "Processes that are alive now, kernel threads included.",
                     COUNT,
                     f"sum({_LIVING})",
@@ -95,17 +92,17 @@ def node() -> Dashboard:
             "Births and ends": [
                 top_rates(
                     "Births by program",
-                    f"Forks per second by the program that forked. The ten highest. {_NEW}",
+                    f"Forks per second by the program that forked. The eight highest. {_NEW}",
                     FORKS,
                 ),
                 top_rates(
                     "Executions by program",
-                    f"Execs per second by the program that was started. The ten highest. {_NEW}",
+                    f"Execs per second by the program that was started. The eight highest. {_NEW}",
                     EXECS,
                 ),
                 top_rates(
                     "Ends by program",
-                    f"Processes that ended per second, with any exit code. The ten highest. {_NEW}",
+                    f"Processes that ended per second, with any exit code. The eight highest. {_NEW}",
                     EXITS,
                 ),
                 graph(
@@ -114,19 +111,20 @@ def node() -> Dashboard:
                     PER_SECOND,
                     Query(top_rate("uid", FORKS), "uid {{uid}} births"),
                     Query(top_rate("uid", EXITS), "uid {{uid}} ends"),
+                    scale=Scale.LOG,
                 ),
                 rows(
                     "Top churners",
-                    "The programs by how often they ended in the shown time, exactly. Many short lifetimes "
+                    "The programs by how often they ended in the shown time, in full minutes. Many short lives "
                     "of one program mean that a loop starts it; CPU and memory are of processes that ended. A "
                     "click leads to its failures.",
                     {"comm": Column("Program", width=180, link=link_to("proc-connector-failures", "comm"))},
                     [
-                        Column("Ends", COUNT, f"round({_ENDED}) > 0"),
+                        Column("Ends", COUNT, _ENDED, least=1),
                         Column("Failed", RATIO, _FAILED, FAILURE_STEPS),
                         Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME)),
                         Column("Lifetime, 99 %", SECONDS, quantile_in_range(0.99, LIFETIME)),
-                        Column("CPU time", SECONDS, f"sum by (comm) ({in_range(f'{_CPU}_sum', COMM)})"),
+                        Column("CPU time", SECONDS, f"sum by (comm) ({counted(recordings.CPU_TIME_EACH, COMM)})"),
                         Column("Peak memory, 99 %", BYTES, quantile_in_range(0.99, _RSS)),
                     ],
                     sort="Ends",
@@ -137,8 +135,9 @@ def node() -> Dashboard:
                     "Lifetimes",
                     "How long the processes lived that ended at each moment. A new bright row is a new "
                     "kind of process, or an old one that hangs or dies early.",
-                    SECONDS,
-                    f"sum by (le) ({rate(f'{LIFETIME}_bucket', COMM)})",
+                    LIFETIME,
+                    COMM,
+                    "> 1 day",
                 ),
                 graph(
                     "Lifetime percentiles",
@@ -147,21 +146,21 @@ def node() -> Dashboard:
                     Query(quantile(0.5, LIFETIME, COMM), "50 %"),
                     Query(quantile(0.9, LIFETIME, COMM), "90 %"),
                     Query(quantile(0.99, LIFETIME, COMM), "99 %"),
-                    log=True,
+                    scale=Scale.LOG_SECONDS,
                     colors=QUANTILE_COLORS,
                 ),
                 graph(
                     "Median lifetime by program",
-                    "Of the ten programs that ended most often. A daemon whose median "
+                    "Of the eight programs that have ended most often. A daemon whose median "
                     "falls to seconds is crash-looping.",
                     SECONDS,
                     _by_comm(0.5, LIFETIME),
-                    gaps=True,
-                    log=True,
+                    dots=True,
+                    scale=Scale.LOG_SECONDS,
                 ),
                 graph(
                     "Living processes by program",
-                    "Processes that are alive, of the ten programs with the most on "
+                    "Processes that are alive, of the eight programs with the most on "
                     "average. A line that only rises is a leak of processes.",
                     COUNT,
                     Query(
@@ -171,11 +170,12 @@ def node() -> Dashboard:
                         ),
                         "{{comm}}",
                     ),
+                    scale=Scale.LOG_COUNTS,
                 ),
             ],
             "What ended processes used (taskstats mode)": [
                 graph(
-                    "CPU of ended processes",
+                    "CPU of ended processes, booked at their end",
                     "CPU time of processes, counted when they end: it has also those "
                     "that no poller sees. A process that ran for an hour adds its whole hour at its end.",
                     CPUS,
@@ -185,10 +185,10 @@ def node() -> Dashboard:
                 graph(
                     "Peak memory of ended processes",
                     "90 % of the processes of a program stayed below this at their "
-                    "peak. The ten programs with the most ends.",
+                    "peak. The eight programs that have ended most often.",
                     BYTES,
                     _by_comm(0.9, _RSS),
-                    gaps=True,
+                    dots=True,
                 ),
             ],
             "Changes of identity": [
@@ -196,14 +196,14 @@ def node() -> Dashboard:
                     "Changes of uid",
                     "Changes of real or effective uid, by the program and its new real uid: sudo, login, cron. "
                     "Rare on most nodes, so look at each new colour.",
-                    "proc_connector_uid_changes_total",
+                    recordings.UID_CHANGES_EACH,
                     by="comm, uid",
                     legend="{{comm}} to {{uid}}",
                 ),
                 rare(
                     "Traced processes",
                     "Processes that a debugger or tracer attached to, by the traced program.",
-                    "proc_connector_ptrace_attaches_total",
+                    recordings.ATTACHES_EACH,
                     by="comm, uid",
                     legend="{{comm}} of {{uid}}",
                 ),

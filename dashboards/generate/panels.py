@@ -12,17 +12,21 @@ from dashboards.generate.looks import (
     CALM,
     COUNT,
     DATASOURCE,
-    EACH_BAR,
+    EACH_POINT,
+    LOG_TICKS,
     NEUTRAL,
     NO_WORDS,
     PER_SECOND,
+    RATIO,
+    SECONDS,
     Query,
+    Scale,
     Steps,
     Words,
     mapping,
     thresholds,
 )
-from dashboards.generate.queries import PROGRAM, STEP, in_step, top, top_rate
+from dashboards.generate.queries import PROGRAM, STEP, counted, rate, top_rate
 
 
 def number(
@@ -32,7 +36,7 @@ def number(
     expr: str,
     steps: Steps = NEUTRAL,
     *,
-    width: int = 4,
+    width: int = 8,
     decimals: int = 0,
     at_end: bool = False,
     words: Words = NO_WORDS,
@@ -47,7 +51,7 @@ def number(
         steps: Thresholds that colour the number.
         width: In 24ths of the page.
         decimals: How many.
-        at_end: It is a sum over the shown time, which has no past to be drawn.
+        at_end: It is a sum over the shown time, which is asked for once.
         words: What stands there for certain values.
     """
     query = Query(expr, title)
@@ -62,10 +66,11 @@ def number(
         .thresholds(thresholds(steps))
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
         .color_mode(common.BigValueColorMode.VALUE)
-        .graph_mode(common.BigValueGraphMode.NONE if at_end else common.BigValueGraphMode.AREA)
+        # A line of the past would run through the digits.
+        .graph_mode(common.BigValueGraphMode.NONE)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query.at_end("A") if at_end else query.over_time("A"))
-        .height(4)
+        .height(3)
         .span(width)
     )
 
@@ -76,10 +81,10 @@ def graph(
     unit: str,
     *queries: Query,
     steps: Steps = (),
-    bars: bool = False,
+    counts: bool = False,
     stacked: bool = False,
-    gaps: bool = False,
-    log: bool = False,
+    dots: bool = False,
+    scale: Scale = Scale.LINEAR,
     colors: dict[str, str] | None = None,
     width: int = 12,
     height: int = 8,
@@ -92,14 +97,15 @@ def graph(
         unit: Grafana's name of the unit.
         queries: What is asked.
         steps: Thresholds that are drawn as lines.
-        bars: For counts of what is rare.
+        counts: Increments of what is rare, each counted once: bars if they are stacked, else dots.
         stacked: The sum means something.
-        gaps: There is a value only where something ended.
-        log: From microseconds to days.
+        dots: There is a value only where something ended, and a line between two would mean nothing.
+        scale: How far apart the values are.
         colors: By the name of the series.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
     """
+    bars = counts and stacked
     made = (
         timeseries.Panel()
         .title(title)
@@ -110,31 +116,32 @@ def graph(
         .span(width)
         .line_width(1)
         .fill_opacity(80 if bars else 30 if stacked else 0)
-        .show_points(common.VisibilityMode.ALWAYS if gaps else common.VisibilityMode.NEVER)
-        .point_size(4)
-        .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
+        .span_nulls(False)
+        .point_size(6)
         .tooltip(
             common_builders.VizTooltipOptions()
             .mode(common.TooltipDisplayMode.MULTI)
             .sort(common.SortOrder.DESCENDING)
         )
-        .legend(
-            common_builders.VizLegendOptions()
-            .display_mode(common.LegendDisplayMode.LIST)
-            .placement(common.LegendPlacement.BOTTOM)
-            .show_legend(True)
-        )
-        # By name: a program keeps its colour when other programs come and go.
-        .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .legend(_legend(counts=counts))
+        # By place: by name, two of ten programs have the same colour more often than not.
+        .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
     )
-    if log:
-        made.scale_distribution(
-            common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
-        )
-    else:
-        made.min(0)
     if bars:
-        made.axis_soft_max(1)
+        made.draw_style(common.GraphDrawStyle.BARS).show_points(common.VisibilityMode.NEVER)
+    elif counts or dots:
+        made.draw_style(common.GraphDrawStyle.POINTS).show_points(common.VisibilityMode.ALWAYS)
+    else:
+        made.draw_style(common.GraphDrawStyle.LINE).show_points(common.VisibilityMode.NEVER)
+    if counts:
+        # Increments are recorded once a minute.
+        made.decimals(0).axis_soft_max(4).interval("1m")
+    if unit == COUNT:
+        made.decimals(0)
+    if unit == RATIO:
+        # Else the axis of a line at 0 ends at 10,000 %.
+        made.axis_soft_max(0.01)
+    _scale(made, scale)
     if stacked:
         made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if steps:
@@ -151,23 +158,43 @@ def graph(
     return made
 
 
-def top_rates(
-    title: str,
-    description: str,
-    metric: str,
-    *,
-    by: str = "comm",
-    legend: str = "{{comm}}",
-    colors: dict[str, str] | None = None,
-) -> timeseries.Panel:
-    """Return the ten highest rates of a counter."""
-    return graph(title, description, PER_SECOND, Query(top_rate(by, metric), legend), colors=colors)
+def _legend(*, counts: bool) -> common_builders.VizLegendOptions:
+    """Return a legend with values, the highest first."""
+    calcs, first = (["sum"], "Total") if counts else (["lastNotNull", "max"], "Max")
+    return (
+        common_builders.VizLegendOptions()
+        .display_mode(common.LegendDisplayMode.TABLE)
+        .placement(common.LegendPlacement.RIGHT)
+        .calcs(calcs)
+        .sort_by(first)
+        .sort_desc(True)
+        .show_legend(True)
+    )
+
+
+def _scale(made: timeseries.Panel, scale: Scale) -> None:
+    if scale is Scale.LINEAR:
+        made.min(0)
+        return
+    config = common_builders.ScaleDistributionConfig()
+    made.scale_distribution(config.type(common.ScaleDistribution.LOG).log(10))
+    if scale is Scale.LOG_COUNTS:
+        # So that 1 is not on the edge.
+        made.min(0.5)
+    elif scale is Scale.LOG_SECONDS:
+        made.mappings(mapping(LOG_TICKS))
+
+
+def top_rates(title: str, description: str, metric: str) -> timeseries.Panel:
+    """Return the eight programs with the highest rates of a counter."""
+    query = Query(top_rate("comm", metric), "{{comm}}")
+    return graph(title, description, PER_SECOND, query, scale=Scale.LOG)
 
 
 def rare(
     title: str,
     description: str,
-    metric: str,
+    increments: str,
     *more: Query,
     by: str,
     legend: str,
@@ -175,32 +202,41 @@ def rare(
     colors: dict[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return how often something rare happened, interval by interval, the first time included."""
-    counted = f"sum by ({by}) ({in_step(metric, labels)})"
-    most = f"sum_over_time({counted}[$__range:{STEP}] @ end()) > 0"
+    most = f"topk(8, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
     return graph(
         title,
-        f"{description} {EACH_BAR}",
+        f"{description} {EACH_POINT}",
         COUNT,
-        Query(top(counted, most), legend),
+        Query(most, legend),
         *more,
-        bars=True,
-        stacked=True,
+        counts=True,
+        scale=Scale.LOG_COUNTS,
         colors=colors,
     )
 
 
-def heat(title: str, description: str, unit: str, expr: str, *, width: int = 12) -> heatmap_builders.Panel:
-    """Return a heatmap of a histogram's buckets."""
+def heat(title: str, description: str, histogram: str, labels: str, beyond: str) -> heatmap_builders.Panel:
+    """Return a heatmap of a histogram of seconds.
+
+    Args:
+        title: What is shown.
+        description: How to read it.
+        histogram: Its metric.
+        labels: Of which series.
+        beyond: The name of the row above the last bound.
+    """
+    rows = f"sum by (le) ({rate(f'{histogram}_bucket', labels)})"
+    expr = f'label_replace({rows}, "le", "{beyond}", "le", "[+]Inf")'
     return (
         heatmap_builders.Panel()
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
         .height(8)
-        .span(width)
+        .span(12)
         .unit(PER_SECOND)
         .calculate(False)
-        .y_axis(heatmap_builders.YAxisConfig().unit(unit))
+        .y_axis(heatmap_builders.YAxisConfig().unit(SECONDS))
         .cell_gap(1)
         .color(
             heatmap_builders.HeatmapColorOptions()

@@ -1,4 +1,4 @@
-"""Recording rules and alerts.
+"""Thresholds and alerts, and how rules are written.
 
 Every number that an alert compares with has a name, a reason and one place: `Threshold`. In the rule it is at the
 end of a line, followed by its name as a PromQL comment (`> 60 # canary_late_seconds`), so that a Helm chart can
@@ -13,138 +13,33 @@ from typing import Any, NamedTuple
 
 import yaml
 
-WINDOW = "15m"
-"""How far back alerts look for rare events."""
-LOOP_WINDOW = "45m"
-"""Three times the longest cycle: Kubernetes waits up to five minutes to restart what ran for less than ten."""
-KEEP = "5m"
-"""How long an alert without `for` stays after its reason ended, so that a failed scrape does not send it twice."""
-
-_END_LABELS = ("uid", "exit_code", "signal")
-_NONZERO_EXITS = "proc_connector_nonzero_exits_total"
-_EXITS = "proc_connector_exits_total"
-
-# Names of recording rules: level:metric:operation.
-FORKS = "instance:proc_connector_forks:rate5m"
-EXECS = "instance:proc_connector_execs:rate5m"
-EXITS = "instance:proc_connector_exits:rate5m"
-NONZERO_EXITS = "instance:proc_connector_nonzero_exits:rate5m"
-MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
-UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
-USUAL_FORKS = "instance:proc_connector_forks:rate5m_usual"
-FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
-LOOP_FAILURES = f"instance_comm:proc_connector_nonzero_exits:increase{LOOP_WINDOW}"
-ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
-SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
-FOLDED = f"instance_metric:proc_connector_folded:increase{WINDOW}"
-COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
-LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
-PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
-PAST_FAILURE_RATIO = f"instance_comm:proc_connector_nonzero_exits:ratio_offset{WINDOW}"
-FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW}"
-
-
-def without(*labels: str) -> str:
-    """Return the clause that sums away these labels and `pod`, with which a rollout would begin new series."""
-    return f"without ({', '.join(['pod', *labels])})"
-
-
-def happened(metric: str, *labels: str, window: str = WINDOW) -> str:
-    """Return PromQL for how often something happened within the window, the first count of a series included.
-
-    A counter whose first value is 1 has no increase, and neither has one that a restart took from 1 to 1. So where
-    the exporter is younger than the window, the value is used. The value is also used where the series did not
-    exist a window ago, provided that the exporter was scraped then: otherwise the series may be old and only the
-    scrapes were missing. An increase above the value includes counts from before a restart, and is used.
-
-    Args:
-        metric: A counter.
-        labels: The labels to sum away.
-        window: In minutes, such as 15m.
-    """
-    seconds = int(window.removesuffix("m")) * 60
-    return (
-        f"sum {without(*labels)} (\n"
-        f"  (\n"
-        f"    {metric} and on (job, instance) process_start_time_seconds > time() - {seconds}\n"
-        f"    or\n"
-        f"    ({metric} unless {metric} offset {window}) and on (job, instance) up offset {window} == 1\n"
-        f"  )\n"
-        f"  unless increase({metric}[{window}]) > {metric}\n"
-        f"  or\n"
-        f"  increase({metric}[{window}])\n"
-        f")"
-    )
-
-
-class Recording(NamedTuple):
-    """A recording rule."""
-
-    record: str
-    expr: str
-
-    def rule(self) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it."""
-        return {"record": self.record, "expr": self.expr}
-
-
-RATES = (
-    Recording(FORKS, f'sum {without("event")} (rate(proc_connector_events_total{{event="fork"}}[5m]))'),
-    Recording(EXECS, f'sum {without("event")} (rate(proc_connector_events_total{{event="exec"}}[5m]))'),
-    Recording(EXITS, f"sum {without('comm', *_END_LABELS)} (rate({_EXITS}[5m]))"),
-    Recording(NONZERO_EXITS, f"sum {without('comm', *_END_LABELS)} (rate({_NONZERO_EXITS}[5m]))"),
-    Recording(
-        MISSED,
-        f"1 -\n"
-        f'sum {without("source")} (rate(proc_connector_task_exits_total{{source="events"}}[5m]))\n'
-        f"/\n"
-        f'(sum {without("source")} (rate(proc_connector_task_exits_total{{source="kernel"}}[5m])) > 1)',
-    ),
-    Recording(
-        UNATTRIBUTED,
-        f"sum {without('event')} (rate(proc_connector_unattributed_total[5m]))\n"
-        f"/\n"
-        f'(sum {without("event")} (rate(proc_connector_events_total{{event=~"fork|exec|exit"}}[5m])) > 0)',
-    ),
+from dashboards.generate.recordings import (
+    COREDUMPS,
+    END_LABELS,
+    ENDS,
+    FAILED_AT,
+    FAILURES,
+    FOLDED_RECENTLY,
+    FORKS,
+    INTERVALS,
+    LOOP_FAILURES,
+    LOST,
+    MISSED,
+    PAST_ENDS,
+    PAST_FAILURE_RATIO,
+    RECORDINGS,
+    UNATTRIBUTED,
+    USUAL_FORKS,
+    Recording,
+    without,
 )
-RARE = (
-    Recording(FAILURES, happened(_NONZERO_EXITS, "uid", "exit_code")),
-    Recording(LOOP_FAILURES, happened(_NONZERO_EXITS, *_END_LABELS, window=LOOP_WINDOW)),
-    Recording(ENDS, happened(_EXITS, *_END_LABELS)),
-    Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
-    Recording(COREDUMPS, happened("proc_connector_coredumps_total", "comm", "uid")),
-    Recording(FOLDED, happened("proc_connector_folded_total")),
-    Recording(LOST, happened("proc_connector_lost_messages_total")),
-)
-PAST = (
-    # The median, so that a storm of some hours does not become usual; and the highest rate of these hours
-    # yesterday, so that a load that comes every night is no storm.
-    Recording(
-        USUAL_FORKS,
-        f"max_over_time({FORKS}[2h] offset 23h) > quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})\n"
-        f"or\n"
-        f"quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})",
-    ),
-    # Remembers failures for a day, even if their series end, and over an hour in which no rule was evaluated. It
-    # reads its own last value, which costs next to nothing; a day of all failures would be too much for a fleet.
-    Recording(
-        FAILED_AT,
-        f"max {without(*_END_LABELS)} (timestamp({_NONZERO_EXITS} offset {WINDOW}))\n"
-        f"or\n"
-        f"last_over_time({FAILED_AT}[1h]) > time() - 86400",
-    ),
-    Recording(PAST_ENDS, f"sum {without(*_END_LABELS)} ({_EXITS} offset {WINDOW})"),
-    Recording(
-        PAST_FAILURE_RATIO,
-        f"(\n"
-        f"  sum {without(*_END_LABELS)} ({_NONZERO_EXITS} offset {WINDOW})\n"
-        f"  or\n"
-        f"  0 * {PAST_ENDS}\n"
-        f")\n"
-        f"/ {PAST_ENDS}",
-    ),
-)
-RECORDINGS = {"proc-connector-rates": RATES, "proc-connector-rare": RARE, "proc-connector-past": PAST}
+from exporter.exposition.metrics import EXITS
+
+_BUILD_INFO = "proc_connector_exporter_build_info"
+SUSPECTS = "instance_alert_comm:proc_connector_suspects:all"
+"""The programs that an alert is about, by the name of the alert."""
+NAMED = "instance_alert_comm:proc_connector_suspects:named"
+"""Those of them that get an alert of their own."""
 
 
 class Threshold(NamedTuple):
@@ -163,8 +58,8 @@ _ANSWERS = (
 THRESHOLDS: Mapping[str, Threshold] = {
     "exporter_jobs": Threshold(
         ".*proc-connector.*",
-        "regular expression of the exporter's jobs in the scrape configuration; `up` has no other label that "
-        "identifies them",
+        "regular expression of jobs that are this exporter's even if it has not answered for a day; all others "
+        "are known by proc_connector_exporter_build_info",
     ),
     "canary_late_seconds": Threshold(
         60,
@@ -193,6 +88,13 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "fork_storm_factor": Threshold(
         5, "times the usual rate of the node: a doubled load and nightly jobs stay far below it"
     ),
+    "named_programs": Threshold(
+        3,
+        "per alert and node: the five alerts of programs, the one of all others and those of the node are no more "
+        "than 20 then, whatever happens on it",
+    ),
+    "silenced_comms": Threshold("", "regular expression of the programs of which no alert is to speak"),
+    "silenced_instances": Threshold("", "regular expression of the nodes of whose programs no alert is to speak"),
     "crash_loop_failures": Threshold(
         3,
         "within 45 minutes: a program that runs for nine minutes and is restarted after five, Kubernetes' longest "
@@ -220,6 +122,11 @@ THRESHOLDS: Mapping[str, Threshold] = {
 }
 
 
+def with_thresholds(expr: str, thresholds: Mapping[str, Threshold]) -> str:
+    """Return an expression with the value and the name of each threshold in the place of `$name`."""
+    return re.sub(r"\$(\w+)", lambda name: f"{json.dumps(thresholds[name[1]].value)} # {name[1]}", expr)
+
+
 @dataclass(frozen=True)
 class Alert:
     """An alert. `$name` in its expression is the threshold of that name, at the end of a line."""
@@ -230,44 +137,64 @@ class Alert:
     expr: str
     summary: str
     description: str
-    keep: str | None = None
+    suspects: str = ""
+    """Finds the programs that it is about, and how bad each is; `expr` has those of them that are named."""
 
     @property
     def thresholds(self) -> list[str]:
         """Return the names of the thresholds in the expression, each once."""
-        return list(dict.fromkeys(re.findall(r"\$(\w+)", self.expr)))
+        return list(dict.fromkeys(re.findall(r"\$(\w+)", f"{self.suspects}\n{self.expr}")))
 
     def rule(self, thresholds: Mapping[str, Threshold], runbooks: str) -> dict[str, Any]:
         """Return the rule as Prometheus reads it."""
-
-        def number(match: re.Match[str]) -> str:
-            name = match[1]
-            return f"{json.dumps(thresholds[name].value)} # {name}"
-
         return {
             "alert": self.name,
-            "expr": re.sub(r"\$(\w+)", number, self.expr),
+            "expr": with_thresholds(self.expr, thresholds),
             "for": self.hold,
-            **({} if self.keep is None else {"keep_firing_for": self.keep}),
             "labels": {"severity": self.severity},
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"{runbooks}/{self.name}.md",
+                **({"runbook_url": f"{runbooks}/{self.name}.md"} if runbooks else {}),
             },
         }
 
 
+# A target is an exporter by what it exposed, or by its job if it has not answered for a day.
+_IS_EXPORTER = f"last_over_time({_BUILD_INFO}[1d])"
 _WHERE = "{{ $labels.instance }}"
 _WHO = "{{ $labels.comm }} on {{ $labels.instance }}"
 _PER_COMM = f"sum without (signal) ({FAILURES})"
+_LOUD = f"{SUSPECTS}{{\n  comm!~\n    $silenced_comms\n  , instance!~\n    $silenced_instances\n}}"
+"""The suspects that a user has not silenced."""
+NAMING = Recording(
+    NAMED,
+    # What is named stays named for as long as it is a suspect. Else a user whose programs fail ever more often
+    # could have every evaluation name other ones.
+    f"topk without (comm, signal) (\n  $named_programs\n  ,\n  {_LOUD} + 0 * {NAMED} + 1e12\n  or\n  {_LOUD}\n)",
+)
+"""Which programs have alerts: the worst few of each node and alert. All that silences programs is here."""
+
+
+def _of_programs(name: str, severity: str, hold: str, *, suspects: str, summary: str, description: str) -> Alert:
+    """Return an alert of the programs that are named; see NAMING."""
+    expr = f'max without (alert) ({SUSPECTS}{{alert="{name}"}} and {NAMED})'
+    return Alert(name, severity, hold, expr, summary, description, suspects)
+
 
 TRUST = (
     Alert(
         "ProcConnectorExporterDown",
         "warning",
         "5m",
-        "up{\n  job=~\n    $exporter_jobs\n} == 0",
+        f"(\n"
+        f"  up and on (job, instance) {_IS_EXPORTER}\n"
+        f"  or\n"
+        f"  up{{\n"
+        f"    job=~\n"
+        f"      $exporter_jobs\n"
+        f"  }}\n"
+        f") == 0",
         f"No process events from {_WHERE}",
         "Prometheus could not scrape this exporter for 5 minutes: no process of the node is counted.",
     ),
@@ -275,7 +202,7 @@ TRUST = (
         "ProcConnectorExporterAbsent",
         "warning",
         "15m",
-        "absent(up{\n  job=~\n    $exporter_jobs\n})",
+        f"absent(up{{\n  job=~\n    $exporter_jobs\n}})\nand\nabsent({_BUILD_INFO})",
         "No proc-connector-exporter is scraped at all",
         "Service discovery finds no target of this exporter, so none of the other alerts can fire.",
     ),
@@ -283,11 +210,10 @@ TRUST = (
         "ProcConnectorExporterRestarting",
         "warning",
         "0m",
-        "changes(max without (pod) (process_start_time_seconds{\n  job=~\n    $exporter_jobs\n})[1h:])\n"
-        "  > $exporter_restarts",
+        f"changes(max without (pod) (process_start_time_seconds and on (job, instance) {_IS_EXPORTER})[1h:])\n"
+        f"  > $exporter_restarts",
         f"The exporter on {_WHERE} starts again and again",
         'It was started {{ printf "%.0f" $value }} times within an hour, and counted nothing in between.',
-        keep=KEEP,
     ),
     Alert(
         "ProcConnectorCanaryLate",
@@ -307,17 +233,15 @@ TRUST = (
         f"Process events of {_WHERE} were lost",
         'The kernel dropped {{ printf "%.0f" $value }} messages of the {{ $labels.socket }} socket within 15 '
         "minutes, because the exporter did not read in time. Their events are in no metric.",
-        keep=KEEP,
     ),
     Alert(
         "ProcConnectorSeriesLimitReached",
         "warning",
         "0m",
-        f"{FOLDED}\n  > $folded",
+        f"{FOLDED_RECENTLY}\n  > $folded",
         f"Too many programs on {_WHERE} for their own series",
-        '{{ printf "%.0f" $value }} counts of {{ $labels.metric }} went to <other> within 15 minutes, because it '
-        "has as many series as --limit.series allows.",
-        keep=KEEP,
+        '{{ printf "%.0f" $value }} counts of all metrics went to <other> within 15 minutes, because a metric has '
+        "as many series as --limit.series allows.",
     ),
     Alert(
         "ProcConnectorConfigReloadFailed",
@@ -355,11 +279,11 @@ PROGRAMS = (
         "{{ $value | humanize }} processes are forked per second, far more than in the median of the last day and "
         "than yesterday at this time.",
     ),
-    Alert(
+    _of_programs(
         "ProcessCrashLooping",
         "warning",
         "15m",
-        f"{LOOP_FAILURES}{{\n"
+        suspects=f"{LOOP_FAILURES}{{\n"
         f"  comm!~\n"
         f"    $crash_loop_ignored\n"
         f"}}\n"
@@ -371,14 +295,15 @@ PROGRAMS = (
         f"{_PER_COMM}\n"
         f"  >= $crash_loop_ratio\n"
         f"  * {ENDS}",
-        f"{_WHO} fails again and again",
-        'It failed {{ printf "%.0f" $value }} times within 45 minutes, and for 15 minutes hardly ever succeeded.',
+        summary=f"{_WHO} fails again and again",
+        description='It failed {{ printf "%.0f" $value }} times within 45 minutes, and for 15 minutes hardly ever '
+        "succeeded.",
     ),
-    Alert(
+    _of_programs(
         "ProcessFailureRatioJumped",
         "warning",
         "5m",
-        f"{_PER_COMM} / {ENDS} - {PAST_FAILURE_RATIO}\n"
+        suspects=f"{_PER_COMM} / {ENDS} - {PAST_FAILURE_RATIO}\n"
         f"  > $failure_ratio_jump\n"
         f"and\n"
         f"{ENDS}\n"
@@ -386,45 +311,52 @@ PROGRAMS = (
         f"and\n"
         f"{PAST_ENDS}\n"
         f"  >= $failure_ratio_ends",
-        f"{_WHO} fails more often than before",
-        "The share of its ends that are failures rose by {{ $value | humanizePercentage }} (as points) over the "
-        "share since the exporter's start.",
+        summary=f"{_WHO} fails more often than before",
+        description="The share of its ends that are failures rose by {{ $value | humanizePercentage }} (points) "
+        "over the share since the exporter's start.",
     ),
-    Alert(
+    _of_programs(
         "ProcessFirstFailure",
         "info",
         "0m",
-        f"sum {without(*_END_LABELS)} ({_NONZERO_EXITS}{{\n"
+        suspects=f"sum without (signal) ({FAILURES}{{\n"
         f"  comm!~\n"
         f"    $first_failure_ignored\n"
         f"}})\n"
         f"unless {FAILED_AT}\n"
         f"and\n"
-        f'sum {without(*_END_LABELS)} ({_EXITS}{{exit_code="0"}} offset 1h)\n'
+        f'sum {without(*END_LABELS)} ({EXITS.name}{{exit_code="0"}} offset 1h)\n'
         f"  >= $first_failure_successes",
-        f"{_WHO} failed for the first time in a day or more",
-        'It usually succeeds, had no failure for a day or more, and now failed {{ printf "%.0f" $value }} times.',
-        keep=KEEP,
+        summary=f"{_WHO} failed for the first time in a day or more",
+        description="It usually succeeds, had no failure for a day or more, and now failed "
+        '{{ printf "%.0f" $value }} times.',
     ),
-    Alert(
+    _of_programs(
         "ProcessCrashed",
         "warning",
         "0m",
-        f'{FAILURES}{{signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"}}\n  > $crashes',
-        f"{_WHO} died of {{{{ $labels.signal }}}}",
-        '{{ printf "%.0f" $value }} of its processes ended like that within 15 minutes: a bug, broken memory or a '
-        "forbidden system call, never a normal end.",
-        keep=KEEP,
+        suspects=f'{FAILURES}{{signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"}}\n  > $crashes',
+        summary=f"{_WHO} died of {{{{ $labels.signal }}}}",
+        description='{{ printf "%.0f" $value }} of its processes ended like that within 15 minutes: a bug, broken '
+        "memory or a forbidden system call, never a normal end.",
     ),
-    Alert(
+    _of_programs(
         "ProcessKilled",
         "info",
         "0m",
-        f'{FAILURES}{{signal="SIGKILL"}}\n  > $kills',
-        f"{_WHO} was killed",
-        '{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes. The sender was the '
-        "kernel when memory ran out, or a user or program that did not wait for a normal end.",
-        keep=KEEP,
+        suspects=f'{FAILURES}{{signal="SIGKILL"}}\n  > $kills',
+        summary=f"{_WHO} was killed",
+        description='{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes. The sender '
+        "was the kernel when memory ran out, or a user or program that did not wait for a normal end.",
+    ),
+    Alert(
+        "ProcessMoreSuspects",
+        "warning",
+        "5m",
+        f"count without (alert, comm, signal) ({_LOUD} unless {NAMED})",
+        f"More programs fail on {_WHERE} than have alerts of their own",
+        '{{ printf "%.0f" $value }} more alerts of programs of this node would fire or wait. Only the worst '
+        "programs are named, a few for each alert; the dashboard Failures lists all.",
     ),
     Alert(
         "ProcessCoreDumps",
@@ -434,7 +366,6 @@ PROGRAMS = (
         f"Core dumps on {_WHERE}",
         '{{ printf "%.0f" $value }} processes dumped core within 15 minutes. Where core files are kept they can '
         "fill a disk.",
-        keep=KEEP,
     ),
 )
 ALERTS = {"proc-connector-trust": TRUST, "proc-connector-programs": PROGRAMS}
@@ -464,7 +395,12 @@ def _yaml(content: object) -> str:
 
 
 def _groups(groups: Mapping[str, Iterable[dict[str, Any]]]) -> dict[str, Any]:
-    return {"groups": [{"name": name, "rules": list(rules)} for name, rules in groups.items()]}
+    return {
+        "groups": [
+            {"name": name, **({"interval": INTERVALS[name]} if name in INTERVALS else {}), "rules": list(rules)}
+            for name, rules in groups.items()
+        ]
+    }
 
 
 def recording_yaml() -> str:
@@ -476,11 +412,26 @@ def alerts_yaml(runbooks: str, thresholds: Mapping[str, Threshold] = THRESHOLDS)
     """Return the file of alerts.
 
     Args:
-        runbooks: Where the runbooks are: what `runbook_url` begins with.
+        runbooks: Where the runbooks are: what `runbook_url` begins with; empty to leave it out.
         thresholds: Other numbers than the defaults.
     """
     groups = {name: [alert.rule(thresholds, runbooks) for alert in alerts] for name, alerts in ALERTS.items()}
+    # In the same group and before the alerts, so that these are evaluated with what was found at the same moment.
+    groups["proc-connector-programs"][:0] = _naming(thresholds)
     return _yaml(_groups(groups))
+
+
+def _naming(thresholds: Mapping[str, Threshold]) -> list[dict[str, Any]]:
+    found = [
+        {
+            "record": SUSPECTS,
+            "expr": with_thresholds(alert.suspects, thresholds),
+            "labels": {"alert": alert.name},
+        }
+        for alert in PROGRAMS
+        if alert.suspects
+    ]
+    return [*found, {"record": NAMED, "expr": with_thresholds(NAMING.expr, thresholds)}]
 
 
 def thresholds_yaml() -> str:

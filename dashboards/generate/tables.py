@@ -24,6 +24,8 @@ class Column(NamedTuple):
         width: In pixels.
         link: Where a click on the cell leads to.
         words: What stands there for certain values.
+        numeric: A label that is to be sorted as a number.
+        least: Rows with a lower value, or none, are left out.
     """
 
     title: str
@@ -33,6 +35,8 @@ class Column(NamedTuple):
     width: int = 0
     link: str = ""
     words: Words = NO_WORDS
+    numeric: bool = False
+    least: float | None = None
 
     @property
     def properties(self) -> list[dashboard.DynamicConfigValue]:
@@ -60,6 +64,7 @@ def rows(
     columns: Sequence[Column],
     *,
     sort: str,
+    ascending: bool = False,
     width: int = 24,
     height: int = 9,
 ) -> table.Panel:
@@ -71,13 +76,14 @@ def rows(
         labels: The columns of labels, in order.
         columns: The columns with numbers, in order.
         sort: The heading of the column with the highest first.
+        ascending: The lowest first instead.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
     """
     made = table.Panel().title(title).description(description).datasource(DATASOURCE).height(height).span(width)
     made.thresholds(thresholds(((None, GREY),)))
     made.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-    made.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(True)])
+    made.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(not ascending)])
     names = {label: column.title for label, column in labels.items()}
     for ref, column in zip(ascii_uppercase, columns, strict=False):
         made.with_target(Query(column.expr).at_end(ref, PromQueryFormat.TABLE))
@@ -94,6 +100,31 @@ def rows(
             },
         )
     )
-    for column in (*labels.values(), *columns):
+    every = (*labels.values(), *columns)
+    for step in _numbers(every), _least(every):
+        if step:
+            made.with_transformation(step)
+    for column in every:
         made.override_by_name(column.title, column.properties)
     return made
+
+
+def _numbers(columns: Sequence[Column]) -> dashboard.DataTransformerConfig | None:
+    """Make numbers of labels, which are text: else 2 comes after 127."""
+    turned = [{"targetField": column.title, "destinationType": "number"} for column in columns if column.numeric]
+    return (
+        dashboard.DataTransformerConfig(id_val="convertFieldType", options={"conversions": turned})
+        if turned
+        else None
+    )
+
+
+def _least(columns: Sequence[Column]) -> dashboard.DataTransformerConfig | None:
+    """Leave out rows with too low values."""
+    kept = [
+        {"fieldName": column.title, "config": {"id": "greaterOrEqual", "options": {"value": column.least}}}
+        for column in columns
+        if column.least is not None
+    ]
+    options = {"type": "include", "match": "all", "filters": kept}
+    return dashboard.DataTransformerConfig(id_val="filterByValue", options=options) if kept else None

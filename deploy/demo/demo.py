@@ -30,15 +30,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def hurried(rules: str, factor: float) -> str:
     """Return rules whose every duration is shorter by the factor. Names of metrics stay as they are."""
 
-    def shorter(seconds: float) -> str:
-        return f"{max(1, round(seconds / factor))}"
+    def shorter(match: re.Match[str]) -> str:
+        milliseconds = round(int(match[1]) * _UNITS[match[2]] * 1000 / factor)
+        return f"{milliseconds}ms" if milliseconds % 1000 else f"{milliseconds // 1000}s"
 
-    rules = re.sub(
-        r"(?<=[\[ ])(\d+)([smhd])\b",
-        lambda match: "0s" if match[1] == "0" else f"{shorter(int(match[1]) * _UNITS[match[2]])}s",
-        rules,
-    )
-    return re.sub(r"(?<=time\(\) - )(\d+)", lambda match: shorter(int(match[1])), rules)
+    rules = re.sub(r"(?<=[\[ ])(\d+)([smhd])\b", shorter, rules)
+    return re.sub(r"(?<=time\(\) - )(\d+)", lambda match: f"{int(match[1]) / factor:g}", rules)
 
 
 def configuration(rules: Sequence[Path], targets: dict[str, str], *, alertmanager: str | None = None) -> str:

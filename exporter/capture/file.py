@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from exporter.capture.format import Frame, Header, encode_frame, encode_header, read_header
-from exporter.errors import CaptureError, SetupError
+from exporter.errors import CaptureError
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class CaptureFile:
         header: Its header, but for the time.
 
     Raises:
-        SetupError: The file cannot be written.
+        CaptureError: The file cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, header: Header) -> None:
@@ -42,20 +42,32 @@ class CaptureFile:
         try:
             self._open(continued=False)
         except OSError as error:
-            raise SetupError(f"cannot write the capture {path}: {error.strerror}") from error
+            raise CaptureError(f"cannot write the capture {path}: {error.strerror}") from error
 
     def _open(self, *, continued: bool) -> None:
         if os.path.lexists(self._path):
             if not stat.S_ISREG(self._path.lstat().st_mode):
                 # A wrong file name must not cost the user a directory, or /dev/null.
                 raise OSError(errno.EINVAL, "not a regular file")
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._keep_old(continued=continued)
         # A capture says which user ran what, so only its owner may read it.
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         header = self._header._replace(
             wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns(), continued=continued
         )
         self._bytes = os.write(self._fd, encode_header(header))
+
+    def _keep_old(self, *, continued: bool) -> None:
+        try:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        except OSError as error:
+            if not continued:
+                raise
+            # Another user put something in its place. A capture that goes on is worth more than its first part.
+            _LOG.warning(
+                "the capture before cannot be kept", extra={"file": str(self._path), "why": error.strerror}
+            )
+            self._path.unlink()
 
     @property
     def full(self) -> bool:

@@ -26,8 +26,9 @@ _HEADER = struct.Struct("<HII")
 _FRAME = struct.Struct("<IIQ")
 _TIME = struct.Struct("<Q")
 _LONGEST_HEADER = 1 << 16
-# A frame is one drain of the sockets; no exporter writes one that is longer.
-LONGEST_FRAME_BYTES = 1 << 28
+# A recorder ends a frame that is longer than a MiB with the next entry; this bounds a reader's memory.
+LONGEST_FRAME_BYTES = 1 << 23
+_LARGEST_NUMBER = (1 << 63) - 1
 _FASTEST = 1
 
 # kind, bytes that follow
@@ -104,7 +105,9 @@ def read_header(read: Callable[[int], bytes]) -> Header:
     try:
         fields = json.loads(body)
         sound = {name: type(value) for name, value in fields.items()} == _FIELDS_OF[version]
-    except (ValueError, AttributeError):
+        numbers = [value for value in fields.values() if type(value) is int]
+        sound = sound and all(0 <= number <= _LARGEST_NUMBER for number in numbers)
+    except (ValueError, AttributeError, RecursionError):
         sound = False
     if not sound or not set(EVENTS).issuperset(map(str, fields["events"])) or not fields["events"]:
         raise CaptureError("the capture's header does not say what it should")

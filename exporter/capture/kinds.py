@@ -7,7 +7,7 @@ Source: docs/capture.md.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +30,10 @@ _PID = struct.Struct("<i")
 
 _MOST_SLOTS = 4096
 _LONGEST_DATAGRAM = 1 << 16
+# Threads of one process.
+_MOST_PIDS = 1 << 16
+# As it is printed each of 15 bytes can be four; rules can have made it a longer name.
+_LONGEST_COMM = 1024
 
 
 class Kind(NamedTuple):
@@ -39,7 +43,7 @@ class Kind(NamedTuple):
     method: Callable[..., object]
     encode: Callable[..., bytes]
     """Makes an entry's body of the arguments of a call; it has the method's parameters, as a test holds."""
-    decode: Callable[[bytes], Sequence[tuple[Any, ...]]]
+    decode: Callable[[bytes], Iterable[tuple[Any, ...]]]
     """Returns the arguments of each call that a body stands for; nearly always it is one call."""
     reads_proc: bool = False
     """The entry follows the call, because the answers that /proc gave during the call stand before the entry."""
@@ -71,8 +75,10 @@ def decode_batch(body: bytes) -> list[tuple[Batch]]:
         CaptureError: The batch is one that no socket makes.
     """
     stride, count = _BATCH.unpack_from(body)
+    if count > _MOST_SLOTS or stride > _LONGEST_DATAGRAM:
+        raise CaptureError("the capture has a batch that no socket makes")
     lengths = list(struct.unpack_from(f"<{count}I", body, _BATCH.size))
-    if count > _MOST_SLOTS or max(lengths, default=0) > stride or stride > _LONGEST_DATAGRAM:
+    if max(lengths, default=0) > stride:
         raise CaptureError("the capture has a batch that no socket makes")
     at = _BATCH.size + 4 * count
     if lengths.count(stride) == count and len(body) == at + count * stride:
@@ -156,7 +162,8 @@ def decode_adopt(body: bytes) -> list[tuple[int, ProcessInfo, int, int]]:
     tgid, uid, start_ns, read_ns, zombie, count = _ADOPT.unpack_from(body)
     comm_at = _ADOPT.size + count * _PID.size
     threads = frozenset(_decode_pids(body[_ADOPT.size : comm_at]))
-    return [(tgid, ProcessInfo(body[comm_at:], uid, None, zombie, threads), start_ns, read_ns)]
+    comm = _comm(body[comm_at:])
+    return [(tgid, ProcessInfo(comm, uid, None, zombie, threads), start_ns, read_ns)]
 
 
 def encode_known(known: KnownProcess) -> bytes:
@@ -173,7 +180,7 @@ def decode_known(body: bytes) -> list[tuple[KnownProcess]]:
     tgid, uid, start_ns, leaderless, named, count = _KNOWN.unpack_from(body)
     comm_at = _KNOWN.size + count * _PID.size
     threads = frozenset(_decode_pids(body[_KNOWN.size : comm_at]))
-    comm = body[comm_at:].decode("utf-8", "backslashreplace") if named else None
+    comm = _comm(body[comm_at:]).decode("utf-8", "backslashreplace") if named else None
     return [(KnownProcess(tgid, comm, None if uid < 0 else uid, start_ns, leaderless, threads),)]
 
 
@@ -197,6 +204,8 @@ def encode_pids(pids: Iterable[int]) -> bytes:
 
 
 def _decode_pids(body: bytes) -> list[int]:
+    if len(body) > _PID.size * _MOST_PIDS:
+        raise CaptureError("the capture has more pids in one entry than an exporter writes")
     return [pid for (pid,) in _PID.iter_unpack(body)]
 
 
@@ -210,14 +219,15 @@ def encode_tgid(tgid: int) -> bytes:
     return _PID.pack(tgid)
 
 
-def decode_each_pid(body: bytes) -> list[tuple[int]]:
+def decode_each_pid(body: bytes) -> Iterator[tuple[int]]:
     """The reverse of encode_pid, encode_tgid and encode_pids."""
-    return list(_PID.iter_unpack(body))
+    return _PID.iter_unpack(body)
 
 
 # -- the rows -----------------------------------------------------------------------------------------------------
 
 APPLY = Kind("A", Pipeline.apply, encode_apply, decode_apply, reads_proc=True)
+TAKE_SIDEBAND = Kind("S", Pipeline.take_sideband, encode_data, decode_data)
 LOSE = Kind("L", Pipeline.lose, encode_lose, decode_lose)
 RECALL = Kind("K", Pipeline.recall, encode_known, decode_known)
 RECALL_RECORD = Kind("W", Pipeline.recall_record, encode_record, decode_record)
@@ -226,7 +236,7 @@ EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
 KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
     Kind("R", Pipeline.take_records, encode_batch, decode_batch),
-    Kind("S", Pipeline.take_sideband, encode_data, decode_data),
+    TAKE_SIDEBAND,
     Kind("N", Pipeline.take_names, encode_batch, decode_batch, reads_proc=True),
     APPLY,
     Kind("P", Pipeline.adopt, encode_adopt, decode_adopt),
@@ -264,4 +274,10 @@ def encode_comm_read(read: CommRead) -> bytes:
 def decode_comm_read(body: bytes) -> CommRead:
     """The reverse of encode_comm_read."""
     tgid, read_ns, found = _READ.unpack_from(body)
-    return CommRead(tgid, body[_READ.size :] if found else None, read_ns)
+    return CommRead(tgid, _comm(body[_READ.size :]) if found else None, read_ns)
+
+
+def _comm(comm: bytes) -> bytes:
+    if len(comm) > _LONGEST_COMM:
+        raise CaptureError("the capture has a comm that is longer than any")
+    return comm

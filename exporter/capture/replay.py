@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from exporter.capture.format import Frame, iter_entries
-from exporter.capture.kinds import KINDS, LOSE, READ_COMM, CommRead, decode_comm_read
+from exporter.capture.kinds import KINDS, LOSE, READ_COMM, TAKE_SIDEBAND, CommRead, decode_comm_read
 from exporter.errors import CaptureError
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.histograms import DRAIN_NS, new_histogram
+from exporter.tallies.tallies import DEFAULT_LIMIT
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,15 +22,29 @@ _LOG = logging.getLogger(__name__)
 _SLICE_NS = 10_000_000
 _NS_PER_SECOND = 1_000_000_000
 
+# What a replay may keep, so that bytes that were made up cannot fill the memory: about 64 MiB at the default limit
+# of series. Python's blocks of memory are counted, of which a process has five.
+_MOST_BLOCKS = 400_000
+_BLOCKS_PER_SERIES = 20
+# A recorder holds 32 MiB of events back at most, and what one step reads.
+_MOST_HELD_BYTES = 36 << 20
+# One call asks /proc for the comm of each process that it counts, at most.
+_MOST_ANSWERS = 1 << 15
+
 _KINDS = {kind.letter: kind for kind in KINDS}
 
 
 class Answers:
-    """Stands for /proc: answers what it answered when the capture was taken."""
+    """Stands for /proc: answers what it answered when the capture was taken.
+
+    Attributes:
+        count: How many answers were kept since the last call.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[CommRead]] = {}
         self._read_ns = 0
+        self.count = 0
 
     def read_comm(self, tgid: int) -> bytes | None:
         """Return what was read; None, as of a process that is gone, if the capture has no answer."""
@@ -46,10 +62,12 @@ class Answers:
     def add(self, read: CommRead) -> None:
         """Keep an answer for the next call."""
         self._waiting.setdefault(read.tgid, deque()).append(read)
+        self.count += 1
 
     def clear(self) -> None:
         """Drop the answers that the call did not ask for."""
         self._waiting.clear()
+        self.count = 0
 
 
 class Player:
@@ -58,27 +76,31 @@ class Player:
     Args:
         pipeline: Gets the calls. It asks `answers` for comms.
         answers: Gets what /proc had answered.
+        series_limit: How many series a metric may have.
     """
 
-    def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
+    def __init__(self, pipeline: Pipeline, answers: Answers, series_limit: int = DEFAULT_LIMIT) -> None:
         self._pipeline = pipeline
         self._answers = answers
+        self._most_blocks = sys.getallocatedblocks() + _MOST_BLOCKS + _BLOCKS_PER_SERIES * series_limit
 
-    def play(self, frame: Frame) -> None:
-        """Repeat the calls of a frame.
+    def play(self, frame: Frame) -> Iterator[None]:
+        """Repeat the calls of a frame; yields after each, so that others can have their turn.
 
         Raises:
             CaptureError: The frame holds an entry that no exporter writes. Those before it were played.
         """
         for letter, body in iter_entries(frame.entries):
             try:
-                self._play(letter, body)
+                yield from self._play(letter, body)
             except struct.error as error:
                 raise CaptureError(f"the capture has an entry {letter!r} of a wrong length") from error
 
-    def _play(self, letter: str, body: bytes) -> None:
+    def _play(self, letter: str, body: bytes) -> Iterator[None]:
         if letter == READ_COMM:
             self._answers.add(decode_comm_read(body))
+            self._check_size()
+            yield
             return
         kind = _KINDS.get(letter)
         if kind is None:
@@ -87,9 +109,26 @@ class Player:
         for args in kind.decode(body):
             if kind is LOSE and args[0] not in self._pipeline.lost:
                 raise CaptureError(f"the capture lost messages of {args[0]}, of which it has none")
+            if kind is TAKE_SIDEBAND and "sideband" not in self._pipeline.lost:
+                raise CaptureError("the capture has side-band records, and its header says that it has none")
             call(*args)
+            self._check_size()
+            yield
         if kind.reads_proc:
             self._answers.clear()
+
+    def _check_size(self) -> None:
+        """Refuse a capture that makes more of itself than a host can be.
+
+        Raises:
+            CaptureError: It has more processes, records or events at a time than memory should be given to.
+        """
+        if (
+            self._pipeline.held_bytes > _MOST_HELD_BYTES
+            or self._answers.count > _MOST_ANSWERS
+            or sys.getallocatedblocks() > self._most_blocks
+        ):
+            raise CaptureError("the capture has more at a time than this exporter keeps: it is damaged or made up")
 
     def malformed(self) -> dict[str, int]:
         """Return how many messages were malformed, or of a kind that this release does not know, by socket."""
@@ -183,6 +222,9 @@ class Replay:
             elif now_ns - slice_began_ns > _SLICE_NS:
                 await asyncio.sleep(0)
                 slice_began_ns = time.monotonic_ns()
-            self._player.play(frame)
+            for _ in self._player.play(frame):
+                if time.monotonic_ns() - slice_began_ns > _SLICE_NS:
+                    await asyncio.sleep(0)
+                    slice_began_ns = time.monotonic_ns()
             self._now_ns = frame.time_ns
             self._played += 1

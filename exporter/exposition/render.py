@@ -6,12 +6,12 @@ and kept. The tests hold it together with what the library would have written.
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMetrics 1.0 specification.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from exporter.exposition.buckets import bound_labels, cumulative
 from exporter.exposition.budget import budget
-from exporter.exposition.metrics import FOLDED, PROCESSES, SERIES, SERIES_LIMIT, HistogramRow
+from exporter.exposition.metrics import BUDGET, FOLDED, PROCESSES, HistogramRow
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
@@ -22,12 +22,51 @@ from exporter.tallies.tallies import ProgramCounts
 _SLICE = 4000
 
 
-def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str] = ()) -> Iterator[str]:
     """Write the families of a snapshot in the text format or in OpenMetrics, without its closing line.
+
+    Args:
+        snapshot: What was counted.
+        openmetrics: Which of the two formats.
+        names: The samples to write; empty for all.
 
     Yields:
         Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
     """
+    everything = snapshot
+    if names:
+        snapshot = snapshot.restricted(names)
+    born = snapshot.cells.born
+    if openmetrics and born is not None:
+        yield from _cells_with_births(snapshot, born.exits)
+    else:
+        yield from _cells(snapshot, openmetrics=openmetrics)
+    began = snapshot.began_seconds if openmetrics else None
+    for row, of_programs in snapshot.histograms():
+        yield _head(row.spec, openmetrics=openmetrics)
+        rows = _render_histograms(row, of_programs, births=began is not None)
+        pieces = _join(rows, _SLICE // (len(row.bounds) + 1))
+        yield from (_lines_of(piece, names) for piece in pieces) if names else pieces
+    if PROCESSES in snapshot.shown:
+        yield _head(PROCESSES, openmetrics=openmetrics)
+        yield from _join(
+            f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
+        )
+    shown = [spec for spec in BUDGET if not names or spec.name in names]
+    # It is about all metrics, whichever are written.
+    for spec, metrics in zip(BUDGET, budget(everything) if shown else (), strict=bool(shown)):
+        if spec not in shown:
+            continue
+        yield _head(spec, openmetrics=openmetrics)
+        labels_of = ((f'metric="{name}"', value) for name, value in metrics.items())
+        if spec is FOLDED and began is not None:
+            yield from _join(_with_birth(spec.name, labels, value, began) for labels, value in labels_of)
+        else:
+            yield from _join(f"{spec.name}{{{labels}}} {value}\n" for labels, value in labels_of)
+
+
+def _cells(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+    """Write what is counted per comm and uid."""
     cells = snapshot.cells
     for spec, values in snapshot.counters():
         yield _head(spec, openmetrics=openmetrics)
@@ -44,20 +83,36 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
             for status, value in exits.items()
             if status >= least
         )
-    for row, of_programs in snapshot.histograms():
-        yield _head(row.spec, openmetrics=openmetrics)
-        yield from _join(_render_histograms(row, of_programs), _SLICE // (len(row.bounds) + 1))
-    if PROCESSES in snapshot.shown:
-        yield _head(PROCESSES, openmetrics=openmetrics)
+
+
+def _cells_with_births(snapshot: TallySnapshot, born: list[dict[int, float]]) -> Iterator[str]:
+    """Write what is counted per comm and uid in OpenMetrics, each series with when it was born."""
+    cells = snapshot.cells
+    for spec, values, times in snapshot.counters_and_births():
+        yield _head(spec, openmetrics=True)
         yield from _join(
-            f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
+            _with_birth(spec.name, labels, value, time)
+            for labels, value, time in zip(cells.labels, values, times, strict=True)
+            if value
         )
-    for spec, metrics in zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True):
-        yield _head(spec, openmetrics=openmetrics)
-        yield from _join(f'{spec.name}{{metric="{name}"}} {value}\n' for name, value in metrics.items())
+    for spec, least in snapshot.ends():
+        yield _head(spec, openmetrics=True)
+        yield from _join(
+            _with_birth(spec.name, f"{labels}{write_status_labels(status)}", value, times_of[status])
+            for labels, exits, times_of in zip(cells.labels, cells.exits, born, strict=True)
+            for status, value in exits.items()
+            if status >= least
+        )
 
 
-def _render_histograms(row: HistogramRow, of_programs: list[tuple[ProgramCounts, Histogram]]) -> Iterator[str]:
+def _with_birth(name: str, labels: str, value: int, born_seconds: float) -> str:
+    created = f"{name.removesuffix('_total')}_created"
+    return f"{name}{{{labels}}} {value}\n{created}{{{labels}}} {born_seconds:.3f}\n"
+
+
+def _render_histograms(
+    row: HistogramRow, of_programs: list[tuple[ProgramCounts, Histogram]], *, births: bool
+) -> Iterator[str]:
     name, in_base_unit = row.spec.name, row.in_base_unit
     tails = [f',le="{bound}"}}' for bound in bound_labels(row.bounds)]
     for program, histogram in of_programs:
@@ -65,10 +120,16 @@ def _render_histograms(row: HistogramRow, of_programs: list[tuple[ProgramCounts,
         start = f"{name}_bucket{{{labels}"
         counts = cumulative(histogram)
         buckets = "".join([f"{start}{tail} {count}\n" for tail, count in zip(tails, counts, strict=True)])
-        yield (
+        text = (
             f"{buckets}{name}_count{{{labels}}} {counts[-1]}\n"
             f"{name}_sum{{{labels}}} {in_base_unit(histogram[-1])!r}\n"
         )
+        yield f"{text}{name}_created{{{labels}}} {program.born_seconds:.3f}\n" if births else text
+
+
+def _lines_of(piece: str, names: Collection[str]) -> str:
+    """Return the lines of samples of these names: of a histogram there are three."""
+    return "".join(line for line in piece.splitlines(keepends=True) if line.partition("{")[0] in names)
 
 
 def _head(spec: MetricSpec, *, openmetrics: bool) -> str:

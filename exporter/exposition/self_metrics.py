@@ -12,10 +12,12 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from exporter import __version__
 from exporter.exposition.buckets import bound_labels, cumulative, seconds_of_ns
 from exporter.exposition.spec import MetricSpec
+from exporter.revision import REVISION
 from exporter.tallies.histograms import DRAIN_SECONDS, Histogram
 
 _Value = float | Mapping[str, float] | tuple[str, ...] | Histogram | None
@@ -158,13 +160,14 @@ class Status:
         "filter",
         "exec_names",
     )
-    build: tuple[str, str] = _metric(
+    build: tuple[str, str, str] = _metric(
         "proc_connector_exporter_build_info",
         "gauge",
-        "Always 1; the exporter's version.",
+        "Always 1; the exporter's version, and the commit that it was built from.",
         "version",
+        "revision",
         "pythonversion",
-        default=(__version__, platform.python_version()),
+        default=(__version__, REVISION, platform.python_version()),
     )
 
 
@@ -177,10 +180,14 @@ class StatusCollector(Collector):
 
     Args:
         status: Called once per scrape.
+
+    Attributes:
+        began_seconds: When the counters began, to be handed over with them; None to leave it out.
     """
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
+        self.began_seconds: float | None = None
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is to describe needs a running exporter."""
@@ -192,14 +199,28 @@ class StatusCollector(Collector):
         for name, spec in _ROWS:
             value: _Value = getattr(status, name)
             if isinstance(value, list):
-                yield _histogram(spec, value)
+                yield self._made(_histogram(spec, value))
             elif isinstance(value, tuple):
                 yield _family(spec, {value: 1})
             elif isinstance(value, Mapping):
                 if value:
-                    yield _family(spec, {(label,): number for label, number in value.items()})
+                    yield self._made(_family(spec, {(label,): number for label, number in value.items()}))
             elif value is not None:
-                yield _family(spec, {(): value})
+                yield self._made(_family(spec, {(): value}))
+
+    def _made(self, family: Metric) -> Metric:
+        """Add to each series of a counter and of a histogram when it began."""
+        if self.began_seconds is None or family.type not in {"counter", "histogram"}:
+            return family
+        series: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
+        for sample in family.samples:
+            series.setdefault(tuple(item for item in sample.labels.items() if item[0] != "le"), []).append(sample)
+        family.samples = [
+            sample
+            for labels, samples in series.items()
+            for sample in (*samples, Sample(f"{family.name}_created", dict(labels), self.began_seconds))
+        ]
+        return family
 
 
 def _family(spec: MetricSpec, values: Mapping[tuple[str, ...], float]) -> Metric:

@@ -1,12 +1,13 @@
 """What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
 from exporter.exposition.metrics import COUNTER_SPECS, ENDS, HISTOGRAMS, EndRow, HistogramRow
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
+from exporter.tallies.native import FOLDINGS, Folding
 from exporter.tallies.tallies import DEFAULT_LIMIT, CellCounts, ProgramCounts
 
 
@@ -20,20 +21,44 @@ class TallySnapshot(NamedTuple):
     """The families to write: those of events that the user did not ask for are absent."""
     limit: int = DEFAULT_LIMIT
     """How many series each may have."""
+    has_native: bool = False
+    """The histograms have the bounds of native ones, too."""
+    began_seconds: float | None = None
+    """When what is always there was born; None if births are not noted."""
+
+    def restricted(self, names: Collection[str]) -> "TallySnapshot":
+        """Return the same, of which only the families with samples of these names are shown."""
+        return self._replace(shown=frozenset(spec for spec in self.shown if set(spec.sample_names) & set(names)))
 
     def counters(self) -> Iterator[tuple[MetricSpec, list[int]]]:
         """Return the counters that are shown: the number of each cell."""
+        return ((spec, values) for spec, values, _ in self.counters_and_births())
+
+    def counters_and_births(self) -> Iterator[tuple[MetricSpec, list[int], list[float]]]:
+        """Return the counters that are shown: the number of each cell and when it was born, 0 if not known."""
+        born = self.cells.born
+        not_known = [0.0] * len(self.cells.keys)
         for name, spec in COUNTER_SPECS.items():
             if spec in self.shown:
-                yield spec, self.cells.counters[name]
+                yield spec, self.cells.counters[name], not_known if born is None else born.counters[name]
 
     def ends(self) -> Iterator[EndRow]:
         """Return the counters of ends that are shown."""
         return (row for row in ENDS if row.spec in self.shown)
 
     def histograms(self) -> Iterator[tuple[HistogramRow, list[tuple[ProgramCounts, Histogram]]]]:
-        """Return the histograms that are shown: those of the programs that have any value."""
+        """Return the histograms that are shown, with classic buckets, of the programs that have any value."""
         for row in HISTOGRAMS:
             if row.spec in self.shown:
                 histogram_of = attrgetter(row.field)
-                yield row, [(program, counts) for program in self.programs if any(counts := histogram_of(program))]
+                of_programs = [
+                    (program, counts) for program in self.programs if any(counts := histogram_of(program))
+                ]
+                folding = self.folding(row)
+                if folding is not None:
+                    of_programs = [(program, folding.classic(counts)) for program, counts in of_programs]
+                yield row, of_programs
+
+    def folding(self, row: HistogramRow) -> Folding | None:
+        """Return what makes classic and native buckets of a histogram; None if it has classic ones only."""
+        return FOLDINGS[HISTOGRAMS.index(row)] if self.has_native else None

@@ -39,6 +39,7 @@ class Comparison:
         procfs: The host's.
         keeps_table: It is known which processes live; otherwise there is nothing to find in /proc.
         with_start: Read when a process started; exit records have it more exactly.
+        count_losses: Looks for losses, and returns how many messages were lost so far.
         crash: Called with the exception of a comparison that follows a loss.
 
     Attributes:
@@ -53,6 +54,7 @@ class Comparison:
         *,
         keeps_table: bool,
         with_start: bool,
+        count_losses: Callable[[], int],
         crash: Callable[[BaseException], None],
     ) -> None:
         self._drain = drain
@@ -60,6 +62,7 @@ class Comparison:
         self._procfs = procfs
         self._keeps_table = keeps_table
         self._with_start = with_start
+        self._count_losses = count_losses
         self._crash = crash
         # A loss and a silence can both ask for a comparison.
         self._lock = asyncio.Lock()
@@ -98,11 +101,23 @@ class Comparison:
         await self.compare()
         self.repeated += 1
 
-    async def compare(self) -> None:
-        """Bring the table in line with /proc: adopt what lives, forget what is gone."""
+    async def compare(self, *, is_first: bool = False) -> None:
+        """Bring the table in line with /proc: adopt what lives, forget what is gone.
+
+        Args:
+            is_first: It is the one at the start.
+        """
         async with self._lock:
-            await drain_all(self._drain)
-            self._pipeline.lose_track()
+            if is_first:
+                # Nothing is known yet that a loss could have made wrong. What is read from now on belongs to
+                # events that are held until the scan is over.
+                self._pipeline.lose_track()
+                await drain_all(self._drain)
+            else:
+                await drain_all(self._drain)
+                # What was lost until now is found by this comparison: a second one would follow it in vain.
+                self._losses_followed = max(self._losses_followed, self._count_losses())
+                self._pipeline.lose_track()
             waiting = self._pipeline.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()

@@ -56,6 +56,7 @@ class Listener:
             procfs,
             keeps_table=opened.plan.keeps_table,
             with_start=opened.taskstats is None,
+            count_losses=self._count_unsettling,
             crash=self._crash,
         )
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
@@ -76,7 +77,7 @@ class Listener:
 
         Exit records that are older than it go: the EXIT that each waits for was before it.
         """
-        await self._comparison.compare()
+        await self._comparison.compare(is_first=True)
         for source in self._order.hints:
             self._loop.add_reader(source.fileno(), self._guard, self._drain.read_hints)
         self._wake_up()
@@ -160,14 +161,17 @@ class Listener:
         """Ask how full the sources are, and count what they lost."""
         self._losses.count()
 
+    def _count_unsettling(self) -> int:
+        self._losses.count()
+        return self._losses.unsettling() + self._pipeline.table.uncounted_losses
+
     def look_at_buffers(self) -> float:
         """Count losses; a new one begins a comparison with /proc.
 
         Returns:
             How full the fullest source is, from 0 to 1.
         """
-        self._losses.count()
-        self._comparison.follow_losses(self._losses.unsettling() + self._pipeline.table.uncounted_losses)
+        self._comparison.follow_losses(self._count_unsettling())
         return self._losses.fullest()
 
     # -- what it reports ----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from exporter.processes.roster import Roster
 from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
-from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
+from exporter.tallies.histograms import observe
 from exporter.tallies.tallies import Tallies
 
 # Of failures alone, most that is remembered of processes that go on without their leader.
@@ -248,10 +248,10 @@ class Ends:
         if lifetime_ns is None:
             self.unknown_lifetimes += 1
         else:
-            observe(cell.lifetime_ns, LIFETIME_NS, lifetime_ns)
+            observe(cell.lifetime_ns, self._tallies.bounds.lifetime_ns, lifetime_ns)
         if last is not None:
-            observe(cell.cpu_ns, CPU_NS, last[3])
-            observe(cell.max_rss_kib, MAX_RSS_KIB, last[5])
+            observe(cell.cpu_ns, self._tallies.bounds.cpu_ns, last[3])
+            observe(cell.max_rss_kib, self._tallies.bounds.max_rss_kib, last[5])
         if process is not None and (name := process.open_name) is not None:
             recorded = None if leader is None else decode_comm_uid(leader[4])[0]
             self._naming.look_later(names.bury(name, process, timestamp_ns, recorded))

@@ -29,7 +29,6 @@ from exporter.processes.roster import Roster
 from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
-from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB
 from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
 
@@ -147,6 +146,7 @@ class ProcessTable:
         known_cell = self._tallies.by_record.get
         claim_cell_of_record = self._tallies.claim_cell_of_record
         count_end = self._tallies.count_end
+        lifetime_bounds, cpu_bounds, rss_bounds = self._tallies.bounds
         graves = naming.names.graves
         follow = self._follow_threads
         # While a client observes, the fast ways look into an empty dict: then no event goes them.
@@ -239,13 +239,13 @@ class ProcessTable:
                                 lifetime_ns = timestamp_ns - process.start_ns
                                 lifetime_ns = max(lifetime_ns, 0)
                                 histogram = cell.lifetime_ns
-                                histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
+                                histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                                 histogram[-1] += lifetime_ns
                                 histogram = cell.cpu_ns
-                                histogram[bisect_left(CPU_NS, cpu_ns)] += 1
+                                histogram[bisect_left(cpu_bounds, cpu_ns)] += 1
                                 histogram[-1] += cpu_ns
                                 histogram = cell.max_rss_kib
-                                histogram[bisect_left(MAX_RSS_KIB, max_rss_kib)] += 1
+                                histogram[bisect_left(rss_bounds, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
                                 continue
                         elif (
@@ -266,7 +266,7 @@ class ProcessTable:
                             lifetime_ns = timestamp_ns - process.start_ns
                             lifetime_ns = max(lifetime_ns, 0)
                             histogram = cell.lifetime_ns
-                            histogram[bisect_left(LIFETIME_NS, lifetime_ns)] += 1
+                            histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                             histogram[-1] += lifetime_ns
                             continue
                         processes[pid] = process

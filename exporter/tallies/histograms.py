@@ -50,6 +50,17 @@ def observe(histogram: Histogram, bounds: tuple[int, ...], value: int) -> None:
     histogram[-1] += value
 
 
+class Bounds(NamedTuple):
+    """The bounds of the histograms' buckets, in the kernel's units."""
+
+    lifetime_ns: tuple[int, ...]
+    cpu_ns: tuple[int, ...]
+    max_rss_kib: tuple[int, ...]
+
+
+CLASSIC_BOUNDS = Bounds(LIFETIME_NS, CPU_NS, MAX_RSS_KIB)
+
+
 class Histograms(NamedTuple):
     """What ended processes had used."""
 
@@ -58,9 +69,9 @@ class Histograms(NamedTuple):
     max_rss_kib: Histogram
 
 
-def new_histograms() -> Histograms:
+def new_histograms(bounds: Bounds = CLASSIC_BOUNDS) -> Histograms:
     """Return empty histograms."""
-    return Histograms(new_histogram(LIFETIME_NS), new_histogram(CPU_NS), new_histogram(MAX_RSS_KIB))
+    return Histograms(*map(new_histogram, bounds))
 
 
 NO_HISTOGRAMS = Histograms([], [], [])

@@ -93,10 +93,15 @@ def write_cell_labels(program_labels: str, uid: int | None) -> str:
     return f'{program_labels},uid="{uid_label(uid)}"'
 
 
+def status_labels(status: int) -> tuple[str, str]:
+    """Return the values of the labels that an end has beside those of its program and user."""
+    return exit_labels(status)
+
+
 @cache
 def write_status_labels(status: int) -> str:
     """Return the labels that an end has behind those of its program and user, with the comma between them."""
-    exit_code, signal = exit_labels(status)
+    exit_code, signal = status_labels(status)
     return f',exit_code="{exit_code}",signal="{signal}"'
 
 

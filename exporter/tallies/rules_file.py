@@ -18,8 +18,13 @@ _REFERENCE = re.compile(r"\$(?:(\$)|(\d+)|\{(\w+)\}|)")
 _T = TypeVar("_T")
 
 
-def read_rules(path: str) -> Rules:
+def read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
     """Read a file of rules.
+
+    Args:
+        path: Its name.
+        may_be_empty: An empty file means that there are no rules. Otherwise it is one that is being written, and
+            only `{}` means that.
 
     Raises:
         ConfigError: It cannot be read, or says something that is no rule.
@@ -31,6 +36,8 @@ def read_rules(path: str) -> Rules:
         raise ConfigError(f"--config.file: cannot read {path}: {error.strerror}") from error
     if len(data) > _MOST_BYTES:
         raise ConfigError(f"--config.file: {path} is longer than {_MOST_BYTES} bytes")
+    if not may_be_empty and not any(line.split(b"#")[0].strip() for line in data.splitlines()):
+        raise ConfigError(f"--config.file: {path} is empty; to do without rules, write {{}}")
     return parse_rules(data, path)
 
 

@@ -10,13 +10,16 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from exporter.kernel.taskstats import decode_comm_uid
+from exporter.tallies.births import Births, CellTimes
 from exporter.tallies.cells import Cell, FoldedCell, Program, count_events
 from exporter.tallies.counters import EVENT_NAMES, FIELDS, add_counters
 from exporter.tallies.histograms import (
+    CLASSIC_BOUNDS,
     CPU_NS,
     LIFETIME_NS,
     MAX_RSS_KIB,
     NO_HISTOGRAMS,
+    Bounds,
     Histogram,
     new_histograms,
 )
@@ -45,9 +48,9 @@ _RESERVED_PROGRAMS = 2
 _SAMPLES = max(len(LIFETIME_NS), len(CPU_NS), len(MAX_RSS_KIB)) + 3
 
 
-def _unlimited_cell(comm: str) -> Cell:
+def _unlimited_cell(comm: str, bounds: Bounds) -> Cell:
     program = Program(comm)
-    program.histograms = new_histograms()
+    program.histograms = new_histograms(bounds)
     return Cell(program, OTHER_UID)
 
 
@@ -61,6 +64,8 @@ class CellCounts(NamedTuple):
     counters: dict[str, list[int]]
     """By the name of the field of Counters."""
     exits: list[dict[int, int]]
+    born: CellTimes | None = None
+    """None if it is not noted."""
 
 
 class ProgramCounts(NamedTuple):
@@ -71,6 +76,8 @@ class ProgramCounts(NamedTuple):
     lifetime_ns: Histogram
     cpu_ns: Histogram
     max_rss_kib: Histogram
+    born_seconds: float | None = None
+    """When it had the first end; None if it is not noted."""
 
 
 class Tallies:
@@ -79,6 +86,8 @@ class Tallies:
     Args:
         limit: How many series a family may have, at least LEAST_LIMIT; for a histogram, how many samples.
         rules: What is shown under which name.
+        births: Notes when series are born; None if no client asks for it.
+        bounds: Of the histograms' buckets.
 
     Attributes:
         by_record: Cells by the 44 bytes of an exit record, as far as they are remembered; claim_cell_of_record
@@ -87,19 +96,31 @@ class Tallies:
             the others.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        limit: int = DEFAULT_LIMIT,
+        rules: Rules | None = None,
+        *,
+        births: Births | None = None,
+        bounds: Bounds = CLASSIC_BOUNDS,
+    ) -> None:
         self.limit = limit
+        self.bounds = bounds
+        self.births = births
         self._rules = rules or Rules()
         self._cells_left = limit - _RESERVED_CELLS
         self._statuses_left = limit - _RESERVED_STATUSES
         self._programs_left = limit // _SAMPLES - _RESERVED_PROGRAMS
-        self._unknown = _unlimited_cell(UNKNOWN)
-        self._other = _unlimited_cell(OTHER)
-        self._excluded = _unlimited_cell(EXCLUDED)
+        self._unknown = _unlimited_cell(UNKNOWN, bounds)
+        self._other = _unlimited_cell(OTHER, bounds)
+        self._excluded = _unlimited_cell(EXCLUDED, bounds)
         self._programs: dict[str, Program] = {UNKNOWN: self._unknown.program}
         self._cells: dict[Key, Cell] = {(UNKNOWN, None): Cell(self._unknown.program, None, self._unknown)}
         self._others: dict[int | None, Cell] = {OTHER_UID: self._other}
         self._folded: WeakValueDictionary[tuple[Cell, str | None, int | None], FoldedCell] = WeakValueDictionary()
+        if births is not None:
+            for cell in (self._unknown, self._other, *self._cells.values()):
+                births.claim(cell)
         self._expired = dict.fromkeys(EVENT_NAMES, 0)
         self.by_record: dict[bytes, Cell] = {}
         self.by_exec: dict[tuple[bytes, int | None], Cell] = {}
@@ -165,6 +186,8 @@ class Tallies:
         program.cells += 1
         overflow = self._unknown if comm == UNKNOWN else self._other
         cell = self._cells[comm, uid] = Cell(program, uid, overflow)
+        if self.births is not None:
+            self.births.claim(cell)
         return cell
 
     def _other_cell(self, uid: int | None) -> Cell:
@@ -173,6 +196,8 @@ class Tallies:
             if len(self._others) > _OTHER_UIDS:
                 return self._other
             cell = self._others[uid] = Cell(self._other.program, uid, self._other)
+            if self.births is not None:
+                self.births.claim(cell)
         return cell
 
     def _folded_cell(self, target: Cell, comm: str | None, uid: int | None) -> FoldedCell:
@@ -198,17 +223,22 @@ class Tallies:
             if self._statuses_left:
                 self._statuses_left -= 1
             else:
-                exits = cell.overflow.exits
+                cell = cell.overflow
+                exits = cell.exits
+        if self.births is not None and status not in exits:
+            self.births.note_status(cell, status)
         exits[status] = exits.get(status, 0) + count
 
     def _give_histograms(self, cell: Cell) -> None:
         program = cell.program
         if program.histograms is NO_HISTOGRAMS:
             if cell.overflow is None:
-                program.histograms = new_histograms()
+                program.histograms = new_histograms(self.bounds)
             elif self._programs_left:
                 self._programs_left -= 1
-                program.histograms = new_histograms()
+                program.histograms = new_histograms(self.bounds)
+                if self.births is not None:
+                    self.births.note_histograms(program)
             else:
                 program.histograms = cell.overflow.program.histograms
         cell.lifetime_ns, cell.cpu_ns, cell.max_rss_kib = program.histograms
@@ -236,6 +266,8 @@ class Tallies:
         for cell in cells:
             program = cell.program
             del self._cells[program.comm, cell.uid]
+            if self.births is not None:
+                self.births.forget(cell)
             self._cells_left += 1
             self._statuses_left += len(cell.exits)
             for event, count in count_events([cell]).items():
@@ -243,6 +275,8 @@ class Tallies:
             program.cells -= 1
             if not program.cells:
                 del self._programs[program.comm]
+                if self.births is not None:
+                    self.births.forget_program(program)
                 self._programs_left += self._has_histograms(program)
 
     def _has_histograms(self, program: Program) -> bool:
@@ -254,18 +288,27 @@ class Tallies:
     def snapshot_cells(self) -> CellCounts:
         """Copy what is counted per comm and uid."""
         cells = [*self._cells.values(), *self._others.values(), self._unknown]
+        counters = {name: list(map(attrgetter(name), cells)) for name in FIELDS}
         return CellCounts(
             [(cell.program.comm, cell.uid) for cell in cells],
             [cell.labels for cell in cells],
-            {name: list(map(attrgetter(name), cells)) for name in FIELDS},
+            counters,
             [cell.exits.copy() for cell in cells],
+            None if self.births is None else self.births.of_cells(cells, counters),
         )
 
     def snapshot_programs(self) -> list[ProgramCounts]:
         """Copy what is counted per comm, of those of which a process has ended."""
         own = [program for program in self._programs.values() if self._has_histograms(program)]
         return [
-            ProgramCounts(p.comm, p.labels, *(histogram.copy() for histogram in p.histograms))
+            ProgramCounts(
+                p.comm,
+                p.labels,
+                p.histograms.lifetime_ns.copy(),
+                p.histograms.cpu_ns.copy(),
+                p.histograms.max_rss_kib.copy(),
+                None if self.births is None else self.births.of_program(p),
+            )
             for p in (*own, self._other.program)
             if any(p.histograms.lifetime_ns) or any(p.histograms.cpu_ns)
         ]

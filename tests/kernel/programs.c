@@ -464,6 +464,39 @@ static int cmd_with_pid(char **argv)
 	return 0;
 }
 
+/* sibling COUNT CODE: a child clones COUNT siblings, which are children of this process (CLONE_PARENT) and exit with
+ * CODE. It ends when the last of them is there, after it took the name "stage". Prints nothing; fails if any ends
+ * with another code.
+ */
+static int cmd_sibling(char **argv)
+{
+	int count = number(argv[0]), code = number(argv[1]), status;
+	pid_t stage = fork();
+
+	if (stage == 0) {
+		prctl(PR_SET_NAME, "stage");
+		for (int i = 0; i < count; i++) {
+			struct clone_args args = { .flags = CLONE_PARENT };
+			long got = syscall(SYS_clone3, &args, sizeof(args));
+
+			if (got == 0)
+				_exit(code);
+			if (got < 0)
+				die("clone3");
+		}
+		_exit(0);
+	}
+	if (stage < 0)
+		die("fork");
+	for (int i = 0; i <= count; i++) {
+		pid_t pid = reap(-1, &status, NULL);
+
+		if (pid < 0 || status != (pid == stage ? 0 : code << 8))
+			die("wait4");
+	}
+	return 0;
+}
+
 /* live COUNT: so many children that live until the input ends; prints a line when all of them do. */
 static int cmd_live(char **argv)
 {
@@ -661,6 +694,31 @@ static int cmd_crowd(char **argv)
 	return 0;
 }
 
+/* crash_as COUNT: children that crash, each with a name that no other has. */
+static int cmd_crash_as(char **argv)
+{
+	struct rlimit no_core = { 0, 0 };
+	int count = number(argv[0]);
+
+	setrlimit(RLIMIT_CORE, &no_core);
+	for (int i = 0; i < count; i++) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			char comm[16];
+
+			snprintf(comm, sizeof(comm), "burst-%d", i);
+			if (prctl(PR_SET_NAME, comm))
+				die("prctl");
+			raise(SIGSEGV);
+		}
+		if (pid < 0 || reap(pid, &status, NULL) != pid)
+			die("fork");
+	}
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int arguments; /* at least */
@@ -689,8 +747,10 @@ static const struct {
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
 	{ "crowd", 3, cmd_crowd },
+	{ "crash_as", 1, cmd_crash_as },
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
+	{ "sibling", 2, cmd_sibling },
 	{ "live", 1, cmd_live },
 	{ "flood", 0, cmd_flood },
 	{ "with_pid", 3, cmd_with_pid },

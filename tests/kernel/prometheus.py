@@ -38,7 +38,7 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(exporter_port: int, folder: Path) -> Iterator[Prometheus]:
+def scraping(exporter_port: int, folder: Path, *flags: str) -> Iterator[Prometheus]:
     """Run a server that scrapes a port of the loopback every second, and does so already."""
     port = free_port()
     config = folder / "prometheus.yml"
@@ -53,6 +53,7 @@ def scraping(exporter_port: int, folder: Path) -> Iterator[Prometheus]:
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
+        *flags,
     ]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:

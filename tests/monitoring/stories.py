@@ -3,6 +3,7 @@
 All times are minutes from the story's beginning, and every series has one value a minute.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ JOB = "proc-connector-exporter"
 INFO = {"ProcConnectorUnattributedHigh", "ProcessFirstFailure", "ProcessKilled"}
 """All others are warnings."""
 DAY = 1440
+OTHER_JOB = 'job="services",instance="b"'
 
 Series = Mapping[str, str]
 """Values in promtool's notation, by the series."""
@@ -24,7 +26,14 @@ def target(pod: str = "p") -> str:
 
 def host(up: str, started: str = "", canary: str = "", *, pod: str = "p") -> dict[str, str]:
     """Return what every scrape of an exporter has. Another exporter of the same machine is always there."""
-    series = {"up": up, "process_start_time_seconds": started, "proc_connector_canary_age_seconds": canary}
+    # What a target exposes is there when it is up.
+    build = re.sub(r"\b0x(\d+)", r"_x\1", re.sub(r"(?<= )0(?= |$)", "stale", up))
+    series = {
+        "up": up,
+        "proc_connector_exporter_build_info": build,
+        "process_start_time_seconds": started,
+        "proc_connector_canary_age_seconds": canary,
+    }
     other = {
         'up{job="node",instance="a"}': "1x5000",
         'process_start_time_seconds{job="node",instance="a"}': "0x5000",
@@ -150,7 +159,7 @@ ABSENT = {fired("ProcConnectorExporterAbsent", job=None, instance=None)}
 RESTARTING = {fired("ProcConnectorExporterRestarting")}
 LATE = {fired("ProcConnectorCanaryLate", pod="p")}
 LOST = {fired("ProcConnectorMessagesLost", socket="connector")}
-FOLDED = {fired("ProcConnectorSeriesLimitReached", metric="proc_connector_execs_total")}
+FOLDED = {fired("ProcConnectorSeriesLimitReached")}
 BROKEN = {fired("ProcConnectorConfigReloadFailed", pod="p")}
 MISSED = {fired("ProcConnectorEndsMissed")}
 UNATTRIBUTED = {fired("ProcConnectorUnattributedHigh")}
@@ -160,6 +169,7 @@ RATIO = {fired("ProcessFailureRatioJumped", comm="job")}
 FIRST = {fired("ProcessFirstFailure", comm="backup")}
 KILLED = {fired("ProcessKilled", comm="app", signal="SIGKILL")}
 DUMPS = {fired("ProcessCoreDumps")}
+MORE = {fired("ProcessMoreSuspects")}
 CRASH_SIGNALS = {
     "SIGILL": 4, "SIGTRAP": 5, "SIGABRT": 6, "SIGBUS": 7, "SIGFPE": 8, "SIGSEGV": 11, "SIGSYS": 31,
 }  # fmt: skip
@@ -234,6 +244,17 @@ EXPORTER = (
         {13: QUIET, 16: DOWN, 20: DOWN, 45: QUIET},
         host("1x9 0x30 1x60"),
     ),
+    Story(
+        "an exporter of a job with any name is down too, if it answered once within a day",
+        {f"up{{{OTHER_JOB}}}": "1x9 0x30", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x9 stale"},
+        {13: QUIET, 16: {fired("ProcConnectorExporterDown", job="services", instance="b")}},
+    ),
+    Story(
+        "an exporter of a job with any name is an exporter",
+        {f"up{{{OTHER_JOB}}}": "1x60", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x60"},
+        {50: QUIET},
+        {},
+    ),
     Story("other jobs may be down", {'up{job="other",instance="a"}': "0x60"}, {50: QUIET}),
     Story(
         "an exporter that misses four scrapes is not down",
@@ -244,7 +265,7 @@ EXPORTER = (
     Story(
         "an exporter that starts anew every minute",
         {},
-        {3: QUIET, 6: RESTARTING, 20: RESTARTING, 40: RESTARTING, 101: RESTARTING, 104: QUIET},
+        {3: QUIET, 6: RESTARTING, 20: RESTARTING, 40: RESTARTING, 96: RESTARTING, 104: QUIET},
         host("1x200", "0+60x39 2400x160"),
     ),
     Story(
@@ -290,9 +311,9 @@ EXPORTER = (
     ),
     Story("an exporter whose canary is turned off is not late", {}, {30: QUIET}, host("1x60")),
     Story(
-        "one lost message fires, for a window and a little more",
+        "one lost message fires for a window",
         lost("0x20 1x60") | lost("0x60", socket="taskstats"),
-        {20: QUIET, 22: LOST, 40: LOST, 43: QUIET},
+        {20: QUIET, 22: LOST, 34: LOST, 37: QUIET},
     ),
     Story(
         "a lost exit record is told from a lost event",
@@ -350,9 +371,9 @@ EXPORTER = (
     ),
     Story("a host without events has no share", events("exec", "5x60") | unattributed("0x60"), {40: QUIET}),
     Story(
-        "the first count that is folded fires, for a window and a little more, its series born with it or not",
+        "the first count that is folded fires for a window, its series born with it or not",
         folded("_x20 1x60"),
-        {19: QUIET, 21: FOLDED, 22: FOLDED, 39: FOLDED, 42: QUIET},
+        {19: QUIET, 21: FOLDED, 22: FOLDED, 34: FOLDED, 37: QUIET},
     ),
     Story("a limit that was never reached is quiet", folded("0x60"), {30: QUIET}),
     Story(
@@ -602,7 +623,7 @@ FAILURES = (
     Story(
         "the very first failure of a program that ran well once, born at 1",
         ended("backup", "1x150") | ended("backup", "_x70 1x100", code="2"),
-        {69: QUIET, 71: FIRST, 84: FIRST, 89: FIRST, 92: QUIET, 150: QUIET},
+        {69: QUIET, 71: FIRST, 84: FIRST, 87: QUIET, 150: QUIET},
     ),
     Story(
         "the first failure is one for each program",
@@ -698,7 +719,7 @@ SIGNALS = (
         Story(
             f"the very first {name}, born at 1, fires for a window and a little more",
             ended("app", "_x30 1x60", code=str(128 + number), signal=name),
-            {29: QUIET, 31: crashed(name), 49: crashed(name), 52: QUIET},
+            {29: QUIET, 31: crashed(name), 44: crashed(name), 47: QUIET},
         )
         for name, number in CRASH_SIGNALS.items()
     ),
@@ -762,7 +783,7 @@ SIGNALS = (
     Story(
         "a crash goes on firing through a scrape that fails",
         ended("app", "_x30 1x3 stale 1x60", code="139", signal="SIGSEGV"),
-        {33: crashed(), 34: crashed(), 35: crashed(), 47: crashed(), 60: QUIET},
+        {33: crashed(), 34: crashed(), 35: crashed(), 43: crashed(), 60: QUIET},
         host("1x33 0 1x60", "-100000x33 stale -100000x60"),
     ),
     Story(
@@ -774,7 +795,7 @@ SIGNALS = (
     Story(
         "the very first SIGKILL, born at 1",
         ended("app", "_x30 1x60", code="137", signal="SIGKILL"),
-        {29: QUIET, 31: KILLED, 32: KILLED, 49: KILLED, 52: QUIET},
+        {29: QUIET, 31: KILLED, 32: KILLED, 44: KILLED, 47: QUIET},
     ),
     Story(
         "a SIGKILL after the restart of the exporter, its counter as it was",
@@ -785,18 +806,76 @@ SIGNALS = (
     Story(
         "five core dumps of several programs and users on a node, born at their number",
         coredumps("x", "_x30 2x60") | coredumps("y", "_x31 2x60") | coredumps("y", "_x31 1x60", uid="7"),
-        {29: QUIET, 30: QUIET, 32: DUMPS, 49: DUMPS, 52: QUIET},
+        {29: QUIET, 30: QUIET, 32: DUMPS, 44: DUMPS, 47: QUIET},
     ),
     Story(
         "five core dumps, three before and two after the restart of the exporter",
         coredumps("x", "0x30 3x7 stale 0x2 2x60"),
-        {38: QUIET, 43: DUMPS, 60: QUIET},
+        {38: QUIET, 44: DUMPS, 60: QUIET},
         RESTARTED_AT_40,
     ),
     Story("four core dumps fill no disk", coredumps("x", "_x30 4x60"), {32: QUIET}),
 )
 
-STORIES = (*WHOLE_HOST, *EXPORTER, *BIRTHS, *FAILURES, *SIGNALS)
+
+def crashing(numbers: Iterable[int], minute: int, times: int = 1) -> dict[str, str]:
+    """Return the series of programs that crash at a minute: app-N N times as often as it says."""
+    return {
+        series: values
+        for number in numbers
+        for series, values in ended(
+            f"app-{number}", f"_x{minute} {number * times}x100", code="139", signal="SIGSEGV"
+        ).items()
+    }
+
+
+def crashes(*numbers: int) -> set[Fired]:
+    """Return the alerts of these programs."""
+    return {fired("ProcessCrashed", comm=f"app-{number}", signal="SIGSEGV") for number in numbers}
+
+
+MANY = (
+    Story(
+        "three crashing programs are named", crashing([1, 2, 3], 30), {31: crashes(1, 2, 3), 40: crashes(1, 2, 3)}
+    ),
+    Story(
+        "of five crashing programs the worst three are named, and one alert says how many more",
+        crashing([1, 2, 3, 4, 5], 30),
+        {31: crashes(3, 4, 5), 36: crashes(3, 4, 5) | MORE, 44: crashes(3, 4, 5) | MORE, 47: QUIET},
+    ),
+    Story(
+        "what is named stays named, whatever else happens",
+        crashing([1, 2, 3], 30) | crashing([4, 5, 6], 33, 10) | crashing([7, 8, 9], 36, 100),
+        {
+            31: crashes(1, 2, 3),
+            34: crashes(1, 2, 3),
+            41: crashes(1, 2, 3) | MORE,
+            44: crashes(1, 2, 3) | MORE,
+            46: crashes(7, 8, 9) | MORE,
+            53: QUIET,
+        },
+    ),
+    Story(
+        "five programs that fail again and again, worst first",
+        {
+            series: values
+            for number in (1, 2, 3, 4, 5)
+            for series, values in ended(f"loop-{number}", f"_x20 {number}+{number}x100", code="1").items()
+        },
+        {
+            25: QUIET,
+            32: MORE,
+            45: MORE | {fired("ProcessCrashLooping", comm=f"loop-{number}") for number in (3, 4, 5)},
+        },
+    ),
+    Story(
+        "a burst of 500 names that crash is four alerts",
+        crashing(range(1, 501), 30),
+        {33: crashes(498, 499, 500), 40: crashes(498, 499, 500) | MORE},
+    ),
+)
+
+STORIES = (*WHOLE_HOST, *EXPORTER, *BIRTHS, *FAILURES, *SIGNALS, *MANY)
 NOBODY_LEFT = Story("no exporter at all is an alert of its own", {}, {22: QUIET, 30: ABSENT}, host("1x9 stale"))
 """The one that nobody else may live beside."""
 
@@ -831,6 +910,7 @@ RECORDED = {
     f"instance:proc_connector_nonzero_exits:rate5m{{{_NODE}}}": 4,
     f"instance:proc_connector_task_exits_missed:ratio_rate5m{{{_NODE}}}": 0.25,
     f"instance:proc_connector_unattributed:ratio_rate5m{{{_NODE}}}": 0.25,
+    f"instance:proc_connector_events:rate5m{{{_NODE}}}": 10,
     **{
         f"instance_comm:proc_connector_exits:increase15m{{{_NODE},comm='{comm}'}}": ends
         for comm, ends in {"new": 7, "sh": 600, "app": 300, "web": 600}.items()

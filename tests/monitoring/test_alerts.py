@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from monitoring import promtool
-from monitoring.stories import NOBODY_LEFT, STORIES, Story
+from monitoring.stories import MORE, NOBODY_LEFT, STORIES, Fired, Story, crashes, crashing
 
 from dashboards.generate import rules
 
@@ -35,6 +35,28 @@ def test_the_alerts_of_a_node_are_its_own(story: Story, wrong: dict[str, str]) -
 @needs_promtool
 def test_alerts_say_what_is_the_matter(tmp_path: Path) -> None:
     assert promtool.said(tmp_path) == ""
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("threshold", "value", "firing"),
+    [
+        ("named_programs", 1, crashes(5) | MORE),
+        ("named_programs", 5, crashes(1, 2, 3, 4, 5)),
+        ("silenced_comms", "app-[45]", crashes(1, 2, 3)),
+        ("silenced_comms", "app-.*", set()),
+        ("silenced_instances", "a-.*", set()),
+        ("silenced_instances", "b-.*", crashes(3, 4, 5) | MORE),
+    ],
+)
+def test_one_threshold_silences_programs_in_all_alerts(
+    threshold: str, value: str | int, firing: set[Fired], tmp_path: Path
+) -> None:
+    changed = tmp_path / "alerts.yaml"
+    thresholds = {**rules.THRESHOLDS, threshold: rules.Threshold(value, "")}
+    changed.write_text(rules.alerts_yaml("docs/runbooks", thresholds))
+    story = Story("five programs crash", crashing([1, 2, 3, 4, 5], 30), {40: firing})
+    assert promtool.play({"1": story}, tmp_path, (promtool.FILES[0], changed)) == {}
 
 
 @needs_promtool

@@ -1,18 +1,20 @@
-"""What the dashboards' queries say of given scrapes: promtool evaluates them, one sample a minute."""
+"""What increments and the dashboards' queries say of given scrapes: promtool evaluates them, minute by minute."""
 
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from monitoring.panels import FILES, interpolate, panels, queries, read, windows
+from monitoring.promtool import RULES
 from monitoring.test_dashboards import FOREIGN, RECORDED, SAMPLES
 
-from dashboards.generate.queries import STEP, in_range, in_step
+from dashboards.generate import recordings
+from dashboards.generate.queries import counted
 
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
@@ -32,7 +34,9 @@ def host(build: str, started: str, node: str = NODE) -> dict[str, str]:
 HEALTHY = host("1x200", "-100000x200")
 SCRAPE_FAILED_AT_60 = host("1x59 stale 1x200", "-100000x59 stale -100000x200")
 UNSCRAPED_FROM_50_TO_70 = host("1x49 stale _x19 1x200", "-100000x49 stale _x19 -100000x200")
+EVERY_OTHER_SCRAPE_FAILS = host(" ".join(["1", "stale"] * 60), " ".join(["-100000", "stale"] * 60))
 UNSCRAPED_FROM_66_TO_80 = host("1x65 stale _x13 1x200", "-100000x65 stale _x13 -100000x200")
+RESTARTED_UNSEEN_FROM_66_TO_80 = host("1x65 stale _x13 1x200", "-100000x65 stale _x13 4600x200")
 RESTARTED_AT_70 = host("1x69 stale 1x200", "-100000x69 stale 4200x200")
 NEW_AT_70 = host("_x70 1x200", "_x70 4190x200")
 OLD_BUT_FIRST_SCRAPED_AT_70 = host("_x70 1x200", "_x70 -100000x200")
@@ -42,7 +46,9 @@ Expected = Mapping[str, list[tuple[str, float]]]
 """The labels and values that an expression gives."""
 
 
-def answer(folder: Path, series: Mapping[str, str], expected: Expected, at: str) -> str:
+def answer(
+    folder: Path, series: Mapping[str, str], expected: Expected, at: str, *, rules: Sequence[Path] = ()
+) -> str:
     """Return what promtool has to say of these expressions, nothing if they give what is expected."""
     file = folder / "test.yaml"
     evaluated = [
@@ -58,7 +64,9 @@ def answer(folder: Path, series: Mapping[str, str], expected: Expected, at: str)
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": evaluated,
     }
-    file.write_text(yaml.safe_dump({"tests": [story]}))
+    file.write_text(
+        yaml.safe_dump({"rule_files": list(map(str, rules)), "evaluation_interval": "1m", "tests": [story]})
+    )
     done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -70,7 +78,6 @@ class Case(NamedTuple):
     values: str
     counted: float
     world: dict[str, str] = HEALTHY
-    in_bars: float | None = None
     shown_minutes: int = 30
     at: str = "90m"
 
@@ -83,6 +90,13 @@ CASES = (
     Case("a birth long ago counts nothing", "_x30 3x200", 0),
     Case("one is not one and a quarter", "7x87 8x200", 1, shown_minutes=5, at="90m30s"),
     Case("what the first scrape of the shown time brings", "7x85 8x200", 1, shown_minutes=5, at="90m30s"),
+    Case("a restart and a birth within a minute", "_x70 2x200", 2, RESTARTED_AT_70),
+    Case(
+        "every other scrape fails",
+        f"{' '.join(['7', 'stale'] * 35)} {' '.join(['9', 'stale'] * 15)}",
+        2,
+        EVERY_OTHER_SCRAPE_FAILS,
+    ),
     Case("a scrape that failed at the beginning makes nothing new", "7x59 stale 7x200", 0, SCRAPE_FAILED_AT_60),
     Case("nor does it hide a birth", "_x62 4x200", 4, SCRAPE_FAILED_AT_60),
     Case("nobody looked at the beginning", "7x49 stale _x19 9x200", 0, UNSCRAPED_FROM_50_TO_70),
@@ -91,8 +105,9 @@ CASES = (
         "7x65 stale _x13 12x200",
         5,
         UNSCRAPED_FROM_66_TO_80,
-        in_bars=0,
     ),
+    Case("born while nobody looked", "_x80 12x200", 12, UNSCRAPED_FROM_66_TO_80),
+    Case("restarted while nobody looked", "7x65 stale _x13 12x200", 12, RESTARTED_UNSEEN_FROM_66_TO_80),
     Case("a restart goes on from 0", "50x69 stale 2x200", 2, RESTARTED_AT_70),
     Case("even if it goes on from where it was", "_x30 1x39 stale 1x200", 1, RESTARTED_AT_70),
     Case("or from more", "5x69 stale 8x200", 8, RESTARTED_AT_70),
@@ -110,16 +125,21 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_count_of_the_shown_time_is_exact(case: Case, tmp_path: Path) -> None:
-    shown = 60 * case.shown_minutes
-    values = windows(shown_seconds=shown, step_seconds=60)
-    whole = interpolate(f"sum({in_range('c_total')})", values)
+def test_increments_add_up_to_what_was_counted(case: Case, tmp_path: Path) -> None:
     # A second less: before Prometheus 3 both ends belong to a range.
-    bars = interpolate(f"sum_over_time(sum({in_step('c_total')})[{shown - 1}s:{STEP}])", values)
-    drawn = case.counted if case.in_bars is None else case.in_bars
-    expected = {whole: [("{}", case.counted)], bars: [("{}", drawn)]}
-    series = {f'c_total{{{NODE},comm="x"}}': case.values} | case.world
-    assert answer(tmp_path, series, expected, case.at) == ""
+    shown = f"{60 * case.shown_minutes - 1}s"
+    whole = f"sum({counted(recordings.COREDUMPS_EACH, NODE, window=shown)}) or vector(0)"
+    series = {f'proc_connector_coredumps_total{{{NODE},comm="x",uid="0"}}': case.values} | case.world
+    expected: Expected = {whole: [("{}", case.counted)]}
+    assert answer(tmp_path, series, expected, case.at, rules=[RULES / "recording.yaml"]) == ""
+
+
+def test_an_increment_is_there_only_where_something_happened(tmp_path: Path) -> None:
+    """So that a rule of increments costs next to nothing for all that stands still."""
+    series = {f'proc_connector_coredumps_total{{{NODE},comm="x",uid="0"}}': "7x80 8x200"} | HEALTHY
+    counts = f"count_over_time({recordings.COREDUMPS_EACH}[90m])"
+    expected: Expected = {counts: [(f'{{{NODE},comm="x",uid="0"}}', 1)]}
+    assert answer(tmp_path, series, expected, "90m", rules=[RULES / "recording.yaml"]) == ""
 
 
 def expr_of(dashboard: str, title: str) -> str:

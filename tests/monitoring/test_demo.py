@@ -19,6 +19,7 @@ HERE = Path(demo.__file__).parent
         ("for: 15m", "for: 15s"),
         ("for: 0m", "for: 0s"),
         ("x offset 1d", "x offset 1440s"),
+        ("x offset 80s", "x offset 1333ms"),
         ("> time() - 900)", "> time() - 15)"),
         ("instance:x:rate5m_p95_1d > 60 # a_15m", "instance:x:rate5m_p95_1d > 60 # a_15m"),
         ("within 15 minutes", "within 15 minutes"),

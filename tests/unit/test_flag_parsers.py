@@ -54,6 +54,7 @@ BAD = [
     (number_up_to(9), "10"),
     (whole_up_to(9), "1.5"),
     (parse_speed, "-1"),
+    (parse_speed, "1e-300"),
     (parse_speed, "fast"),
     (parse_mode, "0999"),
     (parse_uids, "0,root"),

@@ -1,5 +1,7 @@
 """exporter/exposition/scrape.py: the whole of a scrape."""
 
+import re
+
 import pytest
 from expositions import (
     BY_NAME,
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.snapshot import TallySnapshot
+from exporter.tallies.births import Births
 from exporter.tallies.histograms import (
     LIFETIME_NS,
     observe,
@@ -94,3 +97,74 @@ def test_whatever_is_accepted_all_names_are_written_in_the_same_way(accept: str)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert {name for name in names if "proc" in name and "__" in name} == set()
     assert {"proc_connector_processes", "proc_connector_drain_seconds"} <= names
+
+
+def born_snapshot() -> TallySnapshot:
+    clock = [1000.25]
+    births = Births(lambda: clock[0])
+    tallies = Tallies(births=births)
+    clock[0] = 2000.5
+    cell = tallies.claim_cell(b'say "hi"', 0)
+    cell.forks += 1
+    clock[0] = 3000.75
+    tallies.count_end(cell, 0x100)
+    observe(cell.lifetime_ns, LIFETIME_NS, 5)
+    return TallySnapshot(
+        tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True], began_seconds=births.began_seconds
+    )
+
+
+def test_openmetrics_says_when_each_series_was_born() -> None:
+    _, text = scrape(born_snapshot(), OPENMETRICS)
+    found = parsed(text, parse_openmetrics)
+
+    def born(name: str) -> dict[str, float]:
+        return {
+            labels.get("comm", ""): value for n, labels, value in samples(found, name) if n == f"{name}_created"
+        }
+
+    assert born("proc_connector_forks") == {'say "hi"': 2000.5}
+    assert born("proc_connector_exits") == {'say "hi"': 3000.75}
+    assert born("proc_connector_process_lifetime_seconds") == {'say "hi"': 3000.75}
+    assert set(born("proc_connector_folded").values()) == {1000.25}
+    assert set(born("proc_connector_events").values()) == {1000.25}
+    assert set(born("proc_connector_drain_seconds").values()) == {1000.25}
+    assert born("proc_connector_processes") == {}
+
+
+def test_the_text_format_says_nothing_of_births() -> None:
+    _, text = scrape(born_snapshot(), "text/plain")
+    assert "_created" not in text
+
+
+# -- name[] --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS], ids=["text", "OpenMetrics"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"proc_connector_forks_total"},
+        {"proc_connector_exits_total", "proc_connector_nonzero_exits_total"},
+        {"proc_connector_process_lifetime_seconds_sum", "proc_connector_process_lifetime_seconds_count"},
+        {"proc_connector_processes"},
+        {"proc_connector_series", "proc_connector_folded_total"},
+        {"proc_connector_exporter_build_info", "python_info", "proc_connector_execs_total"},
+        {"proc_connector_drain_seconds_bucket"},
+        {"no_such_metric"},
+    ],
+    ids=sorted,
+)
+def test_a_scrape_of_some_names_has_their_samples_as_a_whole_scrape_has_them(names: set[str], accept: str) -> None:
+    exposition = Exposition(nasty_snapshot, status)
+    whole, some = (b"".join(exposition.pieces(accept, asked)[1]).decode().splitlines() for asked in ((), names))
+    sampled = [line for line in whole if re.match(r"\w+", line) and re.split("[{ ]", line)[0] in names]
+    assert [line for line in some if not line.startswith("#")] == sampled
+    assert bool(sampled) == (names != {"no_such_metric"})
+
+
+def test_the_metrics_of_the_exporters_own_process_can_be_left_out() -> None:
+    _, pieces = Exposition(nasty_snapshot, status, own_process=False).pieces("text/plain")
+    found = parsed(b"".join(pieces).decode(), parse_text)
+    assert {name for name in found if not name.startswith("proc_connector_")} == set()
+    assert "proc_connector_exporter_build_info" in found

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import builders
@@ -85,15 +85,39 @@ async def test_losses_that_come_while_a_comparison_is_under_way_wait_for_the_nex
 ) -> None:
     monkeypatch.setattr(compare, "_PAUSE_AFTER_LOSS_SECONDS", 0.0)
     before = rig.listener.resyncs
-    for drops in (3, 5):
-        rig.connector.drops = drops
+    listed = Procfs.iter_processes
+
+    def lose_amid_the_scan(self: Procfs) -> Iterator[int]:
+        rig.connector.drops = 5
         rig.listener.look_at_buffers()
+        return listed(self)
+
+    monkeypatch.setattr(Procfs, "iter_processes", lose_amid_the_scan)
+    rig.connector.drops = 3
+    rig.listener.look_at_buffers()
     await turn_until_compared(rig, before + 1)
     rig.listener.look_at_buffers()
     await turn_until_compared(rig, before + 2)
     rig.listener.look_at_buffers()
     lost = [record.__dict__["lost"] for record in caplog.records if record.msg.startswith("messages lost")]
     assert lost == [3, 2]
+    rig.listener.stop()
+
+
+async def test_a_loss_before_a_comparison_begins_to_list_needs_no_second_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compare, "_PAUSE_AFTER_LOSS_SECONDS", 0.0)
+    before = rig.listener.resyncs
+    rig.connector.drops = 3
+    rig.listener.look_at_buffers()
+    # The kernel drops more during the pause, and no look has noticed it yet.
+    rig.connector.drops = 5
+    await turn_until_compared(rig, before + 1)
+    rig.listener.look_at_buffers()
+    lost = [record.__dict__["lost"] for record in caplog.records if record.msg.startswith("messages lost")]
+    assert lost == [3]
+    assert rig.pipeline.lost["connector"] == 5
     rig.listener.stop()
 
 

@@ -123,3 +123,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_rules(str(path))
     path.write_text(EXAMPLE)
     assert read_rules(str(path)).name(b"python3.12") == "python3"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "  # a\n\n"])
+def test_a_file_that_is_emptied_is_not_taken_for_one_without_rules(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(text)
+    assert read_rules(str(path)).name(b"bash") == "bash"
+    with pytest.raises(ConfigError, match=r"is empty; to do without rules, write \{\}"):
+        read_rules(str(path), may_be_empty=False)
+    path.write_text("{}\n")
+    assert read_rules(str(path), may_be_empty=False).name(b"bash") == "bash"

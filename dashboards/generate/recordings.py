@@ -1,0 +1,264 @@
+"""Recording rules: what alerts and dashboards read instead of raw counters.
+
+A counter with labels is born at its first event, with 1 or more, and `increase()` does not see that. So one rule
+per counter turns it into *increments*, once a minute: how often the event happened since the minute before. Alerts
+and dashboards add increments up with `sum_over_time`, which is exact over any window, and need not know of births,
+restarts and missed scrapes.
+
+An increment is there only where something happened, so a rule of increments costs few samples.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from exporter.exposition.metrics import COUNTER_SPECS, EXITS, FOLDED, METRICS, NONZERO_EXITS
+from exporter.exposition.spec import MetricSpec
+
+WINDOW = "15m"
+"""How far back alerts look for rare events."""
+LOOP_WINDOW = "45m"
+"""Three times the longest cycle: Kubernetes waits up to five minutes to restart what ran for less than ten."""
+EACH = "1m"
+"""From one increment to the next: the interval of the group that records them."""
+GAP = "15m"
+"""For how long scrapes may be missing until nothing is known of the time between."""
+SETTLED = "20s"
+"""How old a sample is that is looked at: a scrape has its time from its start and is stored at its end. Without it
+what a scrape brings that runs during an evaluation would be in no increment."""
+_BEFORE = "80s"
+"""SETTLED and EACH."""
+_YOUNG_SECONDS = 16 * 60 + 20
+"""GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
+_START = f"process_start_time_seconds offset {SETTLED}"
+_LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
+
+_SPECS = {spec.name: spec for spec in METRICS}
+_BUILD_INFO = "proc_connector_exporter_build_info"
+_ONLY_OURS = f"and ignoring (version, pythonversion) {_BUILD_INFO}"
+_ONLY_OURS_SETTLED = f"{_ONLY_OURS} offset {SETTLED}"
+# node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
+_HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
+
+
+def without(*labels: str) -> str:
+    """Return the clause that sums away these labels and `pod`, with which a rollout would begin new series."""
+    return f"without ({', '.join(['pod', *labels])})"
+
+
+class Recording(NamedTuple):
+    """A recording rule."""
+
+    record: str
+    expr: str
+
+    def rule(self) -> dict[str, Any]:
+        """Return the rule as Prometheus reads it."""
+        return {"record": self.record, "expr": self.expr}
+
+
+# Names of recording rules: level:metric:operation. The level `end` is comm, uid, exit_code and signal.
+FORKS = "instance:proc_connector_forks:rate5m"
+EXECS = "instance:proc_connector_execs:rate5m"
+ENDED = "instance:proc_connector_exits:rate5m"
+FAILED = "instance:proc_connector_nonzero_exits:rate5m"
+EVENTS = "instance:proc_connector_events:rate5m"
+CPU = "instance:proc_connector_exporter_cpu_seconds:rate5m"
+MEMORY = "instance:proc_connector_exporter_resident_memory_bytes"
+SAMPLES = "instance:proc_connector_exporter_scraped_samples"
+SEEN = "instance:proc_connector_exporter:seen_timestamp_seconds"
+MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
+UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
+USUAL_FORKS = "instance:proc_connector_forks:rate5m_usual"
+
+RESTARTED = f"instance:proc_connector_exporter:restarted{EACH}"
+RETURNED = "instance:proc_connector_exporter:returned"
+KNOWN = "instance:proc_connector_exporter:known"
+
+FAILURES_EACH = f"end:proc_connector_nonzero_exits:increase{EACH}"
+ENDS_EACH = f"comm_uid:proc_connector_exits:increase{EACH}"
+COREDUMPS_EACH = f"comm_uid:proc_connector_coredumps:increase{EACH}"
+UID_CHANGES_EACH = f"comm_uid:proc_connector_uid_changes:increase{EACH}"
+ATTACHES_EACH = f"comm_uid:proc_connector_ptrace_attaches:increase{EACH}"
+CPU_TIME_EACH = f"comm:proc_connector_process_cpu_seconds_sum:increase{EACH}"
+OOM_KILLS_EACH = f"instance:proc_connector_oom_kills:increase{EACH}"
+LOST_EACH = f"instance_socket:proc_connector_lost_messages:increase{EACH}"
+FOLDED_EACH = f"instance:proc_connector_folded:increase{EACH}"
+
+FAILURES = f"instance_comm_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+LOOP_FAILURES = f"instance_comm:proc_connector_nonzero_exits:increase{LOOP_WINDOW}"
+ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
+SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
+COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
+FOLDED_RECENTLY = f"instance:proc_connector_folded:increase{WINDOW}"
+LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
+PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
+PAST_FAILURE_RATIO = f"instance_comm:proc_connector_nonzero_exits:ratio_offset{WINDOW}"
+FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW}"
+
+END_LABELS = ("uid", "exit_code", "signal")
+
+
+def own_each(metric: str) -> str:
+    """Return the name of the increments of a counter of the exporter itself, one series per exporter."""
+    return f"instance:{metric.removesuffix('_total')}:increase{EACH}"
+
+
+def increments(record: str, metric: str, labels: Iterable[str], summed: Iterable[str] = ()) -> Recording:
+    """Return the rule of a counter's increments.
+
+    The difference to a minute ago is what happened since; after scrapes that failed, the difference to the last
+    sample before them. Where there is none, or the exporter has restarted, the counter began at 0: its value is
+    what happened, provided that the exporter was scraped before or is young. Else its past is unknown, and
+    nothing counts.
+
+    Args:
+        record: The name of the rule.
+        metric: A counter.
+        labels: The labels that it has beside the target's.
+        summed: Those of them that are summed away.
+    """
+    of_exporter = f"ignoring ({', '.join(labels)})"
+    now = f"{metric} offset {SETTLED}"
+    return Recording(
+        record,
+        f"sum {without(*summed)} (\n"
+        f"  ({now} - {metric} offset {_BEFORE} >= 0 unless {of_exporter} {RESTARTED})\n"
+        f"  or\n"
+        f"  ({now} - last_over_time({metric}[{GAP}] offset {_BEFORE}) >= 0 and {of_exporter} {RETURNED})\n"
+        f"  or\n"
+        f"  {now} and {of_exporter} {KNOWN}\n"
+        f") > 0",
+    )
+
+
+def _of_spec(record: str, spec: MetricSpec, *summed: str) -> Recording:
+    return increments(record, spec.name, spec.labels, summed)
+
+
+def over(each: str, window: str) -> str:
+    """Return PromQL for the sum of the increments of a window that ends at one of them.
+
+    It is half a minute shorter than its name: before Prometheus 3 both ends of a window belong to it.
+    """
+    return f"sum_over_time({each}[{int(window.removesuffix('m')) * 60 - 30}s])"
+
+
+RATES = (
+    Recording(FORKS, f'sum {without("event")} (rate(proc_connector_events_total{{event="fork"}}[5m]))'),
+    Recording(EXECS, f'sum {without("event")} (rate(proc_connector_events_total{{event="exec"}}[5m]))'),
+    Recording(EVENTS, f"sum {without('event')} (rate(proc_connector_events_total[5m]))"),
+    Recording(ENDED, f"sum {without('comm', *END_LABELS)} (rate({EXITS.name}[5m]))"),
+    Recording(FAILED, f"sum {without('comm', *END_LABELS)} (rate({NONZERO_EXITS.name}[5m]))"),
+    Recording(
+        MISSED,
+        f"1 -\n"
+        f'sum {without("source")} (rate(proc_connector_task_exits_total{{source="events"}}[5m]))\n'
+        f"/\n"
+        f'(sum {without("source")} (rate(proc_connector_task_exits_total{{source="kernel"}}[5m])) > 1)',
+    ),
+    Recording(
+        UNATTRIBUTED,
+        f"sum {without('event')} (rate(proc_connector_unattributed_total[5m]))\n"
+        f"/\n"
+        f'(sum {without("event")} (rate(proc_connector_events_total{{event=~"fork|exec|exit"}}[5m])) > 0)',
+    ),
+    # Remembers nodes for a day after they went.
+    Recording(
+        SEEN,
+        f"max {without('version', 'pythonversion')} (timestamp({_BUILD_INFO}))\n"
+        f"or\n"
+        f"last_over_time({SEEN}[1h]) > time() - 86400",
+    ),
+    Recording(CPU, f"sum {without()} (rate(process_cpu_seconds_total[5m]) {_ONLY_OURS})"),
+    Recording(MEMORY, f"sum {without()} (process_resident_memory_bytes {_ONLY_OURS})"),
+    Recording(SAMPLES, f"sum {without()} (scrape_samples_scraped {_ONLY_OURS})"),
+)
+OWN_COUNTERS = (
+    "proc_connector_excluded_total",
+    "proc_connector_expired_total",
+    "proc_connector_resyncs_total",
+    "proc_connector_resubscriptions_total",
+    "proc_connector_lost_ends_total",
+    "proc_connector_unknown_lifetimes_total",
+    "proc_connector_malformed_messages_total",
+)
+"""Counters of the exporter itself that are 0 on a good day."""
+INCREMENTS = (
+    Recording(RESTARTED, f"({_START} > {_LAST_START})\n{_ONLY_OURS_SETTLED}"),
+    # Without the condition a series of an earlier life of the exporter would be taken for the past of a new one.
+    Recording(
+        RETURNED,
+        f"{_START} == {_LAST_START}\nunless process_start_time_seconds offset {_BEFORE}\n{_ONLY_OURS_SETTLED}",
+    ),
+    Recording(
+        KNOWN,
+        f"(\n  {_START} and {_LAST_START}\n  or\n  {_START} > time() - {_YOUNG_SECONDS}\n)\n{_ONLY_OURS_SETTLED}",
+    ),
+    _of_spec(FAILURES_EACH, NONZERO_EXITS),
+    _of_spec(ENDS_EACH, EXITS, "exit_code", "signal"),
+    _of_spec(COREDUMPS_EACH, COUNTER_SPECS["coredumps"]),
+    _of_spec(UID_CHANGES_EACH, COUNTER_SPECS["uid_changes"]),
+    _of_spec(ATTACHES_EACH, COUNTER_SPECS["ptrace_attaches"]),
+    increments(CPU_TIME_EACH, "proc_connector_process_cpu_seconds_sum", ("comm",)),
+    _of_spec(LOST_EACH, _SPECS["proc_connector_lost_messages_total"]),
+    _of_spec(FOLDED_EACH, FOLDED, "metric"),
+    *(_of_spec(own_each(name), _SPECS[name], *_SPECS[name].labels) for name in OWN_COUNTERS),
+    Recording(
+        OOM_KILLS_EACH,
+        f"sum {without('host', 'version', 'pythonversion')} (\n"
+        f"  sum by (host) (label_replace(node_vmstat_oom_kill offset {SETTLED}"
+        f" - last_over_time(node_vmstat_oom_kill[{GAP}] offset {_BEFORE}) > 0, {_HOST}))\n"
+        f"  * on (host) group_right ()\n"
+        f"  label_replace({_BUILD_INFO}, {_HOST})\n"
+        f")",
+    ),
+)
+RECENT = (
+    Recording(FAILURES, f"sum without (uid, exit_code) ({over(FAILURES_EACH, WINDOW)})"),
+    Recording(LOOP_FAILURES, f"sum without (uid, exit_code, signal) ({over(FAILURES_EACH, LOOP_WINDOW)})"),
+    Recording(ENDS, f"sum without (uid) ({over(ENDS_EACH, WINDOW)})"),
+    Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
+    Recording(COREDUMPS, f"sum without (comm, uid) ({over(COREDUMPS_EACH, WINDOW)})"),
+    Recording(FOLDED_RECENTLY, over(FOLDED_EACH, WINDOW)),
+    Recording(LOST, over(LOST_EACH, WINDOW)),
+)
+PAST = (
+    # The median, so that a storm of some hours does not become usual; and the highest rate of these hours
+    # yesterday, so that a load that comes every night is no storm.
+    Recording(
+        USUAL_FORKS,
+        f"max_over_time({FORKS}[2h] offset 23h) > quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})\n"
+        f"or\n"
+        f"quantile_over_time(0.5, {FORKS}[1d] offset {WINDOW})",
+    ),
+    # Remembers failures for a day, even if their series end, and over an hour in which no rule was evaluated. It
+    # reads its own last value, which costs next to nothing; a day of all failures would be too much for a fleet.
+    Recording(
+        FAILED_AT,
+        f"max {without(*END_LABELS)} (timestamp({NONZERO_EXITS.name} offset {WINDOW}))\n"
+        f"or\n"
+        f"last_over_time({FAILED_AT}[1h]) > time() - 86400",
+    ),
+    Recording(PAST_ENDS, f"sum {without(*END_LABELS)} ({EXITS.name} offset {WINDOW})"),
+    Recording(
+        PAST_FAILURE_RATIO,
+        f"(\n"
+        f"  sum {without(*END_LABELS)} ({NONZERO_EXITS.name} offset {WINDOW})\n"
+        f"  or\n"
+        f"  0 * {PAST_ENDS}\n"
+        f")\n"
+        f"/ {PAST_ENDS}",
+    ),
+)
+RECORDINGS = {
+    "proc-connector-rates": RATES,
+    "proc-connector-increments": (*INCREMENTS, *RECENT),
+    "proc-connector-past": PAST,
+}
+INTERVALS = {"proc-connector-increments": EACH}
+"""The groups that are not evaluated as often as all others."""
+
+
+def all_recordings() -> list[Recording]:
+    """Return the recording rules of all groups."""
+    return [recording for group in RECORDINGS.values() for recording in group]

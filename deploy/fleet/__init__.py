@@ -1,0 +1,1 @@
+"""A simulated fleet: what a thousand nodes cost a Prometheus."""
