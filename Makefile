@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-quick test-pure test-kernels test-charts test-container manifests lint clean bench bench-quick \
-	fuzz soak dashboards demo
+.PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
+	clean bench bench-quick fuzz soak dashboards demo deb install uninstall release image
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -19,7 +19,7 @@ run: $(VENV)/.run
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
 test: lint
-	$(BIN)/pytest -m "not kernels and not container" $(ARGS)
+	$(BIN)/pytest -m "not kernels and not container and not install and not release" $(ARGS)
 
 # The unit and golden tests: no root, no kernel, under a minute. ARGS="-k NAME" runs a part.
 test-quick: $(VENV)/.test
@@ -28,6 +28,10 @@ test-quick: $(VENV)/.test
 # An old kernel of the distribution in QEMU, without KVM: minutes. Prints what it needs if that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
+
+# The .deb on a Debian that boots with systemd in QEMU, without KVM: minutes. Prints what it needs if that is missing.
+test-install: $(VENV)/.test
+	$(BIN)/pytest -m install tests/install $(ARGS)
 
 # The Helm chart, rendered and checked. ARGS=--update-golden accepts the present result.
 test-charts: $(VENV)/.test
@@ -42,10 +46,14 @@ test-container: $(VENV)/.test
 manifests: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m charts.manifests $(ARGS)
 
+# Writes deploy/kustomize/ anew: the same, for `kubectl apply -k`, without this environment.
+kustomize: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m charts.manifests --kustomize deploy/kustomize
+
 # All tests that need neither root nor a kernel: the way to check another Python
 # (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels and not container" $(ARGS)
+	$(BIN)/pytest -m "not kernel and not kernels and not container and not install and not release" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -79,14 +87,45 @@ MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
-# Generates dashboards/*.json and dashboards/rules/*.yaml. RUNBOOKS is the address of docs/runbooks in alerts.
-RUNBOOKS ?= docs/runbooks
+# Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is the address where readers of an alert
+# find docs/runbooks; without it alerts have no runbook_url.
+RUNBOOKS ?=
 dashboards: $(VENV)/.test
 	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
 
 # The exporter, a Prometheus with the rules, and a workload, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run
 	$(BIN)/python -m deploy.demo.demo $(ARGS)
+
+# Into dist/, for this architecture or for ARGS="--arch arm64": the program with its own packages, unit, user and man page.
+deb: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.deb $(ARGS)
+
+# Everything of a release, from what is committed, into dist/; docs/releasing.md has what to do with it.
+release: $(VENV)/.release
+	$(BIN)/python -m deploy.package.release $(ARGS)
+
+# A release made twice has the same bytes; its wheel and its source archive work. Minutes, and downloads.
+test-release: $(VENV)/.test $(VENV)/.release
+	$(BIN)/pytest -m release tests/package $(ARGS)
+
+# The image with its version and revision: make image ARGS="--build-arg BASE=python:3.13-slim@sha256:..."
+ENGINE ?= docker
+image:
+	$(ENGINE) build --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--tag proc-connector-exporter:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) $(ARGS) .
+
+# Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
+PREFIX ?= /usr/local
+DESTDIR ?=
+INTERPRETER ?= /usr/bin/python3
+install: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.environment install --destdir "$(DESTDIR)" --prefix "$(PREFIX)" \
+		--interpreter "$(INTERPRETER)"
+
+uninstall: $(VENV)/bin/python
+	$(BIN)/python -m deploy.package.environment uninstall --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -99,6 +138,10 @@ $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.release: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'hatchling>=1.27,<2'
+	@touch $@
 
 $(VENV)/.lab: pyproject.toml $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[lab]'

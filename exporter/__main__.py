@@ -1,58 +1,94 @@
-"""The command: exit code 0 after a clean stop, 1 if it cannot run here, 2 if a setting is wrong."""
+"""The command.
+
+Exit codes: 0 after a clean stop, 1 if the kernel or this host does not allow it, 2 if a setting is wrong, 3 if an
+address is in use or not permitted, 4 if a capture cannot be read or written, 70 after a bug (sysexits.h).
+"""
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 
-from exporter.app import run
-from exporter.config import parse_args
-from exporter.errors import CaptureError, ConfigError, SetupError
+from exporter.arguments import unknown_variables
+from exporter.bundle import write_dashboards
+from exporter.command_line import chosen_log_format, parse_args
+from exporter.config import ROWS
+from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
 from exporter.service.logs import configure_logging, flush_or_drop
-from exporter.watch.command import watch
 from exporter.watch.flags import parse_watch_args
 
 _LOG = logging.getLogger("exporter")
+
+# The first that an error is an instance of.
+_EXIT_CODES = (
+    (ConfigError, 2, "wrong setting"),
+    (AddressError, 3, "cannot start"),
+    (CaptureError, 4, "cannot start"),
+)
+_CANNOT_RUN = (1, "cannot start")
+_BUG = 70
 
 
 def _serve(argv: list[str]) -> int:
     config = parse_args(argv)
     configure_logging(config.log_level, config.log_format)
+    for variable in unknown_variables(ROWS, os.environ):
+        _LOG.warning("unknown variable", extra={"variable": variable})
+    from exporter.app import run  # noqa: PLC0415 - takes most of a start, which --version and a mistake do without
+
     asyncio.run(run(config))
     return 0
 
 
 def _watch(argv: list[str]) -> int:
     config = parse_watch_args(argv)
-    configure_logging(config.log_level, "logfmt")
+    configure_logging(config.log_level, config.log_format)
+    from exporter.watch.command import watch  # noqa: PLC0415 - as above
+
     return 0 if asyncio.run(watch(config)) else 1
+
+
+_SUBCOMMANDS = {"watch": _watch, "dashboards": write_dashboards}
 
 
 def main() -> int:
     """Run what the process's arguments ask for; returns the exit code."""
+    argv = sys.argv[1:]
     # A shell's `trap '' CHLD` is inherited: the kernel would reap the canary before it can be looked at.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What goes wrong before the settings are known is logged too.
-    configure_logging("info", "logfmt")
+    configure_logging("info", chosen_log_format(argv))
     try:
-        return _run()
+        return _run(argv)
     finally:
         # A log that cannot be written must not change the exit code: Python makes it 120 if its last flush fails.
         flush_or_drop(sys.stdout)
         flush_or_drop(sys.stderr)
 
 
-def _run() -> int:
+def _run(argv: list[str]) -> int:
+    subcommand = _SUBCOMMANDS.get(argv[0]) if argv else None
     try:
-        return _watch(sys.argv[2:]) if sys.argv[1:2] == ["watch"] else _serve(sys.argv[1:])
+        return _serve(argv) if subcommand is None else subcommand(argv[1:])
     except KeyboardInterrupt:
         return 1
-    except ConfigError as error:
-        _LOG.error("wrong setting", extra={"error": error})
-        return 2
-    except (SetupError, CaptureError) as error:
-        _LOG.error("cannot start", extra={"error": error})
-        return 1
+    except (ConfigError, SetupError, CaptureError) as error:
+        code, text = _meaning(error)
+        _LOG.error(text, extra={"error": error})
+        return code
+    except Exception:  # noqa: BLE001 - logged whole, and the exit code says so
+        # Python's own exit code would be 1, which says that another host may do.
+        _LOG.exception("a bug")
+        return _BUG
+
+
+def _meaning(error: ExporterError) -> tuple[int, str]:
+    """Return the exit code and the text of an error."""
+    for kind, code, text in _EXIT_CODES:
+        if isinstance(error, kind):
+            return code, text
+    return _CANNOT_RUN
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
+from exporter.revision import REVISION
 from exporter.service.privileges import drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
@@ -66,10 +68,11 @@ class Exporter:
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
-        read_rules = (
-            None if config.rules_path is None else partial(_read_rules, config.rules_path, may_be_empty=False)
+        rules = config.rules_path
+        read_rules = None if rules is None else partial(_read_rules, rules, may_be_empty=False)
+        self._exposition = Exposition(
+            self._snapshot, self._status, own_process=not config.disable_exporter_metrics
         )
-        self._exposition = Exposition(self._snapshot, self._status)
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
             self._tallies,
@@ -80,6 +83,7 @@ class Exporter:
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
+        self._started = time.monotonic()
 
     async def serve(self, config: Config, stopped: asyncio.Event) -> None:
         """Listen and serve until told to stop.
@@ -98,7 +102,8 @@ class Exporter:
             self._render,
             self._not_ready,
             config.max_requests,
-            self._upkeep.reload if config.enable_lifecycle else None,
+            reload=self._upkeep.reload if config.enable_lifecycle else None,
+            facts=self._facts,
             form=self._exposition.form,
             most_bytes=config.client_bytes // 2,
         )
@@ -173,9 +178,22 @@ class Exporter:
         }
         _LOG.info("listening", extra=fields | buffers)
 
-    async def _render(self, accept: str) -> tuple[str, Iterator[bytes]]:
+    async def _render(self, accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await self._drain()
-        return self._exposition.pieces(accept)
+        return self._exposition.pieces(accept, names)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the landing page says."""
+        return {
+            "version": f"{__version__} (revision {REVISION})",
+            "kernel": self._counting.kernel,
+            "mode": self._counting.mode,
+            "filter": self._counting.filter,
+            "sources": ", ".join(self._feed.buffers()) or "a capture",
+            "events": ", ".join(sorted(self._plan.wanted)),
+            "processes": str(sum(self._table.live().values())),
+            "up for": str(timedelta(seconds=int(time.monotonic() - self._started))),
+        }
 
     def _not_ready(self) -> str | None:
         if not self._ready:

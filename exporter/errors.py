@@ -3,7 +3,8 @@
 ExporterError
  +-- ConfigError        a flag, variable or file of the user's is wrong           exit code 2
  +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
- +-- CaptureError       a file is no capture, or damaged                          exit code 1
+ |    +-- AddressError   an address is in use or not permitted                     exit code 3
+ +-- CaptureError       a capture cannot be read or written, or is damaged        exit code 4
  +-- ShortageError      descriptors or memory are short for a moment             asked again later
  +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
 """
@@ -21,8 +22,12 @@ class SetupError(ExporterError):
     """The exporter cannot start here; the text is one line with the cause and the remedy."""
 
 
+class AddressError(SetupError):
+    """An address cannot be listened on; the text is one line with the cause and the remedy."""
+
+
 class CaptureError(ExporterError):
-    """A file is not a capture that can be replayed here; the text is one line that says why."""
+    """A capture cannot be replayed here or written; the text is one line that says why."""
 
 
 class ShortageError(ExporterError):

@@ -57,8 +57,8 @@ NAMED_BY_TABLE = frozenset({"fork", "exec", "uid", "ptrace", "coredump"})
 """Counted under the comm that a live process has at that time: the events of tallies/counters.py."""
 
 
-def parse_events(text: str) -> frozenset[str]:
-    """Parse a comma-separated list.
+def parse_events(flag: str, text: str) -> frozenset[str]:
+    """Parse a comma-separated list, which is the value of a flag.
 
     Raises:
         ConfigError: It is empty, or names something else than an event.
@@ -67,7 +67,7 @@ def parse_events(text: str) -> frozenset[str]:
     unknown = sorted(events - set(EVENTS))
     if unknown or not events:
         what = f"does not know {', '.join(unknown)}" if unknown else "wants at least one event"
-        raise ConfigError(f"--events {what}; there are {', '.join(EVENTS)}")
+        raise ConfigError(f"{flag} {what}; there are {', '.join(EVENTS)}")
     return events
 
 

@@ -1,7 +1,7 @@
 """What the values of flags mean.
 
-Each parser takes a flag's name and a text, and raises ConfigError, which names the flag, if the text is not such a
-value.
+Each parser takes the name of what was set, a flag or its variable, and a text. It raises ConfigError, which names
+what was set, if the text is not such a value.
 """
 
 import grp
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from exporter.errors import ConfigError
+from exporter.quantities import parse_bytes, parse_duration_ns
 
 _T = TypeVar("_T")
 
 # (uid_t)-1 and (gid_t)-1 mean "do not change".
 _NO_ID = 0xFFFFFFFF
 _SLOWEST, _FASTEST = 1e-6, 1_000_000
+_NS = 1_000_000_000
+_SIZE_UNITS = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_DURATION_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def optional(parse: Callable[[str, str], _T]) -> Callable[[str, str], _T | None]:
@@ -47,16 +51,46 @@ def count_between(least: int, most: int) -> Callable[[str, str], int]:
     return parse
 
 
-def interval_between(least: int, most: int) -> Callable[[str, str], float]:
-    """Return a parser of seconds: 0, or between two bounds."""
+def size_between(least: int, most: int) -> Callable[[str, str], int]:
+    """Return a parser of sizes, in bytes."""
 
-    def parse(flag: str, text: str) -> float:
-        seconds = _number(text)
-        if not (seconds == 0 or least <= seconds <= most):
-            raise ConfigError(f"{flag} must be 0, or seconds from {least} to {most}, got {text!r}")
-        return seconds
+    def parse(flag: str, text: str) -> int:
+        size = parse_bytes(text)
+        if size is None or not least <= size <= most:
+            bounds = f"{_shown(least, _SIZE_UNITS)} to {_shown(most, _SIZE_UNITS)}"
+            raise ConfigError(f"{flag} must be a size from {bounds}, such as 64MiB or 67108864, got {text!r}")
+        return size
 
     return parse
+
+
+def interval_between(least: int, most: int) -> Callable[[str, str], float]:
+    """Return a parser of durations, in seconds: 0, or between two bounds."""
+
+    def parse(flag: str, text: str) -> float:
+        ns = parse_duration_ns(text)
+        if ns is None or not (ns == 0 or least * _NS <= ns <= most * _NS):
+            bounds = f"{_shown(least, _DURATION_UNITS, 's')} to {_shown(most, _DURATION_UNITS, 's')}"
+            raise ConfigError(f"{flag} must be 0, or a duration from {bounds}, such as 15s or 1h, got {text!r}")
+        return ns / _NS
+
+    return parse
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """Parse a duration above 0, in seconds."""
+    ns = parse_duration_ns(text)
+    if not ns:
+        raise ConfigError(f"{flag} must be a duration above 0, such as 15s or 1h, got {text!r}")
+    return ns / _NS
+
+
+def _shown(number: int, units: tuple[tuple[int, str], ...], base: str = "") -> str:
+    """Return a bound in the largest unit that divides it."""
+    for factor, unit in units:
+        if number % factor == 0:
+            return f"{number // factor}{unit}"
+    return f"{number}{base}"
 
 
 def number_up_to(most: float) -> Callable[[str, str], float]:
@@ -65,7 +99,7 @@ def number_up_to(most: float) -> Callable[[str, str], float]:
     def parse(flag: str, text: str) -> float:
         number = _number(text)
         if not 0 < number <= most:
-            raise ConfigError(f"{flag} must be a number above 0, got {text!r}")
+            raise ConfigError(f"{flag} must be a number above 0 and at most {most:g}, got {text!r}")
         return number
 
     return parse

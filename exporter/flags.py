@@ -13,7 +13,7 @@ from exporter.flag_parsers import parse_text
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
 
 Parse = Callable[[str, str], Any]
-"""(the flag's name, what the user wrote) -> the value; raises ConfigError with a text that names the flag."""
+"""(the name of the flag or variable, what the user wrote) -> the value; raises ConfigError with that name."""
 
 SWITCH = ("true", "false")
 
@@ -29,6 +29,12 @@ class Flag(NamedTuple):
     parse: Parse
     choices: tuple[str, ...] | None = None
     repeatable: bool = False
+    group: str = ""
+    """The heading of --help that it stands under."""
+    needs: str | None = None
+    """The flag without which it has no effect."""
+    no_effect_with: tuple[str, ...] = ()
+    """The flags with which it has no effect."""
 
     @property
     def is_switch(self) -> bool:
@@ -54,6 +60,9 @@ def flag(
     *,
     choices: tuple[str, ...] | None = None,
     repeatable: bool = False,
+    group: str = "",
+    needs: str | None = None,
+    no_effect_with: tuple[str, ...] = (),
 ) -> Any:
     """Declare a flag.
 
@@ -65,14 +74,26 @@ def flag(
         parse: Makes the field's value.
         choices: All values that there are.
         repeatable: May be given more than once; commas separate the values then.
+        group: The heading of --help that it stands under.
+        needs: The flag without which it has no effect.
+        no_effect_with: The flags with which it has no effect.
     """
-    row = Flag(name, metavar, default, description, parse, choices, repeatable)
+    row = Flag(name, metavar, default, description, parse, choices, repeatable, group, needs, no_effect_with)
     return field(default=None if default is None else parse(name, default), metadata={"flag": row})
 
 
-def switch(name: str, description: str) -> Any:
+def switch(name: str, description: str, *, group: str = "", no_effect_with: tuple[str, ...] = ()) -> Any:
     """Declare a flag that is false unless it is given."""
-    return flag(name, "BOOL", "false", description, _parse_switch, choices=SWITCH)
+    return flag(
+        name,
+        "BOOL",
+        "false",
+        description,
+        _parse_switch,
+        choices=SWITCH,
+        group=group,
+        no_effect_with=no_effect_with,
+    )
 
 
 def flags_of(config: type) -> dict[str, Flag]:

@@ -229,7 +229,9 @@ class Host:
         """A process is past the point of no return of an exec."""
         self.comms[tgid] = comm
         if recorded:
-            self.ring(builders.perf_comm(time_ns=self.now_ns, tgid=tgid, comm=comm), cpu=cpu)
+            # After what it did last, and before its EXEC, which is a step later.
+            time_ns = self.now_ns + round(self.step_ms * MS / 2)
+            self.ring(builders.perf_comm(time_ns=time_ns, tgid=tgid, comm=comm), cpu=cpu)
 
     def rename(self, tgid: int, comm: bytes, *, thread: int | None = None) -> None:
         """A thread, by default the leader, renames itself."""

@@ -42,14 +42,19 @@ class Replayed:
         mode: Which the frames were taken in.
         frames: What it plays.
         tape: Gets a capture of the replay.
+        sideband: They have side-band records.
     """
 
-    def __init__(self, mode: Mode, frames: list[Frame], tape: Tape | None = None) -> None:
+    def __init__(
+        self, mode: Mode, frames: list[Frame], tape: Tape | None = None, *, sideband: bool = False
+    ) -> None:
         answers = Answers()
         self.tallies = Tallies()
         recorder = None if tape is None else Recorder(tape, answers.read_comm, answers.read_ns)
         proc = answers if recorder is None else recorder
-        self.pipeline = make_pipeline(mode, self.tallies, proc.read_comm, proc.read_ns, lambda socket, error: None)
+        self.pipeline = make_pipeline(
+            mode, self.tallies, proc.read_comm, proc.read_ns, lambda socket, error: None, sideband=sideband
+        )
         if recorder is not None:
             recorder.record(self.pipeline)
         self.table = self.pipeline.table

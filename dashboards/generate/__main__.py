@@ -13,14 +13,15 @@ from dashboards.generate.fleet import fleet
 from dashboards.generate.node import node
 
 FOLDER = Path(__file__).parents[1]
-RUNBOOKS = "docs/runbooks"
+# Helm follows no link out of a chart without a warning, and a copied chart would have lost its files.
+CHART = FOLDER.parent / "helm" / "proc-connector-exporter" / "dashboards"
 
 
-def generate(runbooks: str = RUNBOOKS) -> dict[Path, str]:
+def generate(runbooks: str = "") -> dict[Path, str]:
     """Return the text of every generated file by its path below this folder.
 
     Args:
-        runbooks: The address of docs/runbooks, where readers of an alert find it.
+        runbooks: The address of docs/runbooks, where readers of an alert find it; empty for no address.
     """
     dashboards = {"fleet": fleet(), "node": node(), "failures": failures(), "exporter": exporter()}
     texts = {
@@ -30,16 +31,18 @@ def generate(runbooks: str = RUNBOOKS) -> dict[Path, str]:
     return texts | {
         Path("rules/recording.yaml"): rules.recording_yaml(),
         Path("rules/alerts.yaml"): rules.alerts_yaml(runbooks),
-        Path("rules/thresholds.yaml"): rules.thresholds_yaml(),
+        Path("thresholds.yaml"): rules.thresholds_yaml(),
     }
 
 
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runbooks", default=RUNBOOKS, help="what runbook_url begins with (default: %(default)s)")
+    parser.add_argument("--runbooks", default="", help="what runbook_url begins with; it is left out otherwise")
     for path, text in generate(parser.parse_args().runbooks).items():
         (FOLDER / path).write_text(text, encoding="utf-8")
+        if path.name != "thresholds.yaml":
+            (CHART / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ LOOP_WINDOW = "45m"
 KEEP = "5m"
 """How long an alert without `for` stays after its reason ended, so that a failed scrape does not send it twice."""
 
+_BUILD_INFO = "proc_connector_exporter_build_info"
 _END_LABELS = ("uid", "exit_code", "signal")
 _NONZERO_EXITS = "proc_connector_nonzero_exits_total"
 _EXITS = "proc_connector_exits_total"
@@ -163,8 +164,8 @@ _ANSWERS = (
 THRESHOLDS: Mapping[str, Threshold] = {
     "exporter_jobs": Threshold(
         ".*proc-connector.*",
-        "regular expression of the exporter's jobs in the scrape configuration; `up` has no other label that "
-        "identifies them",
+        "regular expression of jobs that are this exporter's even if it has not answered for a day; all others "
+        "are known by proc_connector_exporter_build_info",
     ),
     "canary_late_seconds": Threshold(
         60,
@@ -253,11 +254,13 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"{runbooks}/{self.name}.md",
+                **({"runbook_url": f"{runbooks}/{self.name}.md"} if runbooks else {}),
             },
         }
 
 
+# A target is an exporter by what it exposed, or by its job if it has not answered for a day.
+_IS_EXPORTER = f"last_over_time({_BUILD_INFO}[1d])"
 _WHERE = "{{ $labels.instance }}"
 _WHO = "{{ $labels.comm }} on {{ $labels.instance }}"
 _PER_COMM = f"sum without (signal) ({FAILURES})"
@@ -267,7 +270,14 @@ TRUST = (
         "ProcConnectorExporterDown",
         "warning",
         "5m",
-        "up{\n  job=~\n    $exporter_jobs\n} == 0",
+        f"(\n"
+        f"  up and on (job, instance) {_IS_EXPORTER}\n"
+        f"  or\n"
+        f"  up{{\n"
+        f"    job=~\n"
+        f"      $exporter_jobs\n"
+        f"  }}\n"
+        f") == 0",
         f"No process events from {_WHERE}",
         "Prometheus could not scrape this exporter for 5 minutes: no process of the node is counted.",
     ),
@@ -275,7 +285,7 @@ TRUST = (
         "ProcConnectorExporterAbsent",
         "warning",
         "15m",
-        "absent(up{\n  job=~\n    $exporter_jobs\n})",
+        f"absent(up{{\n  job=~\n    $exporter_jobs\n}})\nand\nabsent({_BUILD_INFO})",
         "No proc-connector-exporter is scraped at all",
         "Service discovery finds no target of this exporter, so none of the other alerts can fire.",
     ),
@@ -283,8 +293,8 @@ TRUST = (
         "ProcConnectorExporterRestarting",
         "warning",
         "0m",
-        "changes(max without (pod) (process_start_time_seconds{\n  job=~\n    $exporter_jobs\n})[1h:])\n"
-        "  > $exporter_restarts",
+        f"changes(max without (pod) (process_start_time_seconds and on (job, instance) {_IS_EXPORTER})[1h:])\n"
+        f"  > $exporter_restarts",
         f"The exporter on {_WHERE} starts again and again",
         'It was started {{ printf "%.0f" $value }} times within an hour, and counted nothing in between.',
         keep=KEEP,
@@ -476,7 +486,7 @@ def alerts_yaml(runbooks: str, thresholds: Mapping[str, Threshold] = THRESHOLDS)
     """Return the file of alerts.
 
     Args:
-        runbooks: Where the runbooks are: what `runbook_url` begins with.
+        runbooks: Where the runbooks are: what `runbook_url` begins with; empty to leave it out.
         thresholds: Other numbers than the defaults.
     """
     groups = {name: [alert.rule(thresholds, runbooks) for alert in alerts] for name, alerts in ALERTS.items()}

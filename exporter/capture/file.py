@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from exporter.capture.format import Frame, Header, encode_frame, encode_header, read_header
-from exporter.errors import CaptureError, SetupError
+from exporter.errors import CaptureError
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class CaptureFile:
         header: Its header, but for the time.
 
     Raises:
-        SetupError: The file cannot be written.
+        CaptureError: The file cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, header: Header) -> None:
@@ -42,7 +42,7 @@ class CaptureFile:
         try:
             self._open(continued=False)
         except OSError as error:
-            raise SetupError(f"cannot write the capture {path}: {error.strerror}") from error
+            raise CaptureError(f"cannot write the capture {path}: {error.strerror}") from error
 
     def _open(self, *, continued: bool) -> None:
         if os.path.lexists(self._path):

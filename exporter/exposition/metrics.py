@@ -1,6 +1,6 @@
 """The metrics: their names, types, help and labels.
 
-`METRICS` is the public interface, in the order of the exposition; README's table is checked against it. A counter
+`METRICS` is the public interface, in the order of the exposition; docs/metrics.md is checked against it. A counter
 of programs is a row of tallies/counters.py, a metric of the exporter itself a row of self_metrics.py.
 """
 
@@ -54,6 +54,9 @@ FOLDED = MetricSpec(
     ("metric",),
 )
 
+BUDGET = (SERIES, SERIES_LIMIT, FOLDED)
+"""How near the metrics of programs are to their limit."""
+
 
 class EndRow(NamedTuple):
     """A counter of ends."""
@@ -88,9 +91,7 @@ METRICS = (
     *(row.spec for row in ENDS),
     *(row.spec for row in HISTOGRAMS),
     PROCESSES,
-    SERIES,
-    SERIES_LIMIT,
-    FOLDED,
+    *BUDGET,
     *SELF_METRICS,
 )
 

@@ -6,12 +6,12 @@ and kept. The tests hold it together with what the library would have written.
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMetrics 1.0 specification.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from exporter.exposition.buckets import bound_labels, cumulative
 from exporter.exposition.budget import budget
-from exporter.exposition.metrics import FOLDED, PROCESSES, SERIES, SERIES_LIMIT, HistogramRow
+from exporter.exposition.metrics import BUDGET, PROCESSES, HistogramRow
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
@@ -22,12 +22,20 @@ from exporter.tallies.tallies import ProgramCounts
 _SLICE = 4000
 
 
-def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str] = ()) -> Iterator[str]:
     """Write the families of a snapshot in the text format or in OpenMetrics, without its closing line.
+
+    Args:
+        snapshot: What was counted.
+        openmetrics: Which of the two formats.
+        names: The samples to write; empty for all.
 
     Yields:
         Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
     """
+    everything = snapshot
+    if names:
+        snapshot = snapshot.restricted(names)
     cells = snapshot.cells
     for spec, values in snapshot.counters():
         yield _head(spec, openmetrics=openmetrics)
@@ -46,13 +54,18 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
         )
     for row, of_programs in snapshot.histograms():
         yield _head(row.spec, openmetrics=openmetrics)
-        yield from _join(_render_histograms(row, of_programs), _SLICE // (len(row.bounds) + 1))
+        pieces = _join(_render_histograms(row, of_programs), _SLICE // (len(row.bounds) + 1))
+        yield from (_lines_of(piece, names) for piece in pieces) if names else pieces
     if PROCESSES in snapshot.shown:
         yield _head(PROCESSES, openmetrics=openmetrics)
         yield from _join(
             f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
         )
-    for spec, metrics in zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True):
+    shown = [spec for spec in BUDGET if not names or spec.name in names]
+    # It is about all metrics, whichever are written.
+    for spec, metrics in zip(BUDGET, budget(everything) if shown else (), strict=bool(shown)):
+        if spec not in shown:
+            continue
         yield _head(spec, openmetrics=openmetrics)
         yield from _join(f'{spec.name}{{metric="{name}"}} {value}\n' for name, value in metrics.items())
 
@@ -69,6 +82,11 @@ def _render_histograms(row: HistogramRow, of_programs: list[tuple[ProgramCounts,
             f"{buckets}{name}_count{{{labels}}} {counts[-1]}\n"
             f"{name}_sum{{{labels}}} {in_base_unit(histogram[-1])!r}\n"
         )
+
+
+def _lines_of(piece: str, names: Collection[str]) -> str:
+    """Return the lines of samples of these names: of a histogram there are three."""
+    return "".join(line for line in piece.splitlines(keepends=True) if line.partition("{")[0] in names)
 
 
 def _head(spec: MetricSpec, *, openmetrics: bool) -> str:

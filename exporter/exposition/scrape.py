@@ -4,11 +4,13 @@ Programs are written by render; everything else goes through the library.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from exporter.exposition.render import render
 from exporter.exposition.self_metrics import Status, StatusCollector
@@ -32,15 +34,19 @@ class Exposition:
     Args:
         snapshot: Copies the tallies; called once per scrape.
         status: Copies the exporter's own state; called once per scrape.
+        own_process: Whether the metrics of the exporter's own process are there: process_*, python_*.
     """
 
-    def __init__(self, snapshot: Callable[[], TallySnapshot], status: Callable[[], Status]) -> None:
+    def __init__(
+        self, snapshot: Callable[[], TallySnapshot], status: Callable[[], Status], *, own_process: bool = True
+    ) -> None:
         self._snapshot = snapshot
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(StatusCollector(status))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        if own_process:
+            ProcessCollector(registry=self._registry)
+            PlatformCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
 
     @staticmethod
     def form(accept: str) -> str:
@@ -48,11 +54,12 @@ class Exposition:
         _, content_type = _choose(accept)
         return next(form for form in _FORMS if _choose(form)[1] == content_type)
 
-    def pieces(self, accept: str) -> tuple[str, Iterator[bytes]]:
+    def pieces(self, accept: str, names: Collection[str] = ()) -> tuple[str, Iterator[bytes]]:
         """Render one scrape.
 
         Args:
             accept: The request's Accept header.
+            names: The samples to render, by the names that they have in the text format; empty for all.
 
         Returns:
             The Content-Type, and the body in pieces that take a few milliseconds each. All pieces describe the
@@ -60,10 +67,37 @@ class Exposition:
         """
         encode, content_type = _choose(accept)
         openmetrics = "openmetrics" in content_type
+        wanted = frozenset(names)
         snapshot = self._snapshot()
         # The library's part comes last: it ends with OpenMetrics' closing line.
-        own = encode(self._registry)
-        return content_type, chain((text.encode() for text in render(snapshot, openmetrics=openmetrics)), (own,))
+        own = encode(_restricted(self._registry, wanted) if wanted else self._registry)
+        texts = render(snapshot, openmetrics=openmetrics, names=wanted)
+        return content_type, chain((text.encode() for text in texts), (own,))
+
+
+def _restricted(registry: CollectorRegistry, names: Collection[str]) -> CollectorRegistry:
+    """Return a registry of the samples of another one that have these names.
+
+    The library's own restricted registry knows only collectors that describe themselves.
+    """
+    restricted = CollectorRegistry(auto_describe=False)
+    restricted.register(_Named(registry, names))
+    return restricted
+
+
+class _Named(Collector):
+    def __init__(self, registry: CollectorRegistry, names: Collection[str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if sample.name in self._names]
+            if family.samples:
+                yield family
 
 
 def _choose(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from exporter import __version__
 from exporter.exposition.buckets import bound_labels, cumulative, seconds_of_ns
 from exporter.exposition.spec import MetricSpec
+from exporter.revision import REVISION
 from exporter.tallies.histograms import DRAIN_SECONDS, Histogram
 
 _Value = float | Mapping[str, float] | tuple[str, ...] | Histogram | None
@@ -158,13 +159,14 @@ class Status:
         "filter",
         "exec_names",
     )
-    build: tuple[str, str] = _metric(
+    build: tuple[str, str, str] = _metric(
         "proc_connector_exporter_build_info",
         "gauge",
-        "Always 1; the exporter's version.",
+        "Always 1; the exporter's version, and the commit that it was built from.",
         "version",
+        "revision",
         "pythonversion",
-        default=(__version__, platform.python_version()),
+        default=(__version__, REVISION, platform.python_version()),
     )
 
 

@@ -1,6 +1,6 @@
 """What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -20,6 +20,10 @@ class TallySnapshot(NamedTuple):
     """The families to write: those of events that the user did not ask for are absent."""
     limit: int = DEFAULT_LIMIT
     """How many series each may have."""
+
+    def restricted(self, names: Collection[str]) -> "TallySnapshot":
+        """Return the same, of which only the families with samples of these names are shown."""
+        return self._replace(shown=frozenset(spec for spec in self.shown if set(spec.sample_names) & set(names)))
 
     def counters(self) -> Iterator[tuple[MetricSpec, list[int]]]:
         """Return the counters that are shown: the number of each cell."""

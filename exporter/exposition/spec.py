@@ -10,3 +10,10 @@ class MetricSpec(NamedTuple):
     type: str
     help: str
     labels: tuple[str, ...] = ()
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """The names of its samples in the text format."""
+        if self.type == "histogram":
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
+        return (self.name,)

@@ -53,8 +53,8 @@ _FORK = struct.Struct("=8xIIIIQ8x")
 _SHORT_COMM = struct.Struct("=8xI4x8sQ")
 _LONG_COMM = struct.Struct("=8xI4x16sQ")
 _LOST = struct.Struct("=16xQ8x")
-# A ring of tasks only, as a storm of forks makes it: kind, then as _FORK.
-_TASK = struct.Struct("=I4xIIIIQ8x")
+# A ring of tasks only, as a storm of forks makes it: kind, of which the low byte as everywhere, then as _FORK.
+_TASK = struct.Struct("=B7xIIIIQ8x" if sys.byteorder == "little" else "=3xB4xIIIIQ8x")
 
 
 ExecName = tuple[int, int, bytes]

@@ -101,13 +101,23 @@ class Comparison:
         await self.compare()
         self.repeated += 1
 
-    async def compare(self) -> None:
-        """Bring the table in line with /proc: adopt what lives, forget what is gone."""
+    async def compare(self, *, is_first: bool = False) -> None:
+        """Bring the table in line with /proc: adopt what lives, forget what is gone.
+
+        Args:
+            is_first: It is the one at the start.
+        """
         async with self._lock:
-            await drain_all(self._drain)
+            if is_first:
+                # Nothing is known yet that a loss could have made wrong. What is read from now on belongs to
+                # events that are held until the scan is over.
+                self._pipeline.lose_track()
+                await drain_all(self._drain)
+            else:
+                await drain_all(self._drain)
+                self._pipeline.lose_track()
             # What was lost until now is found by this comparison: a second one would follow it in vain.
             self._losses_followed = max(self._losses_followed, self._count_losses())
-            self._pipeline.lose_track()
             waiting = self._pipeline.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()

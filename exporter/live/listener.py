@@ -77,7 +77,7 @@ class Listener:
 
         Exit records that are older than it go: the EXIT that each waits for was before it.
         """
-        await self._comparison.compare()
+        await self._comparison.compare(is_first=True)
         for source in self._order.hints:
             self._loop.add_reader(source.fileno(), self._guard, self._drain.read_hints)
         self._wake_up()

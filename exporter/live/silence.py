@@ -16,6 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 # A silence that cannot be mended must not keep the exporter busy with trying.
 _AGAIN_AFTER_NS = 5_000_000_000
+_LOSS_EXPLAINS_FOR_NS = 2_000_000_000
 
 
 class Silence:
@@ -35,6 +36,7 @@ class Silence:
         self._crash = crash
         self._missed = 0
         self._lost = 0
+        self._lost_ns: int | None = None
         self._renewed_ns: int | None = None
         self._task: asyncio.Task[bool] | None = None
 
@@ -46,7 +48,10 @@ class Silence:
             lost: How many messages were lost so far, as the kernel counts them.
         """
         news, self._missed = missed - self._missed, missed
-        explained, self._lost = lost > self._lost, lost
+        if lost > self._lost:
+            self._lost, self._lost_ns = lost, self._now_ns()
+        # What was lost is missed when all that was queued then has been read.
+        explained = self._lost_ns is not None and self._now_ns() - self._lost_ns < _LOSS_EXPLAINS_FOR_NS
         if not news or explained or (self._task is not None and not self._task.done()):
             return
         if self._renewed_ns is not None and self._now_ns() - self._renewed_ns < _AGAIN_AFTER_NS:

@@ -18,6 +18,9 @@ _R = TypeVar("_R", bound=tuple[int, int, *tuple[object, ...]])
 
 # From an exec's record to its EXEC 296 ms were seen, on a host with a load of 20.
 _EXEC_WITHIN_NS = 10_000_000_000
+# From a FORK to its record it is microseconds, unless the process is stopped amid them. What comes later is the
+# record of the next process with that pid, and its own was lost.
+_FORK_WITHIN_NS = 1_000_000_000
 
 
 class Waiting(Generic[_R]):
@@ -116,8 +119,9 @@ class Sideband:
         if first is not None:
             self.forks.put_back((first,))
         younger = [record for record in self.forks.take_all(tgid) if record[0] >= timestamp_ns]
-        self.forks.put_back(younger[1:])
-        return younger[0] if younger else None
+        found = younger[:1] if younger and younger[0][0] < timestamp_ns + _FORK_WITHIN_NS else []
+        self.forks.put_back(younger[len(found) :])
+        return found[0] if found else None
 
     def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> bool:
         """Forget the exec records of a process that ended.

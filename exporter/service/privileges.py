@@ -30,7 +30,7 @@ class User(NamedTuple):
     gid: int
 
 
-def find_user(name: str) -> User:
+def find_user(flag: str, name: str) -> User:
     """Look a user up by name or number; a number need not be in the user database.
 
     Raises:
@@ -40,7 +40,7 @@ def find_user(name: str) -> User:
         if name.isascii() and name.isdecimal():
             uid = int(name) if len(name) <= len(str(_LAST_UID)) else _LAST_UID + 1
             if uid > _LAST_UID:
-                raise ConfigError(f"--user: a uid is at most {_LAST_UID}, got {name}")
+                raise ConfigError(f"{flag}: a uid is at most {_LAST_UID}, got {name}")
             try:
                 user = User(uid, pwd.getpwuid(uid).pw_gid)
             except KeyError:
@@ -49,9 +49,9 @@ def find_user(name: str) -> User:
             entry = pwd.getpwnam(name)
             user = User(entry.pw_uid, entry.pw_gid)
     except KeyError as error:
-        raise ConfigError(f"--user: there is no user {name!r}") from error
+        raise ConfigError(f"{flag}: there is no user {name!r}") from error
     if user.uid == 0:
-        raise ConfigError("--user must be another user than root")
+        raise ConfigError(f"{flag} must be another user than root")
     return user
 
 

@@ -68,7 +68,10 @@ class Upkeep:
 
     def _reload_now(self) -> None:
         self._due = None
-        self.reload()
+        if self._read_rules is None:
+            _LOG.info("nothing to reload: there is no --config.file")
+        else:
+            self.reload()
 
     def _reload(self) -> str | None:
         if self._read_rules is None:

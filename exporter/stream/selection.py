@@ -10,13 +10,12 @@ from exporter.errors import ConfigError
 from exporter.events import EVENTS
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Happening
+from exporter.quantities import parse_duration_ns
 
 _ENDS = frozenset({"exit", "nonzero_exit"})
 _HAVE_STATUS = _ENDS | {"thread_exit"}
-_UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "": 1_000_000_000}
 # A comm has 15 bytes, and each of them can be printed as four characters.
 _MOST_GLOBS, _LONGEST_GLOB = 16, 64
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|)")
 _SIGNALS = {name: number for number in range(1, 65) for name in (signal_name(number), str(number))}
 _SIGNAL_NAMES = {name: signal_name(number) for name, number in _SIGNALS.items()}
 
@@ -232,7 +231,7 @@ class _GivenFilters:
         given = self._values.get(name)
         if given is None:
             return None
-        match = _DURATION.fullmatch(given[-1].strip())
-        if match is None:
+        ns = parse_duration_ns(given[-1].strip())
+        if ns is None:
             raise ConfigError(f"{self.shown(name)} must be a time such as 1.5, 200ms, 5m or 1h, got {given[-1]!r}")
-        return round(float(match[1]) * _UNITS[match[2]])
+        return ns

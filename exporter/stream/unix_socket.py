@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporter.errors import SetupError
+from exporter.errors import AddressError, SetupError
 
 _BACKLOG = 128
 _LOCK_SECONDS, _LOCK_LOOK_SECONDS = 2.0, 0.02
@@ -26,7 +26,8 @@ def open_stream_socket(path: Path, mode: int, gid: int | None, trusted_uid: int 
         trusted_uid: A user whose directory it may be in, besides root's and this process's.
 
     Raises:
-        SetupError: The socket cannot be opened, or other users can replace what is in its directory.
+        AddressError: The socket cannot be opened.
+        SetupError: Other users can replace what is in its directory.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -46,7 +47,7 @@ def open_stream_socket(path: Path, mode: int, gid: int | None, trusted_uid: int 
         sock.close()
         # The error for a path that is too long has no errno.
         reason = error.strerror or error
-        raise SetupError(f"cannot listen on {path}: {reason}; choose another --stream.socket") from error
+        raise AddressError(f"cannot listen on {path}: {reason}; choose another --stream.socket") from error
     except SetupError:
         sock.close()
         raise

@@ -5,33 +5,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config import ATTRIBUTIONS, LOG_LEVELS
-from exporter.flag_parsers import number_up_to, parse_path, parse_speed, whole_up_to
+from exporter.arguments import Parser, parse_rows
+from exporter.config import ATTRIBUTIONS, LOG_FORMATS, LOG_LEVELS
+from exporter.errors import ConfigError
+from exporter.flag_parsers import parse_duration, parse_path, parse_speed, whole_up_to
 from exporter.flags import flag, flags_of, switch
 from exporter.stream.selection import FILTERS, Selection, parse_selection
 from exporter.watch.top_table import SORT_KEYS
 
-_MOST_SECONDS = 1e9
 _MOST_COUNT = 10**15
+_OUTPUT, _SOURCE, _END, _LOGGING = "output", "source", "end", "logging"
 
 
 @dataclass(frozen=True, slots=True)
 class WatchConfig:
-    """The settings of `watch`: the filters, and a row for each other flag."""
+    """The settings of `watch`: the filters, and a row for each other flag.
+
+    Raises:
+        ConfigError: Two settings do not go together.
+    """
 
     selection: Selection
     output: str = flag(
-        "--output", None, "text", "text: columns; json: one JSON object a line.", choices=("text", "json")
+        "--output",
+        "FORM",
+        "text",
+        "text: columns; json: one JSON object a line.",
+        choices=("text", "json"),
+        group=_OUTPUT,
     )
-    summary: bool = switch("--summary", "At the end print how many of each event were printed.")
+    summary: bool = switch("--summary", "At the end print how many of each event were printed.", group=_OUTPUT)
     duration_seconds: float | None = flag(
-        "--duration", "SECONDS", None, "Stop after this many seconds.", number_up_to(_MOST_SECONDS)
+        "--duration", "DURATION", None, "Stop after this time, such as 90 or 5m.", parse_duration, group=_END
     )
-    count: int | None = flag("--count", "N", None, "Stop after this many events.", whole_up_to(_MOST_COUNT))
-    top: bool = switch("--top", "Show a table of counts by comm instead, refreshed every second.")
-    sort: str = flag("--sort", None, "exits", "The column that --top sorts by.", choices=tuple(SORT_KEYS.values()))
+    count: int | None = flag(
+        "--count", "N", None, "Stop after this many events.", whole_up_to(_MOST_COUNT), group=_END
+    )
+    top: bool = switch("--top", "Show a table of counts by comm instead, refreshed every second.", group=_OUTPUT)
+    sort: str = flag(
+        "--sort",
+        "COLUMN",
+        "exits",
+        "The column that --top sorts by.",
+        choices=tuple(SORT_KEYS.values()),
+        group=_OUTPUT,
+        needs="--top",
+    )
     replay: Path | None = flag(
-        "--replay", "FILE", None, "Print the events of a capture. Needs no privilege.", parse_path
+        "--replay",
+        "FILE",
+        None,
+        "Print the events of a capture. Needs no privilege.",
+        parse_path,
+        group=_SOURCE,
     )
     given_speed: float | None = flag(
         "--speed",
@@ -39,16 +65,37 @@ class WatchConfig:
         None,
         "Speed of --replay: 1 (default with --top) as it happened, 0 (default without) as fast as possible.",
         parse_speed,
+        group=_SOURCE,
+        needs="--replay",
     )
     attribution: str = flag(
         "--attribution",
-        None,
+        "MODE",
         "auto",
         "Where names come from: exit records (needs CAP_NET_ADMIN), or /proc.",
         choices=ATTRIBUTIONS,
+        group=_SOURCE,
+        no_effect_with=("--replay",),
     )
-    procfs_path: str = flag("--path.procfs", "DIR", "/proc", "Where proc is mounted.")
-    log_level: str = flag("--log.level", None, "warn", "The least severe log lines to write.", choices=LOG_LEVELS)
+    procfs_path: str = flag(
+        "--path.procfs",
+        "DIR",
+        "/proc",
+        "Where proc is mounted.",
+        group=_SOURCE,
+        no_effect_with=("--replay",),
+    )
+    log_level: str = flag(
+        "--log.level", "LEVEL", "warn", "The least severe log lines to write.", choices=LOG_LEVELS, group=_LOGGING
+    )
+    log_format: str = flag(
+        "--log.format", "FORMAT", "logfmt", "How to log, on stderr.", choices=LOG_FORMATS, group=_LOGGING
+    )
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        if self.top and self.output == "json":
+            raise ConfigError("--top has no effect with --output json: a table that is refreshed is text")
 
     @property
     def speed(self) -> float:
@@ -58,7 +105,8 @@ class WatchConfig:
         return 1.0 if self.top else 0.0
 
 
-_FLAGS = flags_of(WatchConfig)
+ROWS = flags_of(WatchConfig)
+"""The flags by field, without the filters."""
 
 
 def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
@@ -68,25 +116,29 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
         argv: The arguments after `watch`.
 
     Raises:
-        ConfigError: A value is wrong.
-        SystemExit: --help (0), an unknown flag or choice (2), after a line on stderr.
+        ConfigError: A flag is not known, a value is wrong, or a setting has no effect.
+        SystemExit: --help was given.
     """
-    parser = argparse.ArgumentParser(
-        prog="proc-connector-exporter watch",
-        description="Print the process events of this host as they happen, or those of a capture.",
-        allow_abbrev=False,
-    )
-    for spec in FILTERS:
-        name = f"--{spec.name.replace('_', '-')}"
-        parser.add_argument(name, metavar=spec.metavar, dest=spec.name, action="append", help=spec.help)
-    for field, row in _FLAGS.items():
-        if row.is_switch:
-            parser.add_argument(row.name, dest=field, action="store_const", const="true", help=row.help)
-        else:
-            parser.add_argument(row.name, dest=field, metavar=row.metavar, choices=row.choices, help=row.help)
-    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    given = make_watch_parser().read(argv)
     selection = parse_selection(
         {spec.name: given[spec.name] for spec in FILTERS if spec.name in given}, flags=True
     )
-    values = {field: row.parse(row.name, given[field]) for field, row in _FLAGS.items() if field in given}
-    return WatchConfig(selection, **values)
+    # The variables are the exporter's: they say how it serves.
+    return WatchConfig(selection, **parse_rows(ROWS, given, {}))
+
+
+def make_watch_parser() -> Parser:
+    """Return the parser of the arguments of `watch`."""
+    parser = Parser(
+        prog="proc-connector-exporter watch",
+        usage="%(prog)s [FLAG ...]",
+        description="Print the process events of this host as they happen, or those of a capture.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
+    )
+    filters = parser.add_argument_group("filters")
+    for spec in FILTERS:
+        name = f"--{spec.name.replace('_', '-')}"
+        filters.add_argument(name, metavar=spec.metavar, dest=spec.name, action="append", help=spec.help)
+    for field, row in ROWS.items():
+        parser.add(row, field)
+    return parser

@@ -11,10 +11,12 @@ read the oldest are cut.
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
-Pieces = Callable[[str], Awaitable[tuple[str, Iterator[bytes]]]]
-"""Accept header -> (Content-Type, body in pieces)"""
+Pieces = Callable[[str, Collection[str]], Awaitable[tuple[str, Iterator[bytes]]]]
+"""Accept header, names of the wanted samples or none for all -> (Content-Type, body in pieces)"""
+
+_Asked = tuple[str, frozenset[str]]
 
 # Half the time of zlib's default level, for 10 % more bytes.
 _GZIP_LEVEL = 3
@@ -79,17 +81,22 @@ class Bodies:
         self._form = form
         self._most_bytes = most_bytes
         self._lock = asyncio.Lock()
-        # Those whose rendering has not begun, by form.
-        self._next: dict[str, _Rendering] = {}
+        # Those whose rendering has not begun, by form and names.
+        self._next: dict[_Asked, _Rendering] = {}
         # Who reads each body, the oldest body first.
         self._readers: dict[Body, list[Callable[[], None]]] = {}
 
-    async def render(self, accept: str) -> Body:
-        """Return a body that describes a moment after this call."""
-        form = self._form(accept)
-        rendering = self._next.get(form)
+    async def render(self, accept: str, names: frozenset[str] = frozenset()) -> Body:
+        """Return a body that describes a moment after this call.
+
+        Args:
+            accept: The request's Accept header.
+            names: The samples in it; empty for all.
+        """
+        asked = self._form(accept), names
+        rendering = self._next.get(asked)
         if rendering is None:
-            rendering = self._next[form] = _Rendering(asyncio.ensure_future(self._render_next(form)))
+            rendering = self._next[asked] = _Rendering(asyncio.ensure_future(self._render_next(asked)))
         rendering.waiting += 1
         try:
             return await asyncio.shield(rendering.task)
@@ -98,14 +105,14 @@ class Bodies:
             if not rendering.waiting and not rendering.task.done():
                 # All who asked for it have disconnected.
                 rendering.task.cancel()
-                if self._next.get(form) is rendering:
-                    del self._next[form]
+                if self._next.get(asked) is rendering:
+                    del self._next[asked]
 
-    async def _render_next(self, form: str) -> Body:
+    async def _render_next(self, asked: _Asked) -> Body:
         async with self._lock:
             # What comes from now on has to be told of a later moment.
-            del self._next[form]
-            content_type, parts = await self._pieces(form)
+            del self._next[asked]
+            content_type, parts = await self._pieces(*asked)
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
             chunks: list[bytes] = []
             plain_bytes = 0

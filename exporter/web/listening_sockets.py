@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from exporter.config import ListenAddress
-from exporter.errors import SetupError
+from exporter.errors import AddressError
 
 # The first descriptor that systemd passes: sd_listen_fds(3).
 _FIRST_PASSED = 3
@@ -15,7 +15,7 @@ def open_web_sockets(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
     """Open the sockets to serve on. Names are looked up here, not by the event loop, which would start a thread.
 
     Raises:
-        SetupError: An address cannot be listened on.
+        AddressError: An address cannot be listened on.
     """
     return [opened for address in addresses for opened in _open(address)]
 
@@ -35,20 +35,22 @@ def _open(address: ListenAddress) -> list[socket.socket]:
         reason = (
             f"{error.strerror}".partition(" (while ")[0] if isinstance(error, OSError) else "not a name of a host"
         )
-        raise SetupError(f"cannot listen on {address}: {reason}; choose another --web.listen-address") from error
+        raise AddressError(f"cannot listen on {address}: {reason}; choose another --web.listen-address") from error
 
 
 def take_passed_sockets(environment: Mapping[str, str] = os.environ) -> list[socket.socket]:
     """Return the sockets that systemd opened for this process.
 
     Raises:
-        SetupError: systemd passed no socket, or one that is not a listening stream socket.
+        AddressError: systemd passed no socket, or one that is not a listening stream socket.
 
     Source: sd_listen_fds(3).
     """
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
-        raise SetupError("--web.systemd-socket: no socket was passed; start the exporter by a systemd socket unit")
+        raise AddressError(
+            "--web.systemd-socket: no socket was passed; start the exporter by a systemd socket unit"
+        )
     passed = []
     for number in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
         try:
@@ -56,9 +58,9 @@ def take_passed_sockets(environment: Mapping[str, str] = os.environ) -> list[soc
             sock = socket.socket(fileno=number)
             listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
-            raise SetupError(f"--web.systemd-socket: descriptor {number}: {error.strerror}") from error
+            raise AddressError(f"--web.systemd-socket: descriptor {number}: {error.strerror}") from error
         if not listens or sock.type != socket.SOCK_STREAM:
-            raise SetupError(f"--web.systemd-socket: descriptor {number} is not a listening stream socket")
+            raise AddressError(f"--web.systemd-socket: descriptor {number} is not a listening stream socket")
         passed.append(sock)
     return passed
 

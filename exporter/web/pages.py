@@ -2,11 +2,10 @@
 
 import asyncio
 import html
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from exporter import __version__
 from exporter.web.bodies import Bodies, Body, Pieces
 from exporter.web.places import NoPlaceError, Place, Places
 
@@ -23,6 +22,9 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class _Metrics:
     """Answers scrapes, a limited number at once."""
 
@@ -37,7 +39,9 @@ class _Metrics:
         response: web.StreamResponse = web.Response(status=503, text=_NO_PLACE.format(count=self._places.count))
         try:
             async with self._places.taken(peer, lambda: None if transport is None else transport.abort()) as place:
-                body = await self._bodies.render(request.headers.get("Accept", ""))
+                body = await self._bodies.render(
+                    request.headers.get("Accept", ""), frozenset(request.query.getall("name[]", ()))
+                )
                 with self._bodies.read(body, place.cut):
                     zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
                     response = _head(body, zipped=zipped)
@@ -80,8 +84,9 @@ def make_app(
     pieces: Pieces,
     not_ready: Callable[[], str | None],
     max_requests: int = 0,
-    reload: Callable[[], str | None] | None = None,
     *,
+    reload: Callable[[], str | None] | None = None,
+    facts: Callable[[], Mapping[str, str]] = dict,
     form: Callable[[str], str] = str,
     most_bytes: int = 32 << 20,
 ) -> web.Application:
@@ -94,13 +99,27 @@ def make_app(
         max_requests: How many scrapes may be under way at once; 0 for any number.
         reload: Reads the rules again, and returns what is wrong with them; None if reload over HTTP is not
             allowed.
+        facts: What the landing page says of the exporter.
         form: Accept header -> a shorter one for which `pieces` renders the same.
         most_bytes: How many bytes all bodies that clients read may have together, zipped.
     """
+    pages = {telemetry_path: "metrics", "/-/ready": "ready", "/-/healthy": "healthy"}
     metrics = _Metrics(Bodies(pieces, form, most_bytes), Places(max_requests))
 
     async def landing_page(_: web.Request) -> web.Response:
-        return web.Response(text=_LANDING_PAGE.format(path=html.escape(telemetry_path)), content_type="text/html")
+        return web.Response(text=_landing_page(pages, facts()), content_type="text/html")
+
+    async def favicon(_: web.Request) -> web.Response:
+        return web.Response(
+            text=_FAVICON, content_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"}
+        )
+
+    @web.middleware
+    async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return web.Response(status=404, text=f"There is no such page. There are /, {', '.join(pages)}.\n")
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="Healthy\n")
@@ -119,8 +138,9 @@ def make_app(
             return web.Response(status=500, text=f"Not reloaded: {problem}\n")
         return web.Response(text="Reloaded\n")
 
-    app = web.Application()
+    app = web.Application(middlewares=[explain_not_found])
     app.router.add_get("/", landing_page)
+    app.router.add_get("/favicon.ico", favicon)
     app.router.add_get(telemetry_path, metrics.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
@@ -131,17 +151,40 @@ def make_app(
 
 _NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
 
-_LANDING_PAGE = f"""<!DOCTYPE html>
+
+def _landing_page(pages: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    rows = "\n".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(fact)}</td></tr>" for name, fact in facts.items()
+    )
+    links = "\n".join(
+        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {name}</li>' for path, name in pages.items()
+    )
+    return _LANDING_PAGE.format(rows=rows, links=links)
+
+
+_LANDING_PAGE = """<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>proc-connector-exporter</title></head>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>proc-connector-exporter</title>
+<link rel="icon" href="/favicon.ico" type="image/svg+xml">
+</head>
 <body>
 <h1>proc-connector-exporter</h1>
-<p>Every fork, exec, exit and non-zero exit of this host. Version {__version__}.</p>
+<p>Every fork, exec, exit and non-zero exit of this host.</p>
+<table>
+{rows}
+</table>
 <ul>
-<li><a href="{{path}}">Metrics</a></li>
-<li><a href="/-/ready">Ready</a></li>
-<li><a href="/-/healthy">Healthy</a></li>
+{links}
 </ul>
+<p>Metrics and flags are described in <code>docs/</code> and in <code>man proc-connector-exporter</code>.</p>
 </body>
 </html>
 """
+
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<path d="M2 3h5v4H2zM9 1h5v4H9zM9 10h5v4H9zM7 5l2-2M7 5l2 7" fill="#c33" stroke="#c33"/></svg>'
+)

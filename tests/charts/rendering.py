@@ -41,7 +41,7 @@ class Rendered(NamedTuple):
 
     @property
     def container(self) -> Object:
-        [container] = self.pod["spec"]["containers"]
+        container = self.pod["spec"]["containers"][0]
         assert isinstance(container, dict)
         return container
 

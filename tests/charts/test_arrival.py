@@ -167,6 +167,8 @@ def monitor_values(kind: str, endpoints: str) -> dict[str, Look]:
         "namespace": of(kind, "metadata", "namespace"),
         "labels": of(kind, "metadata", "labels"),
         "sampleLimit": of(kind, "spec", "sampleLimit"),
+        "podTargetLabels": of(kind, "spec", "podTargetLabels"),
+        "attachMetadata": of(kind, "spec", "attachMetadata"),
         **{field: endpoint(field) for field in fields},
     }
 
@@ -175,11 +177,25 @@ PROBES = ("livenessProbe", "readinessProbe")
 ARRIVAL: dict[str, Look] = {
     "mode": lambda rendered: MODES[argument(rendered, "--attribution") or ""],
     "exact.user": lambda rendered: int(argument(rendered, "--user") or 0),
+    "exact.sysAdmin": lambda rendered: (
+        "SYS_ADMIN" in rendered.container["securityContext"]["capabilities"].get("add", [])
+    ),
     "hostNetwork": in_pod("hostNetwork"),
     "hostPID": in_pod("hostPID"),
     **{f"image.{part}": image(part) for part in ("registry", "repository", "tag", "digest")},
     "image.pullPolicy": in_container("imagePullPolicy"),
     "imagePullSecrets": in_pod("imagePullSecrets"),
+    "global.imageRegistry": image("registry"),
+    "global.imagePullSecrets": lambda rendered: rendered.pod["spec"]["imagePullSecrets"][:1],
+    "daemonsetAnnotations": of("DaemonSet", "metadata", "annotations"),
+    "revisionHistoryLimit": of("DaemonSet", "spec", "revisionHistoryLimit"),
+    "terminationGracePeriodSeconds": in_pod("terminationGracePeriodSeconds"),
+    "extraInitContainers": in_pod("initContainers"),
+    "sidecars": lambda rendered: rendered.pod["spec"]["containers"][1:],
+    "extraObjects": lambda rendered: rendered.of_kind("Secret"),
+    "service.nodePort": lambda rendered: rendered.one("Service")["spec"]["ports"][0].get("nodePort"),
+    "service.ipFamilyPolicy": of("Service", "spec", "ipFamilyPolicy"),
+    "service.ipFamilies": of("Service", "spec", "ipFamilies"),
     "nameOverride": of("DaemonSet", "metadata", "labels", "app.kubernetes.io/name"),
     "fullnameOverride": of("DaemonSet", "metadata", "name"),
     "namespaceOverride": of("DaemonSet", "metadata", "namespace"),
@@ -304,7 +320,19 @@ def test_every_value_of_a_scenario_arrives(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted({*FIXED, "mode", "exact.user", "image.repository", "image.pullPolicy", "resources", "affinity"})
+    "path",
+    sorted(
+        {
+            *FIXED,
+            "mode",
+            "exact.user",
+            "exact.sysAdmin",
+            "image.repository",
+            "image.pullPolicy",
+            "resources",
+            "affinity",
+        }
+    ),
 )
 def test_what_is_not_given_is_as_by_default(path: str) -> None:
     assert has(ARRIVAL[path](render()), default(path))

@@ -14,7 +14,7 @@ from charts.rendering import CHART, NAMESPACE, Object, Rendered, merged, parse, 
 from charts.values_table import read_values
 from helm_python import HelmRenderError, HelmValuesError
 
-from exporter.config import parse_args
+from exporter.command_line import parse_args
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SECTIONS = {name for name, value in DEFAULTS.items() if isinstance(value, dict)}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from charts.rendering import NAMESPACE, SCENARIOS, Object, Rendered, merged, render, scenario
 
-from exporter.config import Config, parse_args
+from exporter.command_line import parse_args
+from exporter.config import Config
 
 MONITORS = {
     "serviceMonitor": {"service": {"enabled": True}, "podMonitor": {"enabled": False}},

@@ -13,7 +13,8 @@ from charts.rendering import NAMESPACE, ROOT, SCENARIOS, lint, render, scenario
 from helm_python import HelmRenderError, HelmValuesError
 
 from exporter import __version__
-from exporter.config import DEFAULT_PORT, FLAGS, parse_args
+from exporter.command_line import parse_args
+from exporter.config import DEFAULT_PORT, FLAGS
 
 OPTIONAL_KINDS = {"ConfigMap", "GrafanaDashboard", "NetworkPolicy", *OPERATOR}
 DEFAULT = render()
@@ -141,7 +142,7 @@ def test_chart_image_and_exporter_have_one_version_and_one_port() -> None:
     chart = yaml.safe_load((ROOT / "helm" / "proc-connector-exporter" / "Chart.yaml").read_text(encoding="utf-8"))
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert chart["appVersion"] == __version__
-    assert f'org.opencontainers.image.version="{__version__}"' in dockerfile
+    assert 'org.opencontainers.image.version="${VERSION}"' in dockerfile
     assert f"EXPOSE {DEFAULT_PORT}\n" in dockerfile
     assert DEFAULT.one("Service")["spec"]["ports"][0]["port"] == DEFAULT_PORT
 

@@ -36,7 +36,6 @@ groups:
     labels: {severity: warning}
     annotations:
       summary: '{{ $labels.instance }} is late by {{ $value | humanizeDuration }}'
-      runbook_url: docs/runbooks/Late.md
   - alert: Lost
     expr: 'lost > 0 # messages_lost'
     labels: {severity: critical}
@@ -185,7 +184,10 @@ def test_a_matcher_of_jobs_that_is_given_stays() -> None:
 def test_runbooks_can_be_where_the_user_says(chart: Path, base: str) -> None:
     late = alerts(chart, runbookUrlBase=base)["Late"]["annotations"]
     assert late["runbook_url"] == "https://example.com/a/Late.md"
-    assert "annotations" not in alerts(chart, runbookUrlBase=base)["Lost"]
+    assert alerts(chart, runbookUrlBase=base)["Lost"]["annotations"] == {
+        "runbook_url": "https://example.com/a/Lost.md"
+    }
+    assert "annotations" not in alerts(chart)["Lost"]
     mine = {"Late": {"annotations": {"runbook_url": "https://example.org"}}}
     assert (
         alerts(chart, runbookUrlBase=base, alerts=mine)["Late"]["annotations"]["runbook_url"]

@@ -11,7 +11,8 @@ from charts.rendering import CHART, render
 from charts.values_table import read_values, with_table
 from helm_python import HelmValuesError
 
-from exporter.config import FLAGS, parse_args
+from exporter.command_line import parse_args
+from exporter.config import FLAGS
 from exporter.errors import ConfigError
 from exporter.events import EVENTS
 from exporter.tallies.rules_file import parse_rules
@@ -46,10 +47,10 @@ def test_the_schema_knows_the_values_and_no_others() -> None:
     compare(SCHEMA, VALUES, "")
 
 
-# Kubernetes' own objects, of which the values show a part, and the exporter's file.
-FREE = {"resources", "updateStrategy", "config.inline"}
+# Those of other charts too, Kubernetes' own objects, of which the values show a part, and the exporter's file.
+FREE = {"global", "resources", "updateStrategy", "config.inline"}
 # What a larger chart has for all of its parts.
-HELMS = {"global", "enabled"}
+HELMS = {"enabled"}
 
 
 def test_what_the_schema_lists_is_what_the_exporter_takes() -> None:
@@ -59,6 +60,69 @@ def test_what_the_schema_lists_is_what_the_exporter_takes() -> None:
     for name, flag in (("logLevel", "--log.level"), ("logFormat", "--log.format")):
         assert tuple(settings[name]["enum"]) == flags[flag].choices
         assert VALUES["exporter"][name] == flags[flag].default
+
+
+def extra_arguments() -> str:
+    """Return the pattern of arguments that the exporter's own parser knows."""
+    switches = [flag.name for flag in FLAGS if flag.is_switch]
+    names = "|".join(re.escape(flag.name.removeprefix("--")) for flag in FLAGS if not flag.is_switch)
+    words = "|".join(re.escape(name.removeprefix("--")) for name in switches)
+    return f"^--((no-)?({words})|({words})=(true|false)|({names})=.*)$".replace("\\-", "-")
+
+
+def test_the_schema_knows_the_arguments_that_the_exporter_knows(request: pytest.FixtureRequest) -> None:
+    path = CHART / "values.schema.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    schema["properties"]["extraArgs"]["items"]["pattern"] = extra_arguments()
+    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    if request.config.getoption("--update-golden"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("argument", "known"),
+    [
+        ("--filter=bpf", True),
+        ("--limit.idle=12h", True),
+        ("--no-web.disable-exporter-metrics", True),
+        ("--web.disable-exporter-metrics=true", True),
+        ("--filtre=bpf", False),
+        ("--filter", False),
+        ("--no-filter", False),
+        ("--web.disable-exporter-metrics=yes", False),
+        ("filter=bpf", False),
+    ],
+)
+def test_an_argument_is_refused_where_the_exporter_would_refuse_it(argument: str, known: bool) -> None:
+    assert schema_takes({"extraArgs": [argument]}) == known
+    assert exporter_takes(argument) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "text", "taken"),
+    [
+        ("seriesIdle", "--limit.idle", "12h", True),
+        ("seriesIdle", "--limit.idle", "1h30m", True),
+        ("seriesIdle", "--limit.idle", "soon", False),
+        ("canaryInterval", "--canary.interval", "30s", True),
+        ("canaryInterval", "--canary.interval", "30 s", False),
+        ("receiveBufferBytes", "--receive-buffer.bytes", "32MiB", True),
+        ("receiveBufferBytes", "--receive-buffer.bytes", "1G", True),
+        ("receiveBufferBytes", "--receive-buffer.bytes", "32mb", False),
+    ],
+)
+def test_durations_and_sizes_are_written_as_for_the_exporter(name: str, flag: str, text: str, taken: bool) -> None:
+    assert exporter_takes(f"{flag}={text}") == taken
+    assert schema_takes({"exporter": {name: text}}) == taken
+    if taken:
+        assert f"{flag}={text}" in render({"exporter": {name: text}}).container["args"]
+
+
+def test_further_objects_are_run_as_templates() -> None:
+    extra = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-{{ .Values.mode }}"}}
+    [made] = render({"extraObjects": [extra]}).of_kind("Secret")
+    assert made["metadata"]["name"] == "test-exact"
 
 
 def test_a_value_that_is_not_set_leaves_the_default_to_the_exporter() -> None:

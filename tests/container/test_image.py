@@ -31,18 +31,36 @@ def test_it_is_nobody_and_passes_its_arguments_to_the_exporter(engine: Engine) -
     assert not configuration.get("Cmd")
     assert list(configuration["ExposedPorts"]) == [f"{DEFAULT_PORT}/tcp"]
     labels = {name.removeprefix("org.opencontainers.image.") for name in configuration["Labels"]}
-    assert {"title", "description", "licenses", "version", "revision"} <= labels
+    assert {"title", "description", "licenses", "version", "revision", "source", "url", "documentation"} <= labels
 
 
 def test_it_has_the_program_and_no_more_of_the_project(files: set[PurePosixPath]) -> None:
     ours = {path.relative_to("exporter") for path in files if path.parts[0] == "exporter"}
     sources = {PurePosixPath(path.relative_to(ROOT / "exporter")) for path in (ROOT / "exporter").rglob("*.py")}
-    assert {path for path in ours if path.suffix != ".pyc"} == sources
+    data = {PurePosixPath("data") / path for path in dashboard_files()} | {PurePosixPath("py.typed")}
+    assert {path for path in ours if path.suffix != ".pyc"} == sources | data
     assert not [path for path in files if path.parts[0] in ("tests", "helm", "docs", ".git")]
 
 
+def dashboard_files() -> set[PurePosixPath]:
+    folder = ROOT / "dashboards"
+    return {
+        PurePosixPath(path.relative_to(folder)) for path in (*folder.glob("*.json"), *folder.glob("rules/*.yaml"))
+    }
+
+
+def test_it_has_no_pip(engine: Engine) -> None:
+    said = engine.run_in_image("python", "-c", "import importlib.util as u; print(u.find_spec('pip'))")
+    assert said.strip() == "None"
+
+
+def test_it_writes_its_dashboards(engine: Engine) -> None:
+    said = engine.run_in_image("sh", "-c", "python -m exporter dashboards --output /tmp/d && ls /tmp/d/rules")
+    assert {"alerts.yaml", "recording.yaml"} <= set(said.split())
+
+
 def test_nothing_is_compiled_at_a_start(engine: Engine) -> None:
-    told = engine.run_in_image("python", "-v", "-c", "import exporter.__main__")
+    told = engine.run_in_image("python", "-v", "-c", "import exporter.__main__, exporter.app")
     loaded = re.findall(r"^# code object from '?(.*?)'?$", told, re.MULTILINE)
     assert len(loaded) > 100
     assert [path for path in loaded if not path.endswith(".pyc")] == []

@@ -17,7 +17,7 @@ from kernel.prometheus import Prometheus, scraping
 from serving import Authority, basic, hash_password
 
 ATTRIBUTION = {"exact": "taskstats", "unprivileged": "procfs"}
-CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN = 6, 7, 12
+CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON = 6, 7, 12, 38
 NOBODY = 65534
 MOST_IDLE_BYTES = 50 << 20
 SECCOMP_MODE_FILTER = 2
@@ -138,7 +138,7 @@ def test_the_exporter_has_no_privilege_left(pod: Pod) -> None:
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert has_capabilities(status[name], ()), name
     # Out of the bounding set a capability can only come with a program's file, and no_new_privs forbids that.
-    bounding = (CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN) if pod.mode == "exact" else ()
+    bounding = (CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON) if pod.mode == "exact" else ()
     assert has_capabilities(status["CapBnd"], bounding)
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == str(SECCOMP_MODE_FILTER)
@@ -171,19 +171,20 @@ def test_it_listens_within_a_second(engine: Engine, mode: str) -> None:
     assert min(seconds) < 1, seconds
 
 
-def test_without_a_user_to_become_it_has_one_capability_and_no_other(engine: Engine) -> None:
+def test_without_a_user_to_become_it_has_two_capabilities_and_no_other(engine: Engine) -> None:
     with playing(engine, "exact", exact={"user": 0}) as pod:
         pod.wait_until_ready()
         status = pod.status()
         assert status["Uid"].split() == ["0"] * 4
         for name in ("CapPrm", "CapEff", "CapBnd"):
-            assert has_capabilities(status[name], (CAP_NET_ADMIN,)), name
+            assert has_capabilities(status[name], (CAP_NET_ADMIN, CAP_PERFMON)), name
 
 
 @pytest.mark.parametrize(
     ("capability", "words"),
     [
         ("NET_ADMIN", "taskstats needs CAP_NET_ADMIN"),
+        ("PERFMON", "no side-band records"),
         ("SETGID", "it needs root, or CAP_SETUID and CAP_SETGID"),
         ("SETUID", "it needs root, or CAP_SETUID and CAP_SETGID"),
     ],

@@ -46,6 +46,22 @@ def records(chance: random.Random) -> bytes:
     )
 
 
+def sideband(chance: random.Random) -> bytes:
+    """One sound perf side-band record."""
+    pid, other, thread = chance.choice(_PIDS), chance.choice(_PIDS), chance.choice(_PIDS)
+    time_ns = chance.choice((0, 1_000_000_000, chance.getrandbits(63)))
+    kinds: tuple[Callable[[], bytes], ...] = (
+        lambda: builders.perf_comm(time_ns=time_ns, tgid=pid, comm=chance.choice(_COMMS)),
+        lambda: builders.perf_comm(time_ns=time_ns, tgid=pid, comm=chance.choice(_COMMS), is_exec=False),
+        lambda: builders.perf_fork(time_ns=time_ns, tgid=pid, forker_tgid=other),
+        lambda: builders.perf_fork(time_ns=time_ns, tgid=pid, forker_tgid=other, pid=thread, forker_pid=thread),
+        lambda: builders.perf_exit(time_ns=time_ns, tgid=pid),
+        lambda: builders.perf_lost(lost=chance.choice(_NUMBERS)),
+        lambda: builders.perf_record(chance.randrange(32), chance.randbytes(chance.choice((0, 8, 32)))),
+    )
+    return chance.choice(kinds)()
+
+
 def mutate(chance: random.Random, data: bytes) -> bytes:
     """Damage a datagram, or leave it alone."""
     kind = chance.randrange(8)

@@ -47,11 +47,43 @@ def test_a_million_damaged_datagrams_are_counted_or_malformed_and_leave_nothing_
     assert host.pending == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_damaged_rings_are_counted_or_malformed_and_leave_nothing_behind(mode: Mode) -> None:
+    host = Host(mode, sideband=True)
+    host.pipeline._on_malformed = lambda *_: None  # noqa: SLF001 - as above
+    events = mutations.stream(3, mutations.events, DATAGRAMS // 2)
+    records = mutations.stream(4, mutations.sideband, DATAGRAMS // 2)
+    rings = 0
+    while batch := list(islice(events, BATCH)):
+        host.pipeline.take_events(builders.batch(batch, stride=120))
+        # As long as damage does not end it, a ring goes on.
+        while ring := b"".join(islice(records, 1 + rings % 40)):
+            host.pipeline.take_sideband(ring)
+            rings += 1
+            if not rings % 16:
+                break
+        host.rest(chance_of_time(rings))
+        host.pipeline.apply(host.now_ns)
+    assert rings // 10 < host.pipeline.malformed["sideband"] < rings
+    assert host.pipeline.lost["sideband"] > 0
+    assert host.table.sideband.records > 0
+    assert sum(host.forks.values()) + host.table.pending()["fork"] == host.table.events.fork
+    assert sum(host.execs.values()) + host.table.pending()["exec"] == host.table.events.exec
+    host.pipeline.lose_track()
+    host.pipeline.forget(host.pipeline.missing([]), 1 << 64)
+    assert host.live == {}
+    assert not host.table.sideband.execs.later
+    assert not host.table.sideband.forks.later
+
+
 def chance_of_time(seen: int) -> float:
     return 120.0 if seen % 1024 == 0 else 1.0
 
 
-@pytest.mark.parametrize("sound", [mutations.events, mutations.records], ids=["events", "records"])
+@pytest.mark.parametrize(
+    "sound", [mutations.events, mutations.records, mutations.sideband], ids=["events", "records", "sideband"]
+)
 def test_the_fuzzer_damages_some_and_leaves_some_alone(sound: Callable[..., bytes]) -> None:
     first, again = (list(mutations.stream(7, sound, 1000)) for _ in range(2))
     assert first == again

@@ -179,8 +179,8 @@ class Exporter:
         self.mode = mode
         self.port = free_port() if port is None else port
         self.log = log
-        address = f"{host}:{self.port}"
-        command = [*prefix, sys.executable, "-m", "exporter", "--web.listen-address", address, *flags]
+        address = () if "--web.systemd-socket" in flags else ("--web.listen-address", f"{host}:{self.port}")
+        command = [*prefix, sys.executable, "-m", "exporter", *address, *flags]
         with log.open("wb") as stderr:
             # Of the environment nothing that changes how Python behaves.
             environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -464,6 +464,39 @@ static int cmd_with_pid(char **argv)
 	return 0;
 }
 
+/* sibling COUNT CODE: a child clones COUNT siblings, which are children of this process (CLONE_PARENT) and exit with
+ * CODE. It ends when the last of them is there, after it took the name "stage". Prints nothing; fails if any ends
+ * with another code.
+ */
+static int cmd_sibling(char **argv)
+{
+	int count = number(argv[0]), code = number(argv[1]), status;
+	pid_t stage = fork();
+
+	if (stage == 0) {
+		prctl(PR_SET_NAME, "stage");
+		for (int i = 0; i < count; i++) {
+			struct clone_args args = { .flags = CLONE_PARENT };
+			long got = syscall(SYS_clone3, &args, sizeof(args));
+
+			if (got == 0)
+				_exit(code);
+			if (got < 0)
+				die("clone3");
+		}
+		_exit(0);
+	}
+	if (stage < 0)
+		die("fork");
+	for (int i = 0; i <= count; i++) {
+		pid_t pid = reap(-1, &status, NULL);
+
+		if (pid < 0 || status != (pid == stage ? 0 : code << 8))
+			die("wait4");
+	}
+	return 0;
+}
+
 /* live COUNT: so many children that live until the input ends; prints a line when all of them do. */
 static int cmd_live(char **argv)
 {
@@ -691,6 +724,7 @@ static const struct {
 	{ "crowd", 3, cmd_crowd },
 	{ "storm", 4, cmd_storm },
 	{ "churn", 3, cmd_churn },
+	{ "sibling", 2, cmd_sibling },
 	{ "live", 1, cmd_live },
 	{ "flood", 0, cmd_flood },
 	{ "with_pid", 3, cmd_with_pid },

@@ -108,6 +108,6 @@ def test_a_file_that_is_no_capture_fails_with_one_line(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "exporter", "--web.listen-address", address, "--replay", sys.executable]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30)
-    assert result.returncode == 1
+    assert result.returncode == 4
     [line] = result.stderr.splitlines()
     assert "this is not a capture" in line

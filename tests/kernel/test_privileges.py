@@ -100,7 +100,9 @@ def test_the_best_mode_that_is_allowed_is_taken_and_named(
     with running(mode, tmp_path / "log", attribution="auto", prefix=prefix) as exporter:
         spawn_some(exporter, programs)
         info = exporter.scrape().samples["proc_connector_attribution_info"]
-        assert info == {frozenset({("mode", mode), ("filter", "kernel")}): 1.0}
+        [labels] = info
+        # Where execs get their names has rules of its own: test_sideband.py.
+        assert {("mode", mode), ("filter", "kernel")} < labels
     [line] = [line for line in exporter.log.read_text().splitlines() if "msg=listening" in line]
     assert f"mode={mode} filter=kernel" in line
     assert ("CAP_NET_ADMIN" in exporter.log.read_text()) == (mode == "procfs"), "it says why"

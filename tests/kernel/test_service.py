@@ -123,7 +123,7 @@ def test_an_unknown_flag_is_a_usage_error() -> None:
 
 def test_a_port_that_is_taken_fails_with_one_line_that_names_it(service: Exporter) -> None:
     result = run_to_its_end("--web.listen-address", f"127.0.0.1:{service.port}")
-    assert result.returncode == 1
+    assert result.returncode == 3
     assert str(service.port) in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -132,7 +132,7 @@ def test_a_port_that_it_may_not_have_fails_with_one_line_that_names_it(unprivile
     # In a network namespace of its own the low ports are root's, whatever the settings of this host.
     prefix = ("unshare", "--net", *unprivileged)
     result = run_to_its_end("--replay", str(SAMPLE), "--web.listen-address", ":80", prefix=prefix)
-    assert result.returncode == 1
+    assert result.returncode == 3
     [line] = result.stderr.splitlines()
     assert "cannot listen on :80: Permission denied; choose another --web.listen-address" in line
 

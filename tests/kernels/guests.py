@@ -22,14 +22,17 @@ class Guest:
         folder: Where its two serial ports are written to.
         kernel: What boots.
         initramfs: What that runs.
+        limit_seconds: For how long.
     """
 
-    def __init__(self, name: str, folder: Path, kernel: Path, initramfs: Path) -> None:
+    def __init__(
+        self, name: str, folder: Path, kernel: Path, initramfs: Path, limit_seconds: float = LIMIT_SECONDS
+    ) -> None:
         self.name = name
         self.console = folder / f"{name}.console"
         self._results = folder / f"{name}.results"
         self._results.touch()
-        self._deadline = time.monotonic() + LIMIT_SECONDS
+        self._deadline = time.monotonic() + limit_seconds
         options = {
             "accel": "tcg,thread=multi",
             "smp": "2",

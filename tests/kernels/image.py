@@ -161,6 +161,10 @@ class Archive:
         """Add a file."""
         self._add(path, stat.S_IFREG | permissions, data, mtime)
 
+    def folder(self, path: str, permissions: int) -> None:
+        """Add a folder; those that files are in are there without it."""
+        self._add(path, stat.S_IFDIR | permissions)
+
     def link(self, path: str, target: str) -> None:
         """Add a symbolic link."""
         if path != target:

@@ -137,7 +137,6 @@ def said(folder: Path, files: Sequence[Path] = FILES) -> str:
         annotations = {
             "summary": words["summary"],
             "description": words["description"],
-            "runbook_url": f"docs/runbooks/{alertname}.md",
         }
         tests.append(
             {

@@ -3,6 +3,7 @@
 All times are minutes from the story's beginning, and every series has one value a minute.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ JOB = "proc-connector-exporter"
 INFO = {"ProcConnectorUnattributedHigh", "ProcessFirstFailure", "ProcessKilled"}
 """All others are warnings."""
 DAY = 1440
+OTHER_JOB = 'job="services",instance="b"'
 
 Series = Mapping[str, str]
 """Values in promtool's notation, by the series."""
@@ -24,7 +26,14 @@ def target(pod: str = "p") -> str:
 
 def host(up: str, started: str = "", canary: str = "", *, pod: str = "p") -> dict[str, str]:
     """Return what every scrape of an exporter has. Another exporter of the same machine is always there."""
-    series = {"up": up, "process_start_time_seconds": started, "proc_connector_canary_age_seconds": canary}
+    # What a target exposes is there when it is up.
+    build = re.sub(r"\b0x(\d+)", r"_x\1", re.sub(r"(?<= )0(?= |$)", "stale", up))
+    series = {
+        "up": up,
+        "proc_connector_exporter_build_info": build,
+        "process_start_time_seconds": started,
+        "proc_connector_canary_age_seconds": canary,
+    }
     other = {
         'up{job="node",instance="a"}': "1x5000",
         'process_start_time_seconds{job="node",instance="a"}': "0x5000",
@@ -233,6 +242,17 @@ EXPORTER = (
         {},
         {13: QUIET, 16: DOWN, 20: DOWN, 45: QUIET},
         host("1x9 0x30 1x60"),
+    ),
+    Story(
+        "an exporter of a job with any name is down too, if it answered once within a day",
+        {f"up{{{OTHER_JOB}}}": "1x9 0x30", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x9 stale"},
+        {13: QUIET, 16: {fired("ProcConnectorExporterDown", job="services", instance="b")}},
+    ),
+    Story(
+        "an exporter of a job with any name is an exporter",
+        {f"up{{{OTHER_JOB}}}": "1x60", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x60"},
+        {50: QUIET},
+        {},
     ),
     Story("other jobs may be down", {'up{job="other",instance="a"}': "0x60"}, {50: QUIET}),
     Story(

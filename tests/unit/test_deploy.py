@@ -37,9 +37,20 @@ def test_the_service_is_exposed_to_little() -> None:
     analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE}", SERVICE)
 
 
-def test_the_only_capability_is_that_of_the_network() -> None:
+def test_the_only_capabilities_are_those_of_the_network_and_of_perf_events() -> None:
     lines = [line for line in SERVICE.read_text().splitlines() if "Capabilit" in line and line[0] != "#"]
-    assert lines == ["AmbientCapabilities=CAP_NET_ADMIN", "CapabilityBoundingSet=CAP_NET_ADMIN"]
+    assert lines == [
+        "AmbientCapabilities=CAP_NET_ADMIN CAP_PERFMON",
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_PERFMON",
+    ]
+
+
+def test_the_rings_of_side_band_records_can_be_opened_and_locked() -> None:
+    lines = SERVICE.read_text().splitlines()
+    filters = [line for line in lines if line.startswith("SystemCallFilter=")]
+    # What is taken out again later would not be permitted.
+    assert filters[-1] == "SystemCallFilter=perf_event_open"
+    assert "LimitMEMLOCK=infinity" in lines
 
 
 @pytest.mark.parametrize("path", sorted(SYSTEMD.iterdir()), ids=lambda path: path.name)

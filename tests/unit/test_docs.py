@@ -1,21 +1,37 @@
-"""README's tables equal the code, and the files that CONTRIBUTING and SECURITY name exist."""
+"""Tables equal the code, links lead somewhere, and every command is run by a test or says what it needs."""
 
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from exporter.config import FLAGS
 from exporter.exposition.metrics import METRICS
+from exporter.tallies.rules_file import parse_rules
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
+FLAGS_PAGE = ROOT / "docs" / "flags.md"
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("dashboards/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("helm/**/*.md"),
+    ]
+)
+# A mark on the line before a block: the test that runs it, or what it takes that no test has.
+MARK = re.compile(r"<!-- (?:test: (?P<test>\S+)|(?P<run>run)|needs a (?:cluster|registry)) -->")
 
 
-def table_rows(first_cell: str) -> list[list[str]]:
-    """Return the cells of README's table rows whose first cell, in backticks, matches a pattern."""
+def table_rows(page: Path, first_cell: str) -> list[list[str]]:
+    """Return the cells of a page's table rows whose first cell, in backticks, matches a pattern."""
     rows = []
-    for line in README.read_text(encoding="utf-8").splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         if not line.startswith("|"):
             continue
         # A cell may hold \| .
@@ -29,26 +45,26 @@ def code(cell: str) -> list[str]:
     return re.findall(r"`([^`]*)`", cell)
 
 
-def test_readmes_metrics_are_those_of_the_exposition() -> None:
+def test_the_pages_metrics_are_those_of_the_exposition() -> None:
     rows = [
         (name.strip("`"), kind.strip("`"), tuple(code(labels)))
-        for name, kind, labels, *_ in table_rows("proc_connector_.*")
+        for name, kind, labels, *_ in table_rows(METRICS_PAGE, "proc_connector_.*")
     ]
     assert sorted(rows) == sorted((spec.name, spec.type, spec.labels) for spec in METRICS)
 
 
-def test_readmes_labels_are_backticked_and_separated_by_commas_or_a_dash() -> None:
-    for name, _, labels, *_ in table_rows("proc_connector_.*"):
+def test_the_pages_labels_are_backticked_and_separated_by_commas_or_a_dash() -> None:
+    for name, _, labels, *_ in table_rows(METRICS_PAGE, "proc_connector_.*"):
         assert re.fullmatch(r"-|`\w+`(, `\w+`)*", labels), name
 
 
-def test_readmes_flags_are_those_of_the_program() -> None:
-    rows = [tuple(cell.strip("`") for cell in row[:3]) for row in table_rows("--.*")]
+def test_the_pages_flags_are_those_of_the_program() -> None:
+    rows = [tuple(cell.strip("`") for cell in row[:3]) for row in table_rows(FLAGS_PAGE, "--.*")]
     assert sorted(rows) == sorted((flag.name, flag.variable, flag.default or "-") for flag in FLAGS)
 
 
-def test_every_row_of_readmes_tables_says_something() -> None:
-    rows = table_rows("proc_connector_.*") + table_rows("--.*")
+def test_every_row_of_the_tables_says_something() -> None:
+    rows = table_rows(METRICS_PAGE, "proc_connector_.*") + table_rows(FLAGS_PAGE, "--.*")
     assert len(rows) == len(METRICS) + len(FLAGS)
     assert [row[0] for row in rows if len(row) != 4 or not row[3]] == []
 
@@ -75,3 +91,80 @@ def test_every_make_target_that_contributing_names_exists() -> None:
     targets = re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert "test-quick" in targets
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as they are made on the web."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page if not path else (page.parent / path).resolve()
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            dead.append(target)
+    assert dead == []
+
+
+def blocks(page: Path) -> list[tuple[re.Match[str] | None, str, str]]:
+    """Return the blocks of commands and settings of a page: the mark before it, its language, its text."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"(?ms)^([^\n]*)\n```(console|yaml|ini|sh)\n(.*?)^```", text)
+    return [(MARK.fullmatch(before), language, block) for before, language, block in found]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_block_of_commands_is_run_by_a_test_or_says_what_it_needs(page: Path) -> None:
+    for mark, _, block in blocks(page):
+        assert mark is not None, f"no mark before: {block}"
+        if mark["test"]:
+            assert (ROOT / mark["test"]).exists(), mark["test"]
+
+
+def test_commands_that_need_nothing_do_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "proc-connector-exporter").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exporter "$@"\n')
+    (tmp_path / "proc-connector-exporter").chmod(0o755)
+    commands = [
+        line.removeprefix("$ ")
+        for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+        for mark, _, block in blocks(page)
+        if mark is not None and mark["run"]
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    assert commands
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    for command in commands:
+        result = subprocess.run(
+            ["sh", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (result.returncode, result.stderr) == (0, ""), command
+        assert result.stdout
+
+
+def test_the_rules_of_the_docs_are_rules() -> None:
+    [block] = [block for _, language, block in blocks(ROOT / "docs" / "config.md") if language == "yaml"]
+    assert parse_rules(block.encode(), "config.yml").name(b"python3.11") == parse_rules(b"", "x").name(b"python3")
+
+
+def test_no_paragraph_of_the_readme_is_longer_than_six_lines() -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+    paragraphs = [line for line in text.splitlines() if line and not line.startswith(("|", "<!--"))]
+    assert [line[:60] for line in paragraphs if len(textwrap.wrap(line, 115)) > 6] == []

@@ -20,13 +20,13 @@ SUBSETS = [
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_each_event_can_be_asked_for_alone(name: str) -> None:
-    assert parse_events(f" {name} ,") == {name}
+    assert parse_events("--events", f" {name} ,") == {name}
 
 
 @pytest.mark.parametrize("text", ["", ",", "forks", "fork,exit,nothing", "FORK"])
 def test_what_is_no_event_is_refused_with_the_list(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--events .*fork, exec, exit, nonzero_exit"):
-        parse_events(text)
+        parse_events("--events", text)
 
 
 def test_by_default_all_families_are_fed_and_threads_are_left_out() -> None:

@@ -15,33 +15,38 @@ PACKAGE = Path(__file__).parents[2] / "exporter"
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "flag_parsers": {"errors"},
+    "revision": set(),
+    "quantities": set(),
+    "flag_parsers": {"errors", "quantities"},
     "flags": {"flag_parsers"},
+    "arguments": {"errors", "flags"},
+    "bundle": {"arguments", "errors"},
     "kernel": {"errors"},
     "events": {"errors", "kernel"},
     "tallies": {"errors", "events", "kernel"},
     "processes": {"errors", "kernel", "tallies"},
-    "exposition": {"__init__", "tallies"},
+    "exposition": {"__init__", "revision", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
     "live": {"errors", "events", "kernel", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
-    "config": {"__init__", "errors", "events", "flag_parsers", "flags", "service", "tallies"},
-    "web": {"__init__", "config", "errors"},
-    "stream": {"errors", "events", "kernel", "processes", "web"},
+    "config": {"errors", "events", "flag_parsers", "flags", "service", "tallies"},
+    "command_line": {"__init__", "arguments", "config", "revision"},
+    "web": {"config", "errors"},
+    "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
     "watch": {
-        "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes", "stream",
-        "tallies",
+        "arguments", "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live",
+        "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "service",
+        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "revision", "service",
         "stream", "tallies", "web",
     },
-    "__main__": {"app", "config", "errors", "service", "watch"},
+    "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.
-PURE = {"errors", "events", "tallies", "processes", "exposition"}
+PURE = {"errors", "quantities", "events", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",
@@ -57,9 +62,10 @@ IMPURE_LIBRARIES = {
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
 # procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
-# rules_file read what the user wrote; unix_socket opens the directory of its socket, logs /dev/null.
+# rules_file read what the user wrote; bundle what came with the program; unix_socket opens the directory of its
+# socket, logs /dev/null.
 OPENS_FILES = {
-    "capture.file", "kernel.perf_rings", "kernel.procfs", "live.open_sources", "service.logs",
+    "bundle", "capture.file", "kernel.perf_rings", "kernel.procfs", "live.open_sources", "service.logs",
     "service.privileges", "stream.unix_socket",
     "tallies.rules_file", "web.gate",
 }  # fmt: skip

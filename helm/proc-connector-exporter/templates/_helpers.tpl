@@ -44,14 +44,25 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{- define "exporter.image" -}}
 {{- $name := .Values.image.repository }}
-{{- if .Values.image.registry }}
-{{- $name = printf "%s/%s" .Values.image.registry $name }}
+{{- with default .Values.image.registry (default dict .Values.global).imageRegistry }}
+{{- $name = printf "%s/%s" . $name }}
 {{- end }}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" $name .Values.image.digest }}
 {{- else }}
 {{- printf "%s:%s" $name (default .Chart.AppVersion .Values.image.tag) }}
 {{- end }}
+{{- end }}
+
+{{- define "exporter.pullSecrets" -}}
+{{- with concat (default list (default dict .Values.global).imagePullSecrets) (default list .Values.imagePullSecrets) | uniq }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A number as it is, not as 3.3554432e+07; a text such as 32MiB or 12h as it is. */}}
+{{- define "exporter.quantity" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end }}
 {{- end }}
 
 {{/* What the schema cannot say: values that do not go together. */}}

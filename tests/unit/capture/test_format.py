@@ -19,7 +19,7 @@ from exporter.capture.format import (
     iter_frames,
     read_header,
 )
-from exporter.errors import CaptureError, SetupError
+from exporter.errors import CaptureError
 
 HEADER = Header(
     exporter="0.1.0",
@@ -153,7 +153,7 @@ def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
     for name in ("folder", "pipe", "link"):
-        with pytest.raises(SetupError, match=rf"cannot write the capture .*/{name}: not a regular file"):
+        with pytest.raises(CaptureError, match=rf"cannot write the capture .*/{name}: not a regular file"):
             CaptureFile(tmp_path / name, 1 << 20, HEADER)
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
 
@@ -164,7 +164,7 @@ def test_other_users_cannot_read_it(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"cannot write the capture .*: No such file or directory"):
+    with pytest.raises(CaptureError, match=r"cannot write the capture .*: No such file or directory"):
         CaptureFile(tmp_path / "nowhere" / "capture", 1 << 20, HEADER)
     with (
         pytest.raises(CaptureError, match=r"cannot read the capture .*: No such file or directory"),

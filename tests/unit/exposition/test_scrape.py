@@ -1,5 +1,7 @@
 """exporter/exposition/scrape.py: the whole of a scrape."""
 
+import re
+
 import pytest
 from expositions import (
     BY_NAME,
@@ -94,3 +96,36 @@ def test_whatever_is_accepted_all_names_are_written_in_the_same_way(accept: str)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert {name for name in names if "proc" in name and "__" in name} == set()
     assert {"proc_connector_processes", "proc_connector_drain_seconds"} <= names
+
+
+# -- name[] --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS], ids=["text", "OpenMetrics"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"proc_connector_forks_total"},
+        {"proc_connector_exits_total", "proc_connector_nonzero_exits_total"},
+        {"proc_connector_process_lifetime_seconds_sum", "proc_connector_process_lifetime_seconds_count"},
+        {"proc_connector_processes"},
+        {"proc_connector_series", "proc_connector_folded_total"},
+        {"proc_connector_exporter_build_info", "python_info", "proc_connector_execs_total"},
+        {"proc_connector_drain_seconds_bucket"},
+        {"no_such_metric"},
+    ],
+    ids=sorted,
+)
+def test_a_scrape_of_some_names_has_their_samples_as_a_whole_scrape_has_them(names: set[str], accept: str) -> None:
+    exposition = Exposition(nasty_snapshot, status)
+    whole, some = (b"".join(exposition.pieces(accept, asked)[1]).decode().splitlines() for asked in ((), names))
+    sampled = [line for line in whole if re.match(r"\w+", line) and re.split("[{ ]", line)[0] in names]
+    assert [line for line in some if not line.startswith("#")] == sampled
+    assert bool(sampled) == (names != {"no_such_metric"})
+
+
+def test_the_metrics_of_the_exporters_own_process_can_be_left_out() -> None:
+    _, pieces = Exposition(nasty_snapshot, status, own_process=False).pieces("text/plain")
+    found = parsed(b"".join(pieces).decode(), parse_text)
+    assert {name for name in found if not name.startswith("proc_connector_")} == set()
+    assert "proc_connector_exporter_build_info" in found

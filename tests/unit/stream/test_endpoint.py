@@ -120,10 +120,12 @@ async def test_garbage_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert caplog.records == []
 
 
-async def test_readmes_client_does_what_readme_says(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    _, _, rest = readme.partition("```python\n")
-    program = rest.partition("```")[0].replace("/run/proc-connector.sock", str(tmp_path / "events.sock"))
+async def test_the_client_of_the_docs_does_what_they_say(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "stream.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("```python\n")
+    program = rest.partition("```")[0].replace(
+        "/run/proc-connector-exporter/events.sock", str(tmp_path / "events.sock")
+    )
     async with streaming(tmp_path) as rig:
         client = await asyncio.create_subprocess_exec(
             sys.executable, "-u", "-c", program, stdout=asyncio.subprocess.PIPE

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from exporter.web.bodies import Bodies, Body
@@ -18,8 +18,8 @@ class Renderer:
         self.proceed = asyncio.Event()
         self.size = size
 
-    async def pieces(self, form: str) -> tuple[str, Iterator[bytes]]:
-        self.forms.append(form)
+    async def pieces(self, form: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
+        self.forms.append(" ".join([form, *sorted(names)]))
         await self.proceed.wait()
         return "text/plain", iter([b"%d " % len(self.forms), os.urandom(self.size)])
 
@@ -45,6 +45,17 @@ async def test_who_asks_while_a_body_is_rendered_gets_the_next_one_together() ->
     assert renderer.forms == ["a", "a"]
     assert len({id(body) for body in got}) == 2
     assert {text(body)[:2] for body in got[1:]} == {b"2 "}
+
+
+async def test_each_set_of_names_has_a_body_of_its_own() -> None:
+    renderer = Renderer()
+    bodies = Bodies(renderer.pieces, str, 1 << 20)
+    asked = [frozenset[str](), frozenset({"x", "y"}), frozenset({"y", "x"})]
+    all_asked = [asyncio.ensure_future(bodies.render("a", names)) for names in asked]
+    renderer.proceed.set()
+    got = [await one for one in all_asked]
+    assert renderer.forms == ["a", "a x y"]
+    assert got[1] is got[2]
 
 
 async def test_accept_headers_of_one_form_share_a_body() -> None:

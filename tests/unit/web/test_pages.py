@@ -2,13 +2,14 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Iterator
+import itertools
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from exporter import __version__
 from exporter.web.pages import make_app
 
 Client = TestClient[web.Request, web.Application]
@@ -18,13 +19,15 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-async def pieces(accept: str) -> tuple[str, Iterator[bytes]]:
+async def pieces(accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
     content_type = OPENMETRICS if "openmetrics" in accept else TEXT
-    return content_type, iter([b"# asked for ", accept.encode(), b"\n", "é 1\n".encode() * 1000])
+    return content_type, iter(
+        [b"# asked for ", accept.encode(), b" ", ",".join(sorted(names)).encode(), b"\n", "é 1\n".encode() * 1000]
+    )
 
 
-def body(accept: str) -> bytes:
-    return f"# asked for {accept}\n".encode() + "é 1\n".encode() * 1000
+def body(accept: str, names: str = "") -> bytes:
+    return f"# asked for {accept} {names}\n".encode() + "é 1\n".encode() * 1000
 
 
 @pytest.fixture
@@ -133,8 +136,39 @@ async def test_the_landing_page_links_to_the_configured_path(
     text = await response.text()
     assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert f'<a href="{href}">' in text
-    assert __version__ in text
+    assert {link for link in re.findall('href="([^"]*)"', text) if not link.startswith("/")} == set()
     assert (await client.get(path)).headers["Content-Type"] == TEXT
+
+
+async def test_the_landing_page_has_the_facts_of_its_moment_as_text(aiohttp_client: AiohttpClient) -> None:
+    seconds = itertools.count()
+    client = await aiohttp_client(
+        make_app("/metrics", pieces, lambda: None, facts=lambda: {"mode": "<b>&", "up for": f"{next(seconds)} s"})
+    )
+    texts = [await (await client.get("/")).text() for _ in range(2)]
+    assert "<tr><th>mode</th><td>&lt;b&gt;&amp;</td></tr>" in texts[0]
+    assert [f"<td>{second} s</td>" in text for second, text in enumerate(texts)] == [True, True]
+
+
+async def test_the_icon_that_browsers_ask_for_is_a_picture(client: Client) -> None:
+    response = await client.get("/favicon.ico")
+    assert (response.status, response.headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8")
+    assert re.fullmatch(r'<svg xmlns="http://www\.w3\.org/2000/svg".*</svg>', await response.text())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_page_that_is_not_there_says_which_are(client: Client, method: str) -> None:
+    response = await client.request(method, "/metric")
+    assert response.status == 404
+    assert "There are /, /metrics, /-/ready, /-/healthy." in await response.text()
+
+
+@pytest.mark.parametrize(
+    ("query", "names"), [("", ""), ("?name[]=a", "a"), ("?name[]=a&name[]=b_total&other=c", "a,b_total")]
+)
+async def test_a_scrape_may_be_of_some_names_only(client: Client, query: str, names: str) -> None:
+    response = await client.get(f"/metrics{query}", headers={"Accept": "*/*", "Accept-Encoding": "identity"})
+    assert await response.read() == body("*/*", names)
 
 
 async def test_metrics_are_at_the_configured_path_only(aiohttp_client: AiohttpClient) -> None:
@@ -153,7 +187,7 @@ async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: Aioht
             yield b"x"
         answers.append(0)
 
-    async def endless(_: str) -> tuple[str, Iterator[bytes]]:
+    async def endless(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
         return TEXT, until_answered()
 
     client = await aiohttp_client(make_app("/metrics", endless, lambda: None))

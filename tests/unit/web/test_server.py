@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,7 +78,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
 
 
 def _one_big_page(size: int = 30_000_000) -> web.Application:
-    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
+    async def pieces(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
         return "text/plain", iter([b"x" * size])
 
     return make_app("/metrics", pieces, lambda: None, max_requests=1)
@@ -177,7 +177,7 @@ async def test_a_flood_of_handshakes_does_not_keep_others_out(tmp_path: Path) ->
 async def test_scrapes_beyond_the_limit_are_answered_with_503() -> None:
     proceed = asyncio.Event()
 
-    async def pieces(_: str) -> tuple[str, Iterator[bytes]]:
+    async def pieces(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await proceed.wait()
         return "text/plain", iter([b"x"])
 

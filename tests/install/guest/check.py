@@ -1,0 +1,286 @@
+"""Runs on the booted Debian: installs the package, uses it as an administrator would, upgrades and purges it.
+
+Prints `ok STEP`, or `failed STEP: why` and the journal, one a line, and `end` after the last step.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+NAME = "proc-connector-exporter"
+UNIT = f"{NAME}.service"
+RUN, STATE, ETC = Path(f"/run/{NAME}"), Path(f"/var/lib/{NAME}"), Path(f"/etc/{NAME}")
+DEFAULT = Path(f"/etc/default/{NAME}")
+PATIENCE_SECONDS = 120.0
+SERVED = Path(sys.argv[1])
+
+# Where else than on the root file system a trace could be.
+OTHERS = ("/run", "/var", "/tmp")  # noqa: S108 - looked through, not written to
+
+STEPS: list[Callable[[], None]] = []
+
+
+def step(function: Callable[[], None]) -> Callable[[], None]:
+    STEPS.append(function)
+    return function
+
+
+def run(*words: str, check: bool = True) -> str:
+    result = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert not check or result.returncode == 0, f"{words} ended with {result.returncode}: {result.stdout[-2000:]}"
+    return result.stdout
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def wait_for(holds: Callable[[], object], what: str) -> None:
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up, f"never came true: {what}"
+        time.sleep(0.2)
+
+
+def show(key: str) -> str:
+    return run("systemctl", "show", "--value", f"--property={key}", UNIT).strip()
+
+
+def scrape() -> dict[str, float]:
+    with urllib.request.urlopen("http://localhost:10061/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+def journal(*words: str) -> str:
+    return run("journalctl", "--boot", "--no-pager", "--output=cat", f"--unit={UNIT}", *words)
+
+
+@step
+def the_package_installs_and_its_service_is_active_and_enabled() -> None:
+    run("dpkg", "-i", str(SERVED / "first.deb"))
+    assert show("ActiveState") == "active", run("systemctl", "status", UNIT, check=False)
+    assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+
+
+@step
+def it_runs_as_its_user_with_one_capability() -> None:
+    status = Path(f"/proc/{show('MainPID')}/status").read_text()
+    uid = run("id", "-u", NAME).strip()
+    assert re.search(rf"^Uid:\s+{uid}\s", status, re.MULTILINE), status
+    assert "CapEff:\t0000000000001000" in status, status
+
+
+@step
+def a_scrape_has_exact_numbers_of_this_host() -> None:
+    series = 'proc_connector_nonzero_exits_total{comm="false",uid="0",exit_code="1",signal=""}'
+    before = scrape().get(series, 0)
+    for _ in range(5):
+        subprocess.run(["/bin/false"], check=False)
+    wait_for(lambda: scrape().get(series, 0) == before + 5, "five failures of false")
+    info = [name for name in scrape() if name.startswith("proc_connector_attribution_info")]
+    assert 'mode="taskstats"' in info[0], info
+
+
+@step
+def settings_of_the_default_file_apply_with_stream_and_capture() -> None:
+    assert ETC.stat().st_mode & 0o777 == 0o750, oct(ETC.stat().st_mode)
+    (ETC / "rules.yml").write_text("comm:\n  - {match: 'false', replace: untrue}\n")
+    settings = {
+        "CONFIG_FILE": str(ETC / "rules.yml"),
+        "STREAM_SOCKET": str(RUN / "events.sock"),
+        "STREAM_MODE": "0666",
+        "CAPTURE": str(STATE / "capture"),
+        "CANARY_INTERVAL": "5s",
+    }
+    with DEFAULT.open("a") as file:
+        file.writelines(f"PROC_CONNECTOR_EXPORTER_{name}={value}\n" for name, value in settings.items())
+    run("systemctl", "restart", UNIT)
+    subprocess.run(["/bin/false"], check=False)
+    wait_for(lambda: any('exits_total{comm="untrue"' in name for name in scrape()), "the rule applies")
+    assert (STATE / "capture").stat().st_mode & 0o777 == 0o600
+    assert (STATE / "capture").stat().st_size > 0
+
+
+@step
+def prometheus_scrapes_it_with_the_configuration_of_the_readme_and_an_alert_fires() -> None:
+    folder = Path("/etc/prometheus")
+    (folder / "prometheus.yml").write_bytes((SERVED / "prometheus.yml").read_bytes())
+    written = run(NAME, "dashboards", "--output", str(folder)).splitlines()
+    assert len(written) == 6, written
+    run("systemctl", "start", "prometheus")
+
+    def ask(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://localhost:9090/api/v1/{path}", timeout=60) as answer:
+                return str(answer.read().decode())
+        except OSError as error:
+            return str(error)
+
+    wait_for(lambda: '"health":"up"' in ask("targets?state=active"), "the exporter is scraped")
+
+    def killed() -> bool:
+        subprocess.run(["sh", "-c", "kill -9 $$"], check=False)
+        return '"alertname":"ProcessKilled"' in ask("alerts")
+
+    wait_for(killed, "the alert of a killed process")
+    run("systemctl", "stop", "prometheus")
+
+
+@step
+def a_local_user_reads_events_from_the_stream() -> None:
+    reader = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(100); "
+        f"s.connect('{RUN}/events.sock'); s.sendall(b'GET /events?comm=true&events=exit HTTP/1.0\\r\\n\\r\\n'); "
+        "f = s.makefile(); [None for _ in iter(f.readline, '\\n')]; print('reading', flush=True); "
+        "print(f.readline())"
+    )
+    words = ["setpriv", "--reuid=65534", "--clear-groups", "--regid=65534", "python3", "-c", reader]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        subprocess.run(["/bin/true"], check=True)
+        event = json.loads(process.stdout.readline())
+    assert (event["event"], event["comm"], event["exit_code"]) == ("exit", "true", 0), event
+
+
+@step
+def a_reload_applies_new_rules_without_a_restart() -> None:
+    pid = show("MainPID")
+    (ETC / "rules.yml").write_text("comm:\n  - {match: 'false', replace: wrong}\n")
+    run("systemctl", "reload", UNIT)
+    wait_for(lambda: "rules reloaded" in journal(), "the reload")
+    subprocess.run(["/bin/false"], check=False)
+    wait_for(lambda: any('exits_total{comm="wrong"' in name for name in scrape()), "the new rule applies")
+    assert show("MainPID") == pid
+
+
+@step
+def commands_complete_and_have_a_page_and_a_version() -> None:
+    assert run(NAME, "--version").startswith(f"{NAME}, version ")
+    run(NAME, "watch", "--count", "1", "--duration", "60s")
+    source = f". /usr/share/bash-completion/completions/{NAME}; COMP_WORDS=({NAME} --web.conf); COMP_CWORD=1; "
+    completed = run("bash", "-c", source + "_proc_connector_exporter; echo ${COMPREPLY[@]}")
+    assert completed.split() == ["--web.config.file"], completed
+    assert Path(f"/usr/share/man/man1/{NAME}.1.gz").exists()
+
+
+@step
+def the_journal_has_no_error_until_here() -> None:
+    assert "level=error" not in journal()
+    assert "level=warn" not in journal()
+    errors = [
+        line for line in run("journalctl", "--boot", "--priority=err", "--no-pager").splitlines() if NAME in line
+    ]
+    assert errors == []
+
+
+def wait_for_another(pid: str) -> None:
+    wait_for(lambda: show("MainPID") not in {"0", pid} and show("ActiveState") == "active", "the service is back")
+
+
+@step
+def a_killed_exporter_comes_back() -> None:
+    pid = show("MainPID")
+    os.kill(int(pid), signal.SIGKILL)
+    wait_for_another(pid)
+
+
+@step
+def a_stopped_exporter_is_ended_by_the_watchdog_and_comes_back() -> None:
+    folder = Path(f"/etc/systemd/system/{UNIT}.d")
+    folder.mkdir()
+    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=10\nLimitCORE=0\n")
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", UNIT)
+    pid = show("MainPID")
+    os.kill(int(pid), signal.SIGSTOP)
+    wait_for_another(pid)
+    assert "watchdog" in run("journalctl", "--boot", "--no-pager", f"--unit={UNIT}", "--grep=atchdog")
+
+
+@step
+def a_wrong_setting_is_not_tried_again_and_again() -> None:
+    settings = DEFAULT.read_text()
+    DEFAULT.write_text(f"{settings}PROC_CONNECTOR_EXPORTER_LIMIT_IDLE=soon\n")
+    run("systemctl", "restart", UNIT, check=False)
+    wait_for(lambda: show("ActiveState") == "failed", "the service has failed")
+    assert show("ExecMainStatus") == "2"
+    assert "PROC_CONNECTOR_EXPORTER_LIMIT_IDLE must be 0, or a duration" in journal()
+    DEFAULT.write_text(settings)
+    run("systemctl", "reset-failed", UNIT)
+    run("systemctl", "start", UNIT)
+
+
+@step
+def a_port_that_is_taken_is_not_tried_again_and_again() -> None:
+    run("systemctl", "stop", UNIT)
+    with socket.create_server(("", 10061)):
+        run("systemctl", "start", UNIT, check=False)
+        wait_for(lambda: show("ActiveState") == "failed", "the service has failed")
+        assert show("ExecMainStatus") == "3"
+    run("systemctl", "reset-failed", UNIT)
+    run("systemctl", "start", UNIT)
+
+
+@step
+def an_upgrade_keeps_settings_and_serves_the_new_version() -> None:
+    pid, settings = show("MainPID"), DEFAULT.read_text()
+    run("dpkg", "-i", str(SERVED / "next.deb"))
+    wait_for_another(pid)
+    assert DEFAULT.read_text() == settings
+    assert (ETC / "rules.yml").exists()
+    assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    subprocess.run(["/bin/false"], check=False)
+    wait_for(lambda: any('exits_total{comm="wrong"' in name for name in scrape()), "rules hold after the upgrade")
+
+
+def left() -> set[str]:
+    """Return all paths with the name of the package, but for dpkg's log and the journal."""
+    found = run("find", "/", "-xdev", "-name", f"*{NAME}*", "-not", "-path", "/proc/*", "-not", "-path", "/srv/*")
+    found += run("find", *OTHERS, "-name", f"*{NAME}*")
+    return {line for line in found.splitlines() if "No such file" not in line}
+
+
+@step
+def removal_keeps_settings_alone() -> None:
+    run("dpkg", "--remove", NAME)
+    assert show("ActiveState") == "inactive"
+    assert DEFAULT.exists()
+    assert (ETC / "rules.yml").exists()
+    assert not Path(f"/usr/lib/{NAME}").exists(), run("find", f"/usr/lib/{NAME}")
+
+
+@step
+def a_purge_leaves_nothing() -> None:
+    run("dpkg", "--purge", NAME)
+    assert left() == set(), left()
+    assert NAME not in Path("/etc/passwd").read_text() + Path("/etc/group").read_text()
+    assert "not-found" in run("systemctl", "show", "--property=LoadState", UNIT)
+
+
+def main() -> None:
+    for function in STEPS:
+        began = time.monotonic()
+        name = function.__name__
+        try:
+            function()
+        except (AssertionError, OSError, ValueError) as error:
+            tell(f"failed {name}: {error!r}".replace("\n", "\\n"))
+            tell(f"journal {run('journalctl', '--boot', '--no-pager', '-n', '40', check=False)!r}")
+        else:
+            tell(f"ok {name} ({time.monotonic() - began:.1f} s)")
+    tell("end")
+
+
+if __name__ == "__main__":
+    main()

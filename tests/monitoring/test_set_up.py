@@ -1,0 +1,66 @@
+"""The files of docs/prometheus.md, as the programs that they are for read them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(page: str, key: str) -> str:
+    """Return the block of YAML that has this key."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    [block] = [found for found in re.findall(r"(?ms)^```yaml\n(.*?)^```", text) if key in yaml.safe_load(found)]
+    return str(block)
+
+
+def check(*words: str | Path) -> str:
+    tool = str(words[0])
+    if shutil.which(tool) is None:
+        pytest.skip(f"no {tool} here (Debian: apt-get install prometheus prometheus-alertmanager)")
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/prometheus.md"])
+def test_prometheus_takes_the_configuration_with_the_files_that_the_program_writes(
+    page: str, tmp_path: Path
+) -> None:
+    command: list[str | Path] = [sys.executable, "-m", "exporter", "dashboards", "--output", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (tmp_path / "prometheus.yml").write_text(settings(page, "scrape_configs"))
+    said = check("promtool", "check", "config", tmp_path / "prometheus.yml")
+    assert "SUCCESS" in said
+    assert said.count("rules found") == 2, said
+    check("promtool", "check", "rules", *sorted((tmp_path / "rules").glob("*.yaml")))
+
+
+def test_the_limit_of_samples_is_above_what_the_limit_of_series_allows() -> None:
+    [job] = yaml.safe_load(settings("docs/prometheus.md", "scrape_configs"))["scrape_configs"]
+    [most] = re.findall(r"([\d,]+) samples", (ROOT / "docs" / "kubernetes.md").read_text())
+    assert int(most.replace(",", "")) < job["sample_limit"]
+
+
+def test_alertmanager_takes_the_routes_and_sends_each_alert_where_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(settings("docs/prometheus.md", "route"))
+    assert "SUCCESS" in check("amtool", "check-config", file)
+    for labels, receiver in (
+        (("alertname=ProcessKilled", "severity=info"), "chat"),
+        (("alertname=ProcessCrashed", "severity=warning"), "team"),
+        (("alertname=ProcConnectorExporterDown", "severity=warning"), "team"),
+    ):
+        said = check("amtool", "config", "routes", "test", f"--config.file={file}", *labels)
+        # A second line warns that the file is used, and not a running Alertmanager.
+        assert said.split()[0] == receiver
+
+
+def test_grafanas_provisioning_is_that_of_the_demonstration() -> None:
+    provisioning = ROOT / "deploy/demo/grafana/provisioning/dashboards/process-life.yaml"
+    assert settings("docs/prometheus.md", "providers") == provisioning.read_text()

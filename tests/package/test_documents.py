@@ -1,0 +1,110 @@
+"""deploy/package/documents.py: what shells and man make of the flags."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.package import documents
+from exporter.config import FLAGS
+from exporter.watch.flags import ROWS as WATCH_ROWS
+
+NAME = documents.NAME
+
+
+def need(tool: str, package: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"no {tool} here (Debian: apt-get install {package})")
+
+
+def complete(*words: str) -> list[str]:
+    """Return what bash offers for the last of the words."""
+    quoted = " ".join(f"'{word}'" for word in (NAME, *words))
+    script = f"{documents.bash_completion()}COMP_WORDS=({quoted}); COMP_CWORD={len(words)}\n"
+    script += '_proc_connector_exporter; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["--web.con"], ["--web.config.file"]),
+        (["wa"], ["watch"]),
+        (["--log.level", "de"], ["debug"]),
+        (["--log.level", "=", "w"], ["warn"]),
+        (["--log.level", "="], ["debug", "info", "warn", "error"]),
+        (["--web.listen-address", ""], []),
+        (["watch", "--to"], ["--top"]),
+        (["watch", "--output", ""], ["text", "json"]),
+        (["watch", "--web"], []),
+        (["dashboards", "--o"], ["--output"]),
+        (["--config.file", "/etc/passw"], ["/etc/passwd"]),
+    ],
+)
+def test_bash_offers_flags_and_their_values(words: list[str], offered: list[str]) -> None:
+    found = complete(*words)
+    assert [word for word in found if word in offered] == offered
+    assert set(found) - set(offered) <= {"/etc/passwd-"}
+
+
+def test_bash_offers_all_flags() -> None:
+    assert {flag.name for flag in FLAGS} <= set(complete("--"))
+    assert {row.name for row in WATCH_ROWS.values()} <= set(complete("watch", "--"))
+
+
+@pytest.mark.parametrize(
+    ("shell", "text"),
+    [("zsh", documents.zsh_completion()), ("fish", documents.fish_completion())],
+    ids=["zsh", "fish"],
+)
+def test_other_shells_can_read_theirs(shell: str, text: str, tmp_path: Path) -> None:
+    need(shell, shell)
+    script = tmp_path / "completion"
+    script.write_text(text)
+    result = subprocess.run([shell, "-n", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_fish_offers_flags_with_their_values(tmp_path: Path) -> None:
+    need("fish", "fish")
+    script = tmp_path / "completion.fish"
+    script.write_text(documents.fish_completion())
+    asked = f"source {script}; complete --do-complete '{NAME} --log.level '"
+    result = subprocess.run(
+        ["fish", "--no-config", "-c", asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": str(tmp_path)},
+    )
+    assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {"debug", "info", "warn", "error"}
+
+
+def test_the_man_page_has_every_flag_and_groff_has_nothing_to_say() -> None:
+    need("groff", "groff-base")
+    command = ["groff", "-man", "-Tascii", "-ww", "-rLL=200n", "-P-c", "-P-b", "-P-u"]
+    result = subprocess.run(command, input=documents.man_page(), capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    shown = re.sub(".\b", "", result.stdout)
+    names = {flag.name for flag in (*FLAGS, *WATCH_ROWS.values())}
+    assert {name for name in names if name not in shown} == set()
+    assert "PROC_CONNECTOR_EXPORTER_WEB_LISTEN_ADDRESS" in shown
+
+
+def test_documents_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        documents.write_documents(tmp_path / name)
+    a, b = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("a", "b")
+    )
+    assert a == b
+    assert len(a) == 4

@@ -1,0 +1,171 @@
+"""deploy/package/release.py: the parts of a release, and the release as a whole."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.package import release
+from deploy.package.environment import NAME, ROOT
+from exporter import __version__
+
+EPOCH = 1_700_000_000
+SAMPLE = ROOT / "examples" / "busy-minute.capture"
+
+
+def test_all_places_have_the_same_version() -> None:
+    chart = yaml.safe_load((ROOT / "helm" / NAME / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
+    assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
+    assert __version__ not in (ROOT / "Dockerfile").read_text()
+
+
+def test_an_archive_has_nothing_of_this_machine(tmp_path: Path) -> None:
+    sums = set()
+    for name in ("a", "b"):
+        source = tmp_path / name
+        source.mkdir()
+        (source / "file").write_text("text")
+        (source / "file").chmod(0o600 if name == "a" else 0o755)
+        os.utime(source / "file", (1 if name == "a" else 2,) * 2)
+        release.pack(tmp_path / f"{name}.tgz", iter([("x/file", source / "file")]), EPOCH)
+        sums.add(hashlib.sha256((tmp_path / f"{name}.tgz").read_bytes()).hexdigest())
+    assert len(sums) == 1
+    with tarfile.open(tmp_path / "a.tgz") as tar:
+        [member] = tar
+        assert (member.name, member.mode, member.mtime, member.uid) == ("x/file", 0o644, EPOCH, 0)
+
+
+def test_the_sbom_names_every_package_with_its_hashes() -> None:
+    document = json.loads(release.sbom(ROOT, EPOCH))
+    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    assert {c["name"]: c["version"] for c in document["components"]} == pinned
+    assert all(c["hashes"] and c["purl"] == f"pkg:pypi/{c['name']}@{c['version']}" for c in document["components"])
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.5")
+    assert release.sbom(ROOT, EPOCH) == release.sbom(ROOT, EPOCH)
+
+
+def test_the_charts_package_has_what_helm_needs_and_no_scenario() -> None:
+    names = dict(release.chart_files(ROOT))
+    folder = NAME
+    assert {f"{folder}/Chart.yaml", f"{folder}/values.yaml", f"{folder}/templates/daemonset.yaml"} <= set(names)
+    assert f"{folder}/dashboards/fleet.json" in names
+    assert f"{folder}/dashboards/rules/alerts.yaml" in names
+    assert not [name for name in names if "/ci/" in name or "__pycache__" in name]
+    assert not any(path.is_symlink() for path in names.values())
+
+
+def test_the_wheel_has_all_dashboards_and_rules() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    dashboards = ROOT / "dashboards"
+    files = [*dashboards.glob("*.json"), *dashboards.glob("rules/*.yaml")]
+    assert set(included) == {str(path.relative_to(ROOT)) for path in files}
+    assert {target.removeprefix("exporter/data/") for target in included.values()} == {
+        str(path.relative_to(dashboards)) for path in files
+    }
+
+
+# -- The whole of it -----------------------------------------------------------------------------------------
+
+
+def make_release(output: Path) -> dict[str, str]:
+    """Return the sums of a release."""
+    began = time.monotonic()
+    command: list[str | Path] = [sys.executable, "-m", "deploy.package.release", "--output", output]
+    subprocess.run(command, cwd=ROOT, check=True)
+    sys.stdout.write(f"make release: {time.monotonic() - began:.0f} s\n")
+    lines = (output / "SHA256SUMS").read_text().splitlines()
+    return {name: content for content, name in (line.split("  ") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("release") / "dist"
+    make_release(output)
+    return output
+
+
+@pytest.mark.release
+def test_a_release_made_again_has_the_same_bytes(dist: Path, tmp_path: Path) -> None:
+    again = make_release(tmp_path / "again")
+    assert again == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dist.iterdir() if path.name in again
+    }
+    assert len(again) == 7
+
+
+@pytest.mark.release
+def test_the_wheel_works_in_a_bare_environment(dist: Path, tmp_path: Path) -> None:
+    [wheel] = dist.glob("*.whl")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    program = environment / "bin" / NAME
+
+    def run(*words: str | Path) -> str:
+        return subprocess.run(
+            [program, *words], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
+
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert run("--version").startswith(f"{NAME}, version {__version__} (revision: {commit.stdout.strip()}")
+    assert "--web.config.file" in run("--help")
+    assert "nonzero_exit" in run("watch", "--help")
+    assert len(run("watch", "--replay", SAMPLE, "--summary").splitlines()) > 100
+    assert len(run("dashboards", "--output", tmp_path / "dashboards").splitlines()) == 6
+    typed = next(environment.glob("lib/python3*/site-packages/exporter/py.typed"))
+    assert typed.exists()
+
+
+@pytest.mark.release
+def test_the_source_archive_is_complete(dist: Path, tmp_path: Path) -> None:
+    [sdist] = dist.glob(f"proc_connector_exporter-{__version__}.tar.gz")
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], check=True)
+    [folder] = tmp_path.iterdir()
+    command = ["git", "-C", str(ROOT), "ls-tree", "-r", "--name-only", "HEAD"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        names = {name for name in listed.stdout.splitlines() if name != ".gitignore"}
+        assert {name for name in names if not (folder / name).exists()} == set()
+    began = time.monotonic()
+    tests = ["tests/unit", "tests/package", "tests/charts/test_rendering.py"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "not release and not container", *tests],
+        cwd=folder,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
+    sys.stdout.write(f"tests of the source archive: {time.monotonic() - began:.0f} s\n")
+
+
+@pytest.mark.release
+def test_the_charts_package_is_one_that_helm_reads(dist: Path, tmp_path: Path) -> None:
+    helm = pytest.importorskip("helm_python")
+    [package] = dist.glob("*.tgz")
+    subprocess.run(["tar", "-xzf", package, "-C", tmp_path], check=True)
+    with helm.Chart.load(str(tmp_path / NAME)) as chart:
+        assert "templates/daemonset.yaml" in "".join(chart.render({}, name="x", namespace="m"))
+
+
+@pytest.mark.release
+def test_the_packages_are_of_their_architecture(dist: Path) -> None:
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb here")
+    for arch, machine in ("amd64", "x86_64"), ("arm64", "aarch64"):
+        [deb] = dist.glob(f"*_{arch}.deb")
+        listed = subprocess.run(["dpkg-deb", "-c", deb], capture_output=True, text=True, check=True).stdout
+        assert f"{machine}-linux-gnu.so" in listed
+        field = subprocess.run(["dpkg-deb", "-f", deb, "Architecture"], capture_output=True, text=True, check=True)
+        assert field.stdout.strip() == arch

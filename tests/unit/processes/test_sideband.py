@@ -1,0 +1,179 @@
+"""Side-band records that wait for their events."""
+
+import random
+
+import pytest
+
+from exporter.kernel.perf_event import ExecName, Fork, SidebandRecords
+from exporter.processes.sideband import Sideband, Waiting
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def sideband() -> Sideband:
+    return Sideband(is_active=True)
+
+
+def execs(*records: ExecName) -> SidebandRecords:
+    return SidebandRecords(list(records), [], 0)
+
+
+def forks(*records: Fork) -> SidebandRecords:
+    return SidebandRecords([], list(records), 0)
+
+
+def waiting_of(waiting: Waiting[ExecName]) -> int:
+    """How many records wait, in both dicts."""
+    return len(waiting.first) + sum(map(len, waiting.later.values()))
+
+
+# -- the name of an exec ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after_ns", "until_ns", "comm"),
+    [
+        pytest.param(0, 9, None, id="before the record"),
+        pytest.param(0, 10, b"first", id="at the time of the record"),
+        pytest.param(0, 19, b"first", id="just before the next one"),
+        pytest.param(0, 20, b"second", id="the latest of two"),
+        pytest.param(0, 1000, b"third", id="the latest of all"),
+        pytest.param(10, 15, None, id="forked at the time of the record"),
+        pytest.param(9, 15, b"first", id="forked just before the record"),
+        pytest.param(30, 40, None, id="forked after all"),
+    ],
+)
+def test_the_name_of_an_exec_is_the_latest_record_between_its_fork_and_itself(
+    sideband: Sideband, after_ns: int, until_ns: int, comm: bytes | None
+) -> None:
+    sideband.add(execs((10, 400, b"first"), (20, 400, b"second"), (30, 400, b"third")))
+    assert sideband.take_exec(400, after_ns, until_ns) == comm
+
+
+def test_each_exec_of_a_chain_has_its_own_name_whatever_the_order_of_the_rings(sideband: Sideband) -> None:
+    records: list[ExecName] = [(10 * i, 400, b"stage-%d" % i) for i in range(1, 11)]
+    chance = random.Random(3)  # noqa: S311 - repeatable, not secret
+    for _ in range(50):
+        chance.shuffle(records)
+        cut = chance.randrange(11)
+        sideband.add(execs(*records[:cut]))
+        sideband.add(execs(*records[cut:]))
+        named = [sideband.take_exec(400, 0, 10 * i + 5) for i in range(1, 11)]
+        assert named == [b"stage-%d" % i for i in range(1, 11)]
+        assert waiting_of(sideband.execs) == 0
+
+
+def test_a_record_names_one_exec_only(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"once")))
+    assert sideband.take_exec(400, 0, 15) == b"once"
+    assert sideband.take_exec(400, 0, 25) is None
+
+
+def test_records_of_other_processes_are_left_alone(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"mine"), (11, 401, b"other"), (12, 402, b"third")))
+    assert sideband.take_exec(400, 0, 100) == b"mine"
+    assert sideband.take_exec(402, 0, 100) == b"third"
+    assert sideband.take_exec(401, 0, 100) == b"other"
+
+
+def test_the_next_process_with_a_pid_does_not_get_the_name_of_the_last_one(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"older"), (30, 400, b"younger")))
+    # The EXEC of the older one was lost; the pid was forked again at 20.
+    assert sideband.take_exec(400, 20, 25) is None
+    assert sideband.take_exec(400, 20, 35) == b"younger"
+
+
+def test_an_exec_that_died_names_nothing_and_goes_with_its_process(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"never ran"), (40, 400, b"next owner")))
+    assert sideband.end(400, 5, 30)
+    assert sideband.take_exec(400, 35, 45) == b"next owner"
+    assert not sideband.end(400, 35, 50)
+
+
+def test_a_process_without_an_unfinished_exec_ends_without_one(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"of the one before")))
+    assert not sideband.end(400, 20, 30)
+    assert waiting_of(sideband.execs) == 0
+
+
+def test_an_exec_record_waits_for_ten_seconds_and_no_longer(sideband: Sideband) -> None:
+    sideband.add(execs((SECOND_NS, 400, b"old"), (2 * SECOND_NS, 400, b"young"), (SECOND_NS, 401, b"old too")))
+    assert sideband.end_batch(11 * SECOND_NS) == 0
+    assert waiting_of(sideband.execs) == 3
+    assert sideband.end_batch(11 * SECOND_NS + 1) == 0
+    assert waiting_of(sideband.execs) == 1
+    assert sideband.take_exec(400, 0, 3 * SECOND_NS) == b"young"
+
+
+# -- the forker of a process ------------------------------------------------------------------------------------
+
+
+def take_fork(sideband: Sideband, tgid: int, timestamp_ns: int) -> Fork | None:
+    return sideband.fork_of(tgid, sideband.forks.first.pop(tgid, None), timestamp_ns)
+
+
+def test_a_fork_has_the_next_record_after_it(sideband: Sideband) -> None:
+    sideband.add(forks((31, 400, 102, 102), (11, 400, 100, 100), (21, 400, 101, 105)))
+    assert take_fork(sideband, 400, 10) == (11, 400, 100, 100)
+    assert take_fork(sideband, 400, 20) == (21, 400, 101, 105)
+    assert take_fork(sideband, 400, 30) == (31, 400, 102, 102)
+    assert take_fork(sideband, 400, 40) is None
+
+
+def test_the_record_of_an_earlier_fork_with_that_pid_is_not_taken_for_this_one(sideband: Sideband) -> None:
+    sideband.add(forks((11, 400, 100, 100)))
+    assert take_fork(sideband, 400, 20) is None
+    assert sideband.forks.first == {}
+
+
+def test_a_record_of_the_next_process_with_that_pid_is_left_to_it(sideband: Sideband) -> None:
+    sideband.add(forks((2 * SECOND_NS + 1, 400, 101, 105)))
+    assert take_fork(sideband, 400, SECOND_NS) is None
+    assert take_fork(sideband, 400, 2 * SECOND_NS) == (2 * SECOND_NS + 1, 400, 101, 105)
+
+
+def test_a_fork_without_a_record_has_none(sideband: Sideband) -> None:
+    sideband.add(forks((11, 401, 100, 100)))
+    assert take_fork(sideband, 400, 10) is None
+    assert list(sideband.forks.first) == [401]
+
+
+def test_forks_whose_event_never_came_are_counted_when_all_events_before_them_have(sideband: Sideband) -> None:
+    sideband.add(forks((10, 400, 1, 1), (20, 401, 1, 1), (30, 402, 1, 1), (40, 402, 1, 1)))
+    assert sideband.end_batch(10) == 0
+    assert sideband.end_batch(21) == 2
+    assert sideband.end_batch(0) == 0
+    assert sideband.end_batch(100) == 2
+    assert sideband.end_batch(200) == 0
+
+
+# -- both -------------------------------------------------------------------------------------------------------
+
+
+def test_all_records_that_were_taken_are_counted(sideband: Sideband) -> None:
+    sideband.add(SidebandRecords([(10, 400, b"a")], [(5, 400, 1, 1), (6, 401, 1, 1)], 9))
+    assert sideband.records == 3
+
+
+def test_after_a_loss_nothing_is_left(sideband: Sideband) -> None:
+    sideband.add(SidebandRecords([(10, 400, b"a"), (11, 400, b"b")], [(5, 400, 1, 1), (6, 400, 1, 1)], 0))
+    sideband.clear()
+    assert sideband.take_exec(400, 0, 100) is None
+    assert take_fork(sideband, 400, 0) is None
+    assert sideband.end_batch(100) == 0
+
+
+def test_a_process_with_later_records_has_a_first_one(sideband: Sideband) -> None:
+    """The hot loop looks at the first ones only."""
+    chance = random.Random(5)  # noqa: S311 - repeatable, not secret
+    for step in range(500):
+        tgid = chance.randrange(400, 404)
+        if chance.random() < 0.6:
+            sideband.add(execs(*[(step, chance.randrange(400, 404), b"x") for _ in range(chance.randrange(4))]))
+        elif chance.random() < 0.5:
+            sideband.take_exec(tgid, step - 20, step - chance.randrange(10))
+        else:
+            sideband.execs.drop(step - chance.randrange(30))
+        assert sideband.execs.later.keys() <= sideband.execs.first.keys()
+        assert all(sideband.execs.later.values())
