@@ -81,6 +81,8 @@ class Bodies:
         self._form = form
         self._most_bytes = most_bytes
         self._lock = asyncio.Lock()
+        # There are any number of sets of names: only one of them at a time waits with the bodies that have all.
+        self._lock_of_names = asyncio.Lock()
         # Those whose rendering has not begun, by form and names.
         self._next: dict[_Asked, _Rendering] = {}
         # Who reads each body, the oldest body first.
@@ -109,7 +111,8 @@ class Bodies:
                     del self._next[asked]
 
     async def _render_next(self, asked: _Asked) -> Body:
-        async with self._lock:
+        _, names = asked
+        async with self._lock_of_names if names else contextlib.nullcontext(), self._lock:
             # What comes from now on has to be told of a later moment.
             del self._next[asked]
             content_type, parts = await self._pieces(*asked)

@@ -106,3 +106,16 @@ async def test_one_body_can_be_read_however_long_it_is() -> None:
     bodies = Bodies(renderer.pieces, str, 1)
     with bodies.read(await bodies.render(""), lambda: None):
         pass
+
+
+async def test_a_body_with_all_waits_for_no_more_than_one_with_some_names() -> None:
+    renderer = Renderer()
+    bodies = Bodies(renderer.pieces, str, 1 << 20)
+    some = [asyncio.ensure_future(bodies.render("a", frozenset({f"{n}"}))) for n in range(20)]
+    await turn()
+    whole = asyncio.ensure_future(bodies.render("a"))
+    await turn()
+    renderer.proceed.set()
+    await asyncio.gather(whole, *some)
+    assert renderer.forms.index("a") <= 2
+    assert len(renderer.forms) == 21
