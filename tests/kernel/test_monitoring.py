@@ -170,7 +170,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         blind = Exporter(
             "procfs",
             folder / "blind.log",
-            *("--attribution", "procfs", "--canary.interval", "3600"),
+            *("--attribution", "procfs", "--exec-names", "events", "--canary.interval", "3600"),
             *("--limit.series", "1000", "--config.file", str(config)),
             prefix=("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"),
         )
