@@ -56,7 +56,7 @@ _UP_FOR = (
     f"max by (instance, mode, filter) (proc_connector_attribution_info{{{NODE}}} "
     f"* ignoring (mode, filter, exec_names) group_left () (time() - process_start_time_seconds{{{NODE}}}))"
 )
-_VERSIONS = f"max by (instance, version, pythonversion) ({BUILD})"
+_VERSIONS = f"max by (instance, version, revision, pythonversion) ({BUILD})"
 
 
 def _each_node(
@@ -243,6 +243,7 @@ def exporter() -> Dashboard:
                         "mode": Column("Mode", width=120),
                         "filter": Column("Filter", width=120),
                         "version": Column("Version", width=120),
+                        "revision": Column("Commit", width=120),
                         "pythonversion": Column("Python", width=120),
                     },
                     [

@@ -11,6 +11,7 @@ An increment is there only where something happened, so a rule of increments cos
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from dashboards.generate.queries import BUILD_INFO
 from exporter.exposition.metrics import COUNTER_SPECS, EXITS, FOLDED, METRICS, NONZERO_EXITS
 from exporter.exposition.spec import MetricSpec
 
@@ -33,8 +34,8 @@ _START = f"process_start_time_seconds offset {SETTLED}"
 _LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
 
 _SPECS = {spec.name: spec for spec in METRICS}
-_BUILD_INFO = "proc_connector_exporter_build_info"
-_ONLY_OURS = f"and ignoring (version, pythonversion) {_BUILD_INFO}"
+_BUILD_LABELS = _SPECS[BUILD_INFO].labels
+_ONLY_OURS = f"and ignoring ({', '.join(_BUILD_LABELS)}) {BUILD_INFO}"
 _ONLY_OURS_SETTLED = f"{_ONLY_OURS} offset {SETTLED}"
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
@@ -165,7 +166,7 @@ RATES = (
     # Remembers nodes for a day after they went.
     Recording(
         SEEN,
-        f"max {without('version', 'pythonversion')} (timestamp({_BUILD_INFO}))\n"
+        f"max {without(*_BUILD_LABELS)} (timestamp({BUILD_INFO}))\n"
         f"or\n"
         f"last_over_time({SEEN}[1h]) > time() - 86400",
     ),
@@ -205,11 +206,11 @@ INCREMENTS = (
     *(_of_spec(own_each(name), _SPECS[name], *_SPECS[name].labels) for name in OWN_COUNTERS),
     Recording(
         OOM_KILLS_EACH,
-        f"sum {without('host', 'version', 'pythonversion')} (\n"
+        f"sum {without('host', *_BUILD_LABELS)} (\n"
         f"  sum by (host) (label_replace(node_vmstat_oom_kill offset {SETTLED}"
         f" - last_over_time(node_vmstat_oom_kill[{GAP}] offset {_BEFORE}) > 0, {_HOST}))\n"
         f"  * on (host) group_right ()\n"
-        f"  label_replace({_BUILD_INFO}, {_HOST})\n"
+        f"  label_replace({BUILD_INFO}, {_HOST})\n"
         f")",
     ),
 )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from dashboards.generate.queries import BUILD_INFO
 from dashboards.generate.recordings import (
     COREDUMPS,
     END_LABELS,
@@ -35,7 +36,6 @@ from dashboards.generate.recordings import (
 )
 from exporter.exposition.metrics import EXITS
 
-_BUILD_INFO = "proc_connector_exporter_build_info"
 SUSPECTS = "instance_alert_comm:proc_connector_suspects:all"
 """The programs that an alert is about, by the name of the alert."""
 NAMED = "instance_alert_comm:proc_connector_suspects:named"
@@ -161,7 +161,7 @@ class Alert:
 
 
 # A target is an exporter by what it exposed, or by its job if it has not answered for a day.
-_IS_EXPORTER = f"last_over_time({_BUILD_INFO}[1d])"
+_IS_EXPORTER = f"last_over_time({BUILD_INFO}[1d])"
 _WHERE = "{{ $labels.instance }}"
 _WHO = "{{ $labels.comm }} on {{ $labels.instance }}"
 _PER_COMM = f"sum without (signal) ({FAILURES})"
@@ -202,7 +202,7 @@ TRUST = (
         "ProcConnectorExporterAbsent",
         "warning",
         "15m",
-        f"absent(up{{\n  job=~\n    $exporter_jobs\n}})\nand\nabsent({_BUILD_INFO})",
+        f"absent(up{{\n  job=~\n    $exporter_jobs\n}})\nand\nabsent({BUILD_INFO})",
         "No proc-connector-exporter is scraped at all",
         "Service discovery finds no target of this exporter, so none of the other alerts can fire.",
     ),

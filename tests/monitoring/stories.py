@@ -12,6 +12,8 @@ INFO = {"ProcConnectorUnattributedHigh", "ProcessFirstFailure", "ProcessKilled"}
 """All others are warnings."""
 DAY = 1440
 OTHER_JOB = 'job="services",instance="b"'
+BUILD = 'version="1",revision="c0ffee",pythonversion="3"'
+"""Every label of the build, as the exporter has them: the rules must not match on any of them."""
 
 Series = Mapping[str, str]
 """Values in promtool's notation, by the series."""
@@ -30,7 +32,6 @@ def host(up: str, started: str = "", canary: str = "", *, pod: str = "p") -> dic
     build = re.sub(r"\b0x(\d+)", r"_x\1", re.sub(r"(?<= )0(?= |$)", "stale", up))
     series = {
         "up": up,
-        "proc_connector_exporter_build_info": build,
         "process_start_time_seconds": started,
         "proc_connector_canary_age_seconds": canary,
     }
@@ -38,7 +39,8 @@ def host(up: str, started: str = "", canary: str = "", *, pod: str = "p") -> dic
         'up{job="node",instance="a"}': "1x5000",
         'process_start_time_seconds{job="node",instance="a"}': "0x5000",
     }
-    return other | {f"{name}{{{target(pod)}}}": values for name, values in series.items() if values}
+    built = {f"proc_connector_exporter_build_info{{{target(pod)},{BUILD}}}": build}
+    return other | built | {f"{name}{{{target(pod)}}}": values for name, values in series.items() if values}
 
 
 HEALTHY = host("1x5000", "-100000x5000", "3x5000")
@@ -246,12 +248,15 @@ EXPORTER = (
     ),
     Story(
         "an exporter of a job with any name is down too, if it answered once within a day",
-        {f"up{{{OTHER_JOB}}}": "1x9 0x30", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x9 stale"},
+        {
+            f"up{{{OTHER_JOB}}}": "1x9 0x30",
+            f"proc_connector_exporter_build_info{{{OTHER_JOB},{BUILD}}}": "1x9 stale",
+        },
         {13: QUIET, 16: {fired("ProcConnectorExporterDown", job="services", instance="b")}},
     ),
     Story(
         "an exporter of a job with any name is an exporter",
-        {f"up{{{OTHER_JOB}}}": "1x60", f"proc_connector_exporter_build_info{{{OTHER_JOB}}}": "1x60"},
+        {f"up{{{OTHER_JOB}}}": "1x60", f"proc_connector_exporter_build_info{{{OTHER_JOB},{BUILD}}}": "1x60"},
         {50: QUIET},
         {},
     ),

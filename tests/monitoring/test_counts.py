@@ -11,10 +11,12 @@ import pytest
 import yaml
 from monitoring.panels import FILES, interpolate, panels, queries, read, windows
 from monitoring.promtool import RULES
+from monitoring.stories import BUILD
 from monitoring.test_dashboards import FOREIGN, RECORDED, SAMPLES
 
 from dashboards.generate import recordings
-from dashboards.generate.queries import counted
+from dashboards.generate.queries import BUILD_INFO, counted
+from exporter.exposition.self_metrics import SELF_METRICS
 
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
@@ -26,7 +28,7 @@ UP = f"up{{{NODE}}}"
 
 def host(build: str, started: str, node: str = NODE) -> dict[str, str]:
     return {
-        f'proc_connector_exporter_build_info{{{node},version="1",pythonversion="3"}}': build,
+        f"proc_connector_exporter_build_info{{{node},{BUILD}}}": build,
         f"process_start_time_seconds{{{node}}}": started,
     }
 
@@ -198,3 +200,8 @@ def test_no_query_fails_where_two_clusters_have_the_same_nodes(tmp_path: Path) -
     said = answer(tmp_path, series, exprs, "90m")
     assert said, "all of them give something, which nobody expects here"
     assert re.findall(r"err: (.*)", said) == []
+
+
+def test_the_nodes_of_the_stories_have_every_label_of_the_build() -> None:
+    [build] = [spec for spec in SELF_METRICS if spec.name == BUILD_INFO]
+    assert tuple(re.findall(r"(\w+)=", BUILD)) == build.labels
