@@ -321,7 +321,8 @@ QUIET_DAY = {
 
 def test_every_recording_rule_returns_data(monitored: Monitored) -> None:
     records = [recording.record for recording in recordings.all_recordings()]
-    silent = {record for record in records if not monitored.series(record, instant=False)}
+    # An increment is there for one evaluation: a query in steps passes by it.
+    silent = {record for record in records if not monitored.series(f"max_over_time({record}[1h])")}
     assert silent <= QUIET_DAY
 
 
