@@ -8,6 +8,7 @@ a counted loss prove nothing: that loss is followed by a comparison with /proc.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 from exporter.live.renewal import Renewal
@@ -17,6 +18,9 @@ _LOG = logging.getLogger(__name__)
 # A silence that cannot be mended must not keep the exporter busy with trying.
 _AGAIN_AFTER_NS = 5_000_000_000
 _LOSS_EXPLAINS_FOR_NS = 2_000_000_000
+# A process that was being forked as the subscription began has a record and no FORK: at most one on each CPU.
+_UNDER_WAY = os.cpu_count() or 1
+_BEGINS_FOR_NS = 2_000_000_000
 
 
 class Silence:
@@ -35,6 +39,7 @@ class Silence:
         self._now_ns = now_ns
         self._crash = crash
         self._missed = 0
+        self._first_look_ns: int | None = None
         self._lost = 0
         self._lost_ns: int | None = None
         self._renewed_ns: int | None = None
@@ -48,6 +53,10 @@ class Silence:
             lost: How many messages were lost so far, as the kernel counts them.
         """
         news, self._missed = missed - self._missed, missed
+        if self._first_look_ns is None:
+            self._first_look_ns = self._now_ns()
+        if missed <= _UNDER_WAY and self._now_ns() - self._first_look_ns < _BEGINS_FOR_NS:
+            return
         if lost > self._lost:
             self._lost, self._lost_ns = lost, self._now_ns()
         # What was lost is missed when all that was queued then has been read.

@@ -306,7 +306,7 @@ def test_a_ring_that_overflows_makes_no_wrong_name_and_is_counted(
             exporter.process.send_signal(signal.SIGCONT)
         world.may_be_unknown |= {"execs", "forks", "exits"}
         world.check()
-        assert exporter.scrape().get(LOST, socket="sideband") > 0
+        exporter.wait_for(lambda scrape: scrape.get(LOST, socket="sideband") > 0, "the loss is counted")
         # And afterwards all is exact again.
         again = World(exporter, programs)
         one, two = again.program("one"), again.program("two")
@@ -327,10 +327,8 @@ def test_a_silence_is_noticed_by_missing_forks_and_mended(mode: str, programs: P
         try:
             began = time.monotonic()
             attack()
-            # Each look at whether it is mended forks a process: on a silenced host that is activity.
-            subprocess.run(["true"], check=True)
             wait_until(
-                lambda: exporter.scrape().get(RESUBSCRIPTIONS), lambda count: count > before, "a new subscription"
+                lambda: _resubscriptions_after_a_fork(exporter), lambda count: count > before, "a new subscription"
             )
             took = time.monotonic() - began
             wait_until(lambda: _hears(exporter, programs), bool, "a silence that was mended")
@@ -339,6 +337,11 @@ def test_a_silence_is_noticed_by_missing_forks_and_mended(mode: str, programs: P
         print(f"{mode}: noticed after {took:.2f} s")  # noqa: T201 - shown with pytest -rP
         assert "processes were forked without an event" in exporter.log.read_text()
         spawn_some(exporter, programs)
+
+
+def _resubscriptions_after_a_fork(exporter: Exporter) -> float:
+    subprocess.run(["true"], check=True)
+    return exporter.scrape().get(RESUBSCRIPTIONS)
 
 
 def _hears(exporter: Exporter, programs: Programs) -> bool:

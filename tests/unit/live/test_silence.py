@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from typing import cast
 
 import pytest
@@ -49,7 +50,23 @@ class Bench:
 
 @pytest.fixture
 async def bench() -> Bench:
-    return Bench()
+    bench = Bench()
+    await bench.look(0)
+    bench.now_ns += 2 * SECOND_NS
+    return bench
+
+
+async def test_forks_that_were_under_way_as_the_subscription_began_prove_nothing() -> None:
+    bench = Bench()
+    one_on_each_cpu = os.cpu_count() or 1
+    assert await bench.look(1) == 0
+    assert await bench.look(one_on_each_cpu, after_seconds=1) == 0
+    assert await bench.look(one_on_each_cpu, after_seconds=10) == 0
+    assert await bench.look(one_on_each_cpu + 1) == 1
+
+
+async def test_more_missed_forks_than_can_be_under_way_are_a_silence_from_the_start() -> None:
+    assert await Bench().look((os.cpu_count() or 1) + 1) == 1
 
 
 async def test_no_missed_fork_is_no_silence(bench: Bench) -> None:
