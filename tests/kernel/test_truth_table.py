@@ -160,7 +160,7 @@ def test_a_setuid_program_counts_under_the_uid_of_the_user_that_runs_it(world: W
         pytest.param(b"fifteen-bytes15", "fifteen-bytes15", id="15 bytes"),
         pytest.param(b"fourteen-bytes\xc3", "fourteen-bytes\\xc3", id="UTF-8 cut in two"),
         pytest.param(b'{comm="x"} 1', '{comm="x"} 1', id="looks like a sample"),
-        pytest.param(b"", "", id="empty"),
+        pytest.param(b"", "<empty>", id="empty"),
         pytest.param(b"<unknown>", "\\x3cunknown>", id="looks like unknown"),
         pytest.param(b"kworker/9:9-evil", "kworker", id="looks like a kernel worker"),
     ],
