@@ -1,7 +1,7 @@
 """The news that clients have not got yet, and how far each filter has been looked through them.
 
 The exporter appends what happened and goes on counting. Looking at it for clients is work that they cause: it is
-done later, in short pieces, and if there is too much of it they lose news that nobody has looked at for them.
+done later, in short pieces. If there is too much of it, they lose news that the exporter has not yet looked at.
 """
 
 from collections import deque
