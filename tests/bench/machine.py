@@ -59,6 +59,7 @@ class NetlinkSocket(NamedTuple):
     """A row of /proc/net/netlink."""
 
     protocol: int
+    portid: int
     groups: int
     receive_bytes: int
     drops: int
@@ -68,7 +69,7 @@ class NetlinkSocket(NamedTuple):
 def netlink_sockets() -> list[NetlinkSocket]:
     """Return all netlink sockets of this network namespace."""
     rows = [line.split() for line in _NETLINK.read_text(encoding="ascii").splitlines()[1:]]
-    return [NetlinkSocket(int(r[1]), int(r[3], 16), int(r[4]), int(r[8]), int(r[9])) for r in rows]
+    return [NetlinkSocket(int(r[1]), int(r[2]), int(r[3], 16), int(r[4]), int(r[8]), int(r[9])) for r in rows]
 
 
 def sockets_of(pid: int) -> set[int]:

@@ -160,9 +160,9 @@ def test_it_is_small_at_rest(pod: Pod) -> None:
 
 @pytest.mark.parametrize("mode", ATTRIBUTION)
 def test_it_listens_within_a_second(engine: Engine, mode: str) -> None:
-    """The best of three: the machine may do other things, too."""
+    """The best of eight: the machine may do other things, too."""
     seconds: list[float] = []
-    while len(seconds) < 3 and not any(s < 1 for s in seconds):
+    while len(seconds) < 8 and not any(s < 1 for s in seconds):
         with playing(engine, mode) as pod:
             logs = wait_until(pod.logs, lambda logs: "msg=listening" in logs, "it listens")
             [listening] = [line for line in logs.splitlines() if "msg=listening" in line]

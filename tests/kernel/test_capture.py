@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,8 @@ from exporter.tallies.tallies import Tallies
 
 COUNT = 2_000
 CODES = 4
-# Small enough to be filled by a storm, which then is in more than one file.
-SMALL_BYTES = 1 << 17
+BATCH = 100
+SMALL_BYTES = 1 << 19
 LARGE_BYTES = 1 << 30
 
 
@@ -30,18 +32,33 @@ def complain(socket: str, error: Exception) -> None:
     pytest.fail(f"{socket}: {error}")
 
 
-async def count_a_storm(mode: str, capture: Path, max_bytes: int, storm: list[str | Path]) -> Core:
-    """Count while a storm runs; nothing is counted any more when this returns."""
+@asynccontextmanager
+async def counting(mode: str, capture: Path, max_bytes: int) -> AsyncIterator[Core]:
+    """Count and capture; nothing is counted any more when the block has ended."""
     with open_sources(mode, DEFAULT_EVENTS, "auto", 64 << 20) as sources:
         tape = CaptureFile(capture, max_bytes, header_of(sources))
         core = make_live_core(sources, Procfs("/proc"), Tallies(), tape=tape, on_malformed=complain)
         await core.feed.start()
-        process = await asyncio.create_subprocess_exec(*storm, stdout=subprocess.DEVNULL)
-        assert await process.wait() == 0
+        yield core
         await core.feed.drain_all()
         core.feed.stop()
         tape.close()
-    return core
+
+
+async def rage(count: int, spawner: Path, victims: list[Path]) -> None:
+    """Start victims one after another; all have ended when this returns."""
+    command: list[str | Path] = [spawner, "storm", str(count), "64", str(CODES), *victims]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
+    assert await process.wait() == 0
+
+
+def ends_of(core: Core, programs: list[Path]) -> int:
+    """Return how many ends of these programs were counted."""
+    cells = core.tallies.snapshot_cells()
+    names = {program.name for program in programs}
+    return sum(
+        sum(exits.values()) for (comm, _), exits in zip(cells.keys, cells.exits, strict=True) if comm in names
+    )
 
 
 async def replay(capture: Path) -> Core:
@@ -57,8 +74,8 @@ async def replay(capture: Path) -> Core:
 @pytest.mark.parametrize("mode", ["taskstats", "procfs"])
 async def test_a_storm_is_replayed_to_the_byte(mode: str, programs: Programs, tmp_path: Path) -> None:
     victims = [programs.link(f"replay{k}") for k in range(4)]
-    storm: list[str | Path] = [programs.link("spawner"), "storm", str(COUNT), "64", str(CODES), *victims]
-    live = await count_a_storm(mode, tmp_path / "capture", LARGE_BYTES, storm)
+    async with counting(mode, tmp_path / "capture", LARGE_BYTES) as live:
+        await rage(COUNT, programs.link("spawner"), victims)
     assert live.table.events.exit >= COUNT
     replayed = await replay(tmp_path / "capture")
     assert exposition(replayed.tallies, replayed.table) == exposition(live.tallies, live.table)
@@ -68,21 +85,27 @@ async def test_a_storm_is_replayed_to_the_byte(mode: str, programs: Programs, tm
 
 @pytest.mark.slow
 async def test_the_second_of_two_files_has_the_rest_of_the_storm(programs: Programs, tmp_path: Path) -> None:
-    victims = [programs.link(f"rotate{k}") for k in range(4)]
-    storm: list[str | Path] = [programs.link("spawner"), "storm", str(COUNT), "64", str(CODES), *victims]
-    before = time.monotonic_ns()
-    live = await count_a_storm("taskstats", tmp_path / "capture", SMALL_BYTES, storm)
+    spawner, capture = programs.link("spawner"), tmp_path / "capture"
+    earlier, later = ([programs.link(f"{when}{k}") for k in range(4)] for when in ("earlier", "later"))
+    before, started = time.monotonic_ns(), 0
+    async with counting("taskstats", capture, SMALL_BYTES) as live:
+        # A batch is much less than a file, so what comes after the first change of files is in the second.
+        while not (tmp_path / "capture.1").exists():
+            assert started < 100 * BATCH, "the file never ended"
+            await rage(BATCH, spawner, earlier)
+            started += BATCH
+            await live.feed.drain_all()
+        await rage(BATCH, spawner, later)
     assert (tmp_path / "capture.1").stat().st_size >= SMALL_BYTES
-    with open_capture(tmp_path / "capture") as (header, _):
+    with open_capture(capture) as (header, _):
         assert header.continued
         assert header.monotonic_ns > before
-    replayed = await replay(tmp_path / "capture")
+    replayed = await replay(capture)
     assert replayed.table.live() == live.table.live()
-    names = {victim.name for victim in victims}
+    assert ends_of(replayed, later) == ends_of(live, later) == BATCH
+    assert ends_of(replayed, earlier) < ends_of(live, earlier) == started
     cells = replayed.tallies.snapshot_cells()
-    ends = {comm: sum(exits.values()) for (comm, _), exits in zip(cells.keys, cells.exits, strict=True)}
-    assert 0 < sum(ends.get(name, 0) for name in names) < COUNT
-    assert ends.get(UNKNOWN, 0) == 0
+    assert all(comm != UNKNOWN or not exits for (comm, _), exits in zip(cells.keys, cells.exits, strict=True))
 
 
 def test_the_exporter_replays_what_it_captured_without_privilege(programs: Programs, tmp_path: Path) -> None:

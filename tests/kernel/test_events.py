@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from bench.machine import netlink_sockets, sockets_of
 from kernel.harness import (
     LABELS,
     ROOMY,
@@ -310,12 +311,14 @@ def test_the_canary_proves_a_subscription_to_any_event(tmp_path: Path) -> None:
             assert {dict(key)["event"] for key in scrape.samples[EVENTS]} == setting.shown_events
 
 
-def queued_bytes(pid: int, protocol: int) -> dict[str, tuple[int, int]]:
+def queued_bytes(pid: int, protocol: int) -> dict[int, tuple[int, int]]:
     """Return (Rmem, Drops) of a process's netlink sockets of this protocol, by inode."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    inodes = {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
-    table = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
-    return {row[9]: (int(row[4]), int(row[8])) for row in table if row[9] in inodes and int(row[1]) == protocol}
+    inodes = sockets_of(pid)
+    return {
+        row.inode: (row.receive_bytes, row.drops)
+        for row in netlink_sockets()
+        if row.inode in inodes and row.protocol == protocol
+    }
 
 
 @pytest.mark.parametrize("kind", ["kernel", "bpf"])

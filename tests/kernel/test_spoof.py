@@ -1,12 +1,12 @@
 """Messages that are not the kernel's: a program with CAP_NET_ADMIN can send them to the exporter's
 sockets."""
 
-import re
 import socket
 import struct
 from pathlib import Path
 
 import builders
+from bench.machine import netlink_sockets, sockets_of
 from kernel.harness import Exporter, Programs, Scrape, World, running
 
 MALFORMED = "proc_connector_malformed_messages_total"
@@ -15,10 +15,8 @@ SENT = 50
 
 def portids(exporter: Exporter, protocol: int) -> list[int]:
     """The netlink ports of the exporter's sockets, from /proc/net/netlink."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{exporter.process.pid}/fd").iterdir()]
-    inodes = {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
-    rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
-    return [int(row[2]) for row in rows if row[9] in inodes and int(row[1]) == protocol]
+    inodes = sockets_of(exporter.process.pid)
+    return [row.portid for row in netlink_sockets() if row.inode in inodes and row.protocol == protocol]
 
 
 def malformed(scrape: Scrape) -> tuple[float, float]:
