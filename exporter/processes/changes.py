@@ -17,17 +17,11 @@ from exporter.kernel.cn_proc import (
     decode_comm,
 )
 from exporter.kernel.perf_event import Fork
-from exporter.processes.canaries import Canaries
 from exporter.processes.ends import Ends
-from exporter.processes.naming import Naming
-from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
-from exporter.processes.roster import Roster
-from exporter.processes.sideband import Sideband
-from exporter.processes.waiting_records import WaitingRecords
+from exporter.processes.shared import Shared
 from exporter.tallies.cells import Cell
-from exporter.tallies.tallies import Tallies
 
 
 @dataclass(slots=True)
@@ -51,46 +45,25 @@ class Changes:
     """Applies events of processes that live on.
 
     Args:
-        roster: All processes.
-        naming: Gives them names.
+        shared: The table's parts.
         ends: Takes off a process whose place another one takes.
-        tallies: Have the cells.
-        observer: Gets each event.
-        canaries: Processes that are left out.
-        records: Exit records that wait for their EXIT.
-        sideband: Names execs, and says which task forked.
-        follow_threads: Remember which threads a process has.
-        keeps: Remember all processes.
 
     Attributes:
         counts: How many events were handled. The hot loop adds its own.
         unknown_events: Events of a kind that this release does not know.
     """
 
-    def __init__(
-        self,
-        *,
-        roster: Roster,
-        naming: Naming,
-        ends: Ends,
-        tallies: Tallies,
-        observer: Observer,
-        canaries: Canaries,
-        records: WaitingRecords,
-        sideband: Sideband,
-        follow_threads: bool,
-        keeps: bool,
-    ) -> None:
-        self._roster = roster
-        self._naming = naming
+    def __init__(self, shared: Shared, ends: Ends) -> None:
+        self._roster = shared.roster
+        self._naming = shared.naming
         self._ends = ends
-        self._tallies = tallies
-        self._observer = observer
-        self._canaries = canaries
-        self._records = records
-        self._sideband = sideband
-        self._follow_threads = follow_threads
-        self._keeps = keeps
+        self._tallies = shared.tallies
+        self._observer = shared.observer
+        self._canaries = shared.canaries
+        self._records = shared.records
+        self._sideband = shared.sideband
+        self._follow_threads = shared.follow_threads
+        self._keeps = shared.keeps
         self.counts = EventCounts()
         self.unknown_events = 0
 

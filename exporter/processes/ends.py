@@ -17,17 +17,11 @@ that nearly all processes go written out; a test holds them equal to what is her
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import AGROUP, AXSIG, Record, decode_comm_uid
 from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
-from exporter.processes.canaries import Canaries
-from exporter.processes.naming import Naming
-from exporter.processes.observer import Observer
 from exporter.processes.owners import owner_of_exit, owner_of_thread
 from exporter.processes.process import Odd, Process, UnnamedEnd
-from exporter.processes.roster import Roster
-from exporter.processes.sideband import Sideband
-from exporter.processes.waiting_records import WaitingRecords
+from exporter.processes.shared import Shared
 from exporter.tallies.cells import Cell
 from exporter.tallies.histograms import observe
-from exporter.tallies.tallies import Tallies
 
 # Of failures alone, most that is remembered of processes that go on without their leader.
 LEADERLESS_REMEMBERED = 1024
@@ -43,47 +37,24 @@ class Ends:
     """Decides, names and counts the ends of processes.
 
     Args:
-        roster: All processes.
-        naming: Gives them names.
-        records: Exit records that wait for their EXIT.
-        tallies: Where ends are counted.
-        observer: Gets each end.
-        canaries: Processes that are left out.
-        sideband: Has a record of an exec that died after the point of no return.
-        follow_threads: Records do not mark the last thread of a process.
-        keeps: All processes are kept, not only those of which something odd was seen.
-        failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
-            their process ends.
+        shared: The table's parts.
 
     Attributes:
         unknown_lifetimes: Processes that ended and whose start was not known.
         lost_ends: Processes taken off because they were gone although their EXIT had not come.
     """
 
-    def __init__(
-        self,
-        *,
-        roster: Roster,
-        naming: Naming,
-        records: WaitingRecords,
-        tallies: Tallies,
-        observer: Observer,
-        canaries: Canaries,
-        sideband: Sideband,
-        follow_threads: bool,
-        keeps: bool,
-        failures_only: bool,
-    ) -> None:
-        self._roster = roster
-        self._naming = naming
-        self._records = records
-        self._tallies = tallies
-        self._observer = observer
-        self._canaries = canaries
-        self._sideband = sideband
-        self._follow_threads = follow_threads
-        self._keeps = keeps
-        self._failures_only = failures_only
+    def __init__(self, shared: Shared) -> None:
+        self._roster = shared.roster
+        self._naming = shared.naming
+        self._records = shared.records
+        self._tallies = shared.tallies
+        self._observer = shared.observer
+        self._canaries = shared.canaries
+        self._sideband = shared.sideband
+        self._follow_threads = shared.follow_threads
+        self._keeps = shared.keeps
+        self._failures_only = shared.failures_only
         self._unnamed: dict[Process, None] = {}
         # Processes whose leader failed, and when to look whether they are gone.
         self._unended: dict[Process, int] = {}

@@ -9,16 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from exporter.kernel.cn_proc import PROC_EVENT_COMM, PROC_EVENT_EXEC, PROC_EVENT_UID, decode_comm, iter_proc_events
 from exporter.kernel.procfs import ProcessInfo
-from exporter.processes.canaries import Canaries
 from exporter.processes.ends import Ends
-from exporter.processes.naming import Naming
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, KnownProcess, Process
-from exporter.processes.roster import Roster
-from exporter.processes.sideband import Sideband
-from exporter.processes.waiting_records import WaitingRecords
+from exporter.processes.shared import Shared
 from exporter.tallies.labels import UNKNOWN
-from exporter.tallies.tallies import Tallies
 
 # Processes that lost their pid and whose EXIT does not come: no loss that was noticed explains so many.
 _MOST_LATE = 1 << 12
@@ -28,42 +23,22 @@ class Reconciler:
     """Brings the table in line with what /proc shows.
 
     Args:
-        roster: All processes.
-        naming: Gives them names.
+        shared: The table's parts.
         ends: Takes off processes that are gone.
-        records: Exit records that wait for their EXIT.
-        tallies: Have the cells.
-        canaries: Processes that are left out.
-        sideband: Records whose events may be lost.
         special: What the children of some processes are called.
-        follow_threads: Remember which threads a process has.
-        failures_only: Nothing comes of threads that exit well.
     """
 
-    def __init__(
-        self,
-        *,
-        roster: Roster,
-        naming: Naming,
-        ends: Ends,
-        records: WaitingRecords,
-        tallies: Tallies,
-        canaries: Canaries,
-        sideband: Sideband,
-        special: dict[int, Children],
-        follow_threads: bool,
-        failures_only: bool,
-    ) -> None:
-        self._roster = roster
-        self._naming = naming
+    def __init__(self, shared: Shared, ends: Ends, special: dict[int, Children]) -> None:
+        self._roster = shared.roster
+        self._naming = shared.naming
         self._ends = ends
-        self._records = records
-        self._tallies = tallies
-        self._canaries = canaries
-        self._sideband = sideband
+        self._records = shared.records
+        self._tallies = shared.tallies
+        self._canaries = shared.canaries
+        self._sideband = shared.sideband
         self._special = special
-        self._follow_threads = follow_threads
-        self._failures_only = failures_only
+        self._follow_threads = shared.follow_threads
+        self._failures_only = shared.failures_only
         self._adopted: list[Process] = []
         # Those that have ended already, and whether they were known before: the EXIT is on its way, was before our
         # time, or was lost.

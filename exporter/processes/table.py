@@ -26,6 +26,7 @@ from exporter.processes.observer import Observer
 from exporter.processes.process import Children, Process
 from exporter.processes.reconcile import Reconciler
 from exporter.processes.roster import Roster
+from exporter.processes.shared import Shared
 from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
 from exporter.tallies.cells import Cell
@@ -88,22 +89,9 @@ class ProcessTable:
         self.observer = observer = Observer()
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)
-        self._ends = ends = Ends(
+        shared = Shared(
             roster=roster,
             naming=naming,
-            records=records,
-            tallies=tallies,
-            observer=observer,
-            canaries=canaries,
-            sideband=self.sideband,
-            follow_threads=follow,
-            keeps=keeps,
-            failures_only=failures_only,
-        )
-        self._changes = Changes(
-            roster=roster,
-            naming=naming,
-            ends=ends,
             tallies=tallies,
             observer=observer,
             canaries=canaries,
@@ -111,19 +99,11 @@ class ProcessTable:
             sideband=self.sideband,
             follow_threads=follow,
             keeps=keeps,
-        )
-        self.reconciler = Reconciler(
-            roster=roster,
-            naming=naming,
-            ends=ends,
-            records=records,
-            tallies=tallies,
-            canaries=canaries,
-            sideband=self.sideband,
-            special=special,
-            follow_threads=follow,
             failures_only=failures_only,
         )
+        self._ends = Ends(shared)
+        self._changes = Changes(shared, self._ends)
+        self.reconciler = Reconciler(shared, self._ends, special)
 
     # -- the hot path -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""What the parts of the table (ends.py, changes.py, reconcile.py) all work on."""
+
+from dataclasses import dataclass
+
+from exporter.processes.canaries import Canaries
+from exporter.processes.naming import Naming
+from exporter.processes.observer import Observer
+from exporter.processes.roster import Roster
+from exporter.processes.sideband import Sideband
+from exporter.processes.waiting_records import WaitingRecords
+from exporter.tallies.tallies import Tallies
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One table's parts, and what is delivered to it.
+
+    Attributes:
+        roster: All processes.
+        naming: Gives them names.
+        tallies: Where all is counted.
+        observer: Gets each event.
+        canaries: Processes that are left out of all counts.
+        records: Exit records that wait for their EXIT.
+        sideband: Side-band records that wait for their event.
+        follow_threads: Remember which threads a process has: records do not mark the last one.
+        keeps: All processes are kept, not only those of which something odd was seen.
+        failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
+            their process ends.
+    """
+
+    roster: Roster
+    naming: Naming
+    tallies: Tallies
+    observer: Observer
+    canaries: Canaries
+    records: WaitingRecords
+    sideband: Sideband
+    follow_threads: bool
+    keeps: bool
+    failures_only: bool
