@@ -13,12 +13,12 @@ from exporter.capture.format import Header, iter_frames
 from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
-from exporter.events import Plan, make_plan
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
 from exporter.live.open_sources import Sources
+from exporter.plan import Plan, make_plan
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable

@@ -8,7 +8,7 @@ from typing import cast
 import builders
 import pytest
 
-from exporter.events import DEFAULT_EVENTS, make_plan
+from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.connector_socket import Connector
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import Procfs
@@ -18,6 +18,7 @@ from exporter.kernel.taskstats_socket import Taskstats
 from exporter.live.drain import State
 from exporter.live.listener import Listener
 from exporter.live.open_sources import Sources
+from exporter.plan import make_plan
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.errors import SetupError
-from exporter.events import Plan, make_plan
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.connector_socket import Connector, open_connector
 from exporter.kernel.perf_rings import PerfRings, open_perf_rings
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
+from exporter.plan import Plan, make_plan
 from exporter.processes.name_hints import FORKS_AND_EXECS
 
 _LOG = logging.getLogger(__name__)

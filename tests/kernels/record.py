@@ -28,10 +28,11 @@ from pathlib import Path
 from kernels import image
 from kernels.guests import booted
 
-from exporter.events import EVENTS, make_plan
+from exporter.events import EVENTS
 from exporter.kernel.connector_socket import open_connector
 from exporter.kernel.recvmmsg import Receiver
 from exporter.kernel.taskstats_socket import open_taskstats
+from exporter.plan import make_plan
 
 DATA = image.ROOT / "tests" / "unit" / "kernel" / "data"
 UID = 70_001

@@ -22,13 +22,14 @@ ROOMS: dict[str, set[str]] = {
     "arguments": {"errors", "flags"},
     "bundle": {"arguments", "errors"},
     "kernel": {"errors"},
-    "events": {"errors", "kernel"},
+    "events": {"errors"},
     "tallies": {"errors", "events", "kernel"},
+    "plan": {"kernel", "tallies"},
     "processes": {"errors", "kernel", "tallies"},
     "exposition": {"__init__", "revision", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
-    "live": {"errors", "events", "kernel", "processes", "tallies"},
-    "feeds": {"__init__", "capture", "errors", "events", "kernel", "live", "processes", "tallies"},
+    "live": {"errors", "kernel", "plan", "processes", "tallies"},
+    "feeds": {"__init__", "capture", "errors", "kernel", "live", "plan", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
     "config": {"errors", "events", "flag_parsers", "flags", "service", "tallies"},
     "command_line": {"__init__", "arguments", "config", "revision"},
@@ -46,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.
-PURE = {"errors", "quantities", "events", "tallies", "processes", "exposition"}
+PURE = {"errors", "quantities", "events", "plan", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",

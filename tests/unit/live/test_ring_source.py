@@ -8,7 +8,7 @@ import pytest
 from live_rig import FakeSocket
 
 from exporter.errors import MalformedMessage
-from exporter.events import DEFAULT_EVENTS, make_plan
+from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.connector_socket import Connector
 from exporter.kernel.perf_rings import PerfRings, RingsState
 from exporter.kernel.recvmmsg import Meminfo
@@ -17,6 +17,7 @@ from exporter.live.open_sources import Sources
 from exporter.live.order import drain_order
 from exporter.live.ring_source import RingSource
 from exporter.live.sources import Taken
+from exporter.plan import make_plan
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies

@@ -7,7 +7,7 @@ import pytest
 from live_rig import FakeSocket
 
 from exporter.errors import MalformedMessage
-from exporter.events import DEFAULT_EVENTS, make_plan
+from exporter.events import DEFAULT_EVENTS
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.connector_socket import Connector
 from exporter.kernel.netlink import Batch
@@ -16,6 +16,7 @@ from exporter.kernel.taskstats_socket import Taskstats
 from exporter.live.open_sources import Sources
 from exporter.live.order import drain_order
 from exporter.live.sources import SocketSource, Taken
+from exporter.plan import make_plan
 from exporter.processes.name_hints import EXECS, FORKS_AND_EXECS, NameHints
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable

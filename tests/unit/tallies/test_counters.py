@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.events import EVENTS, NAMED_BY_TABLE
+from exporter.events import EVENTS
 from exporter.tallies.cells import Cell, FoldedCell, Program, count_events
 from exporter.tallies.counters import COUNTERS, EVENT_NAMES, CounterRow, Counters, add_counters, values_of
 from exporter.tallies.tallies import Tallies
@@ -75,7 +75,3 @@ def test_events_are_in_the_order_of_events_and_each_is_one_that_a_user_can_ask_f
 def test_the_events_of_today_are_in_the_order_in_which_users_see_them() -> None:
     today = ["fork", "exec", "exit", "uid", "ptrace", "coredump"]
     assert [name for name in EVENT_NAMES if name in today] == today
-
-
-def test_what_counts_under_a_live_processs_name_is_what_needs_the_table() -> None:
-    assert {row.event for row in COUNTERS} == NAMED_BY_TABLE
