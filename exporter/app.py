@@ -27,7 +27,7 @@ from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
 from exporter.revision import REVISION
-from exporter.service.privileges import drop_privileges
+from exporter.service.privileges import User, drop_privileges
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
 from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
@@ -118,25 +118,15 @@ class Exporter:
             sockets = take_passed_sockets() if config.systemd_socket else open_web_sockets(config.listen_addresses)
             addresses = ",".join(socket_name(sock) for sock in sockets)
             await server.start(sockets)
-            if config.user is not None:
-                drop_privileges(config.user)
-                if gate is not None:
-                    # Every change is read as that user.
-                    gate.load()
-            if self._procfs is not None:
-                self._procfs.check()
+            self._become(config.user, gate)
             await self._feed.start()
             await self._drain()
             self._ready = True
             self._log_start(addresses)
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
-                self._canary = Canary(
-                    self._counting.pipeline,
-                    self._feed,
-                    config.canary_interval_seconds,
-                    records=self._counting.has_records,
-                )
+                interval, records = config.canary_interval_seconds, self._counting.has_records
+                self._canary = Canary(self._counting.pipeline, self._feed, interval, records=records)
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             if notifier.is_wanted:
                 tasks.append(asyncio.ensure_future(self._notify(notifier)))
@@ -151,6 +141,16 @@ class Exporter:
                 task.cancel()
             self._feed.stop()
             await server.stop()
+
+    def _become(self, user: User | None, gate: Gate | None) -> None:
+        """Become the user that the exporter runs as, and check what that user can read."""
+        if user is not None:
+            drop_privileges(user)
+            if gate is not None:
+                # Every change is read as that user.
+                gate.load()
+        if self._procfs is not None:
+            self._procfs.check()
 
     def reload_soon(self) -> None:
         """Read the rules anew; once for all SIGHUPs that come together, as a large file takes its time."""
