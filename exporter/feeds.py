@@ -154,6 +154,7 @@ def _make_pipeline(
         keeps=plan.keeps_table,
         failures_only=plan.failures_only and exact,
         sideband=header.sideband,
+        since_ns=header.monotonic_ns,
     )
     decoder = RecordDecoder(header.family_id) if exact else None
     return Pipeline(table, decoder, on_malformed, None if exact or header.sideband else NameHints(*proc))

@@ -18,7 +18,8 @@ _LOG = logging.getLogger(__name__)
 # A silence that cannot be mended must not keep the exporter busy with trying.
 _AGAIN_AFTER_NS = 5_000_000_000
 _LOSS_EXPLAINS_FOR_NS = 2_000_000_000
-# A process that was being forked as the subscription began has a record and no FORK: at most one on each CPU.
+# A process whose FORK was due just before the subscription began, and its record just after, has a record and no
+# FORK: at most one on each CPU.
 _UNDER_WAY = os.cpu_count() or 1
 _BEGINS_FOR_NS = 2_000_000_000
 

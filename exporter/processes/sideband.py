@@ -76,6 +76,7 @@ class Sideband:
 
     Args:
         is_active: There are side-band records at all.
+        since_ns: All events since then come (CLOCK_MONOTONIC). Records come since a moment earlier.
 
     Attributes:
         execs: Those of execs.
@@ -83,8 +84,9 @@ class Sideband:
         records: How many were taken.
     """
 
-    def __init__(self, *, is_active: bool) -> None:
+    def __init__(self, *, is_active: bool, since_ns: int = 0) -> None:
         self.is_active = is_active
+        self._since_ns = since_ns
         self.execs: Waiting[ExecName] = Waiting()
         self.forks: Waiting[Fork] = Waiting()
         self.records = 0
@@ -143,6 +145,7 @@ class Sideband:
         if not self.execs.first and not self.forks.first:
             return 0
         self.execs.drop(complete_until_ns - _EXEC_WITHIN_NS)
+        self.forks.drop(min(self._since_ns, complete_until_ns))
         return self.forks.drop(complete_until_ns)
 
     def clear(self) -> None:

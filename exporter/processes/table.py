@@ -53,6 +53,7 @@ class ProcessTable:
         failures_only: No event comes of a thread that exits well, but the records of leaders that do so before
             their process ends.
         sideband: Side-band records come, which name each exec and the forker of each process.
+        since_ns: All events since then come (CLOCK_MONOTONIC).
 
     Attributes:
         sideband: Side-band records that wait for their event.
@@ -74,6 +75,7 @@ class ProcessTable:
         keeps: bool = True,
         failures_only: bool = False,
         sideband: bool = False,
+        since_ns: int = 0,
     ) -> None:
         follow = not records_end_processes
         special = {_KTHREADD: Children.STRANGERS}
@@ -85,7 +87,7 @@ class ProcessTable:
         self._most_records = LEADERLESS_REMEMBERED if failures_only else _MOST_RECORDS
         self._roster = roster = Roster()
         self.records = records = WaitingRecords()
-        self.sideband = Sideband(is_active=sideband)
+        self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
         self.observer = observer = Observer()
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)

@@ -19,6 +19,7 @@ from kernel.test_privileges import NOBODY, assert_powerless, run_to_its_end, spa
 
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 UNATTRIBUTED = "proc_connector_unattributed_total"
+FORKS = "proc_connector_forks_total"
 LOST = "proc_connector_lost_messages_total"
 RESUBSCRIPTIONS = "proc_connector_resubscriptions_total"
 MODES = ("taskstats", "procfs")
@@ -337,6 +338,21 @@ def test_a_silence_is_noticed_by_missing_forks_and_mended(mode: str, programs: P
         print(f"{mode}: noticed after {took:.2f} s")  # noqa: T201 - shown with pytest -rP
         assert "processes were forked without an event" in exporter.log.read_text()
         spawn_some(exporter, programs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_forks_while_it_starts_are_no_silence(mode: str, programs: Programs, tmp_path: Path) -> None:
+    """The rings are open before the subscription: of forks in between there are records and no events."""
+    storm = subprocess.Popen([programs.link("spawner"), "storm", "1000000", "8", "1", programs.link("forked")])
+    try:
+        for turn in range(4):
+            with running(mode, tmp_path / f"log{turn}", "--exec-names", "sideband") as exporter:
+                enough = exporter.scrape().total(FORKS) + 1000
+                wait_until(lambda: exporter.scrape().total(FORKS), enough.__lt__, "forks")
+                assert exporter.scrape().get(RESUBSCRIPTIONS) == 0, exporter.beginning_of_log()
+    finally:
+        storm.kill()
+        storm.wait()
 
 
 def _resubscriptions_after_a_fork(exporter: Exporter) -> float:

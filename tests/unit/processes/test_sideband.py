@@ -148,6 +148,13 @@ def test_forks_whose_event_never_came_are_counted_when_all_events_before_them_ha
     assert sideband.end_batch(200) == 0
 
 
+def test_forks_before_the_subscription_are_not_missed() -> None:
+    sideband = Sideband(is_active=True, since_ns=20)
+    sideband.add(forks((18, 400, 1, 1), (19, 401, 1, 1), (20, 402, 1, 1), (21, 403, 1, 1)))
+    assert sideband.end_batch(19) == 0
+    assert sideband.end_batch(100) == 2
+
+
 # -- both -------------------------------------------------------------------------------------------------------
 
 
