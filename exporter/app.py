@@ -1,6 +1,7 @@
 """Wires everything together, runs it, and stops it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -122,6 +123,8 @@ class Exporter:
             await self._feed.start()
             await self._drain()
             self._ready = True
+            # What is here now stays: a full collection amid a storm would look at all of it again, for 20 ms.
+            gc.freeze()
             self._log_start(addresses)
             tasks.append(asyncio.ensure_future(self._upkeep.run()))
             if config.canary_interval_seconds and isinstance(self._feed, Listener):

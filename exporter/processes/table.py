@@ -159,12 +159,12 @@ class ProcessTable:
                     parent = get(tgid)
                     fork_record = pop_fork_record(third, None) if sided else None
                     if (
-                        (fork_record is None or (fork_record[3] == tgid and not later_fork_records))
-                        and parent is not None
+                        parent is not None
                         and parent.odd is None
                         and not parent.execd_ns
                         and pid == tgid
                         and third not in processes
+                        and (fork_record is None or (fork_record[3] == tgid and not later_fork_records))
                         and not (aged_records and third in aged_records)
                     ):
                         forks += 1
@@ -198,12 +198,13 @@ class ProcessTable:
                     record = pop_record(pid, None) if not later_records else self.records.take(pid, third)
                     process = pop(pid, None)
                     if process is not None:
+                        start_ns = process.start_ns
                         # The two ways that nearly all processes go, written out; Ends.end has all.
                         if record is not None:
                             if (
                                 process.odd is None
                                 and record[2] & AGROUP
-                                and process.start_ns
+                                and start_ns
                                 and not (sided and pid in exec_records)
                                 and not (graves and pid in graves)
                             ):
@@ -218,8 +219,7 @@ class ProcessTable:
                                     statuses[status] += 1
                                 else:
                                     count_end(cell, status)
-                                lifetime_ns = timestamp_ns - process.start_ns
-                                lifetime_ns = max(lifetime_ns, 0)
+                                lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                                 histogram[-1] += lifetime_ns
@@ -234,7 +234,7 @@ class ProcessTable:
                             follow
                             and process.odd is None
                             and not process.execd_ns
-                            and process.start_ns
+                            and start_ns
                             and not (graves and pid in graves)
                         ):
                             exits += 1
@@ -245,8 +245,7 @@ class ProcessTable:
                                 statuses[status] += 1
                             else:
                                 count_end(cell, status)
-                            lifetime_ns = timestamp_ns - process.start_ns
-                            lifetime_ns = max(lifetime_ns, 0)
+                            lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                             histogram[-1] += lifetime_ns
