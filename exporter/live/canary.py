@@ -155,7 +155,7 @@ class Canary:
         if len(self._unreaped) >= _MOST_UNREAPED:
             return "its children do not get to run"
         # An event that waits can be of an earlier process with the same pid.
-        await self._listener.drain_all()
+        await self._listener.count_all()
         pid = self._spawn()
         self._unreaped[pid] = False
         self._pipeline.expect_canary(pid)
@@ -163,7 +163,7 @@ class Canary:
         pause = _FIRST_LOOK_SECONDS
         while True:
             await asyncio.sleep(pause)
-            await self._listener.drain_all()
+            await self._listener.count_all()
             returned = self._pipeline.canary_returned(pid)
             if returned is not None or time.monotonic() > deadline:
                 break
@@ -176,10 +176,13 @@ class Canary:
         return None
 
     async def _reap_earlier(self) -> None:
-        """Reap canaries that were missed, once every event and record of them has been read."""
+        """Reap canaries that were missed, once every event and record of them has been counted.
+
+        One that a comparison keeps would be counted afterwards, as that of another process, which has no record.
+        """
         ended = [pid for pid, had_ended in self._unreaped.items() if had_ended]
         if ended:
-            await self._listener.drain_all()
+            await self._listener.count_all()
         for pid in ended:
             self._reap(pid)
         for pid in self._unreaped:

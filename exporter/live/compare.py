@@ -101,6 +101,11 @@ class Comparison:
         await self.compare()
         self.repeated += 1
 
+    async def count_all(self) -> None:
+        """Drain until all that was there when this was called is counted; waits for a comparison that keeps it."""
+        async with self._lock:
+            await drain_all(self._drain)
+
     async def compare(self, *, is_first: bool = False) -> None:
         """Bring the table in line with /proc: adopt what lives, forget what is gone.
 
@@ -112,17 +117,17 @@ class Comparison:
                 # Nothing is known yet that a loss could have made wrong. What is read from now on belongs to
                 # events that are held until the scan is over.
                 self._pipeline.lose_track()
-                await drain_all(self._drain)
-            else:
-                await drain_all(self._drain)
+            await drain_all(self._drain)
+            # Asked before the scan, which takes a while: a process that is stopped between its release, when it
+            # vanishes from /proc, and its EXIT has that time to send it.
+            lost = await self._lost_exits(self._pipeline.waiting_records())
+            await drain_all(self._drain)
+            if not is_first:
                 # What was lost until now is found by this comparison: a second one would follow it in vain.
                 self._losses_followed = max(self._losses_followed, self._count_losses())
                 self._pipeline.lose_track()
-            waiting = self._pipeline.waiting_records()
             listed_ns = time.monotonic_ns()
             alive = await self._scan()
-            lost = await self._lost_exits(waiting)
-            await drain_all(self._drain)
             self._pipeline.forget_records(lost)
             async for tgid in in_slices(self._drain, self._pipeline.missing(alive)):
                 self._pipeline.forget([tgid], listed_ns)
@@ -172,7 +177,7 @@ class Comparison:
             return None
 
     async def _lost_exits(self, waiting: list[Record]) -> list[Record]:
-        """Return the records whose EXIT was lost, of those that waited before the scan."""
+        """Return the records, of those that wait, whose EXIT is lost unless it is on its way already."""
         newest = {record[0]: record for record in waiting}
         # An EXIT that is still to come is that of a thread which is there, and exiting: the last with its pid.
         return [

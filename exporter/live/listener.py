@@ -149,6 +149,10 @@ class Listener:
         """Drain until nothing is left that was there when this was called, whatever has arrived since."""
         await drain_all(self._drain)
 
+    async def count_all(self) -> None:
+        """Drain until all that was there when this was called is counted, and none of it kept by a comparison."""
+        await self._comparison.count_all()
+
     async def resubscribe(self) -> bool:
         """Subscribe again after the kernel fell silent, and find out what happened meanwhile.
 

@@ -42,6 +42,27 @@ async def test_after_a_loss_what_is_gone_is_taken_off_and_what_is_exiting_keeps_
     assert rig.exits() == {"other": 1, "record": 1}
 
 
+async def test_a_process_that_is_stopped_between_its_release_and_its_exit_keeps_its_record(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = time.monotonic_ns()
+    rig.connector.datagrams.append(builders.fork(parent_tgid=1, child_tgid=400, timestamp_ns=now_ns))
+    rig.taskstats.datagrams.append(builders.taskstats_datagram(pid=400, comm=b"stopped", exit_code=9))
+    await rig.listener.drain_all()
+    is_exiting = Procfs.is_exiting
+
+    def go_on_a_moment_later(self: Procfs, pid: int) -> bool:
+        exit_ = builders.exit_(tgid=400, exit_code=9, timestamp_ns=now_ns + 1)
+        asyncio.get_running_loop().call_later(0.02, rig.connector.datagrams.append, exit_)
+        return is_exiting(self, pid)
+
+    monkeypatch.setattr(Procfs, "is_exiting", go_on_a_moment_later)
+    await rig.listener.resubscribe()
+    await rig.listener.drain_all()
+    assert rig.exits() == {"stopped": 1}
+    assert rig.table.lost_ends == 0
+
+
 async def test_a_comparison_of_many_processes_lets_others_have_their_turn(rig: Rig, tmp_path: Path) -> None:
     for tgid in range(1000, 3000):
         os.mkdir(tmp_path / str(tgid))  # noqa: PTH102 - gone when it is looked at
