@@ -1,7 +1,7 @@
 """The man page, and completions for bash, zsh and fish, from the flags of the program."""
 
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,17 +45,21 @@ class Option(NamedTuple):
         return self.metavar in {"FILE", "DIR", "PATH"} and self.name != "--web.telemetry-path"
 
 
-def _option(row: Flag) -> Option:
-    choices = () if row.is_switch else row.choices or ()
-    return Option(row.name, row.help, None if row.is_switch else row.metavar, choices)
+def _options(rows: Iterable[Flag]) -> Iterator[Option]:
+    for row in rows:
+        if row.is_switch:
+            yield Option(row.name, row.help, None, ())
+            yield Option(f"--no-{row.name.removeprefix('--')}", f"Turn off {row.name}.", None, ())
+        else:
+            yield Option(row.name, row.help, row.metavar, row.choices or ())
 
 
 HELP = Option("--help", "Show the flags.", None, ())
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
-    "": (*map(_option, FLAGS), HELP, Option("--version", "Show the version.", None, ())),
+    "": (*_options(FLAGS), HELP, Option("--version", "Show the version.", None, ())),
     "watch": (
         *(Option(f"--{spec.name.replace('_', '-')}", spec.help, spec.metavar, ()) for spec in FILTERS),
-        *map(_option, WATCH_ROWS.values()),
+        *_options(WATCH_ROWS.values()),
         HELP,
     ),
     "dashboards": (Option("--output", "The folder to write dashboards and rules to.", "DIR", ()), HELP),
@@ -97,6 +101,7 @@ def _man_lines() -> Iterator[str]:
         "the dashboards and rules that came with the program to a folder."
     )
     yield ".SH OPTIONS"
+    yield _roff("--no-NAME turns off a flag that needs no value. A value stands behind = or a space.")
     yield from _roff_options(FLAGS)
     yield ".SH OPTIONS OF WATCH"
     for option in OPTIONS["watch"][: len(FILTERS)]:
