@@ -39,7 +39,7 @@ test-charts: $(VENV)/.test
 
 # Builds the image and runs it as the chart does; renders the chart with Helm 3 and 4. Prints what it needs if that is
 # missing.
-test-container: $(VENV)/.test
+test-container: $(VENV)/.test $(VENV)/.release
 	$(BIN)/pytest -m container tests/charts tests/container $(ARGS)
 
 # The chart's objects for users without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
@@ -115,12 +115,15 @@ release: $(VENV)/.release
 test-release: $(VENV)/.test $(VENV)/.release
 	$(BIN)/pytest -m release tests/package $(ARGS)
 
-# The image with its version and revision: make image ARGS="--build-arg BASE=python:3.13-slim@sha256:..."
+# The image with its version and revision: make image ENGINE=podman; docs/releasing.md says how to name its base by digest.
+# An archive of the source has its commit in exporter/revision.py.
 ENGINE ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
+REVISION = $(shell sed -n 's/^_ARCHIVED = "\([0-9a-f]*\)"$$/\1/p' exporter/revision.py | grep . || \
+	{ test -e .git && git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null; } || echo unknown)
 image:
-	$(ENGINE) build --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) \
-		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-		--tag proc-connector-exporter:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) $(ARGS) .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--tag proc-connector-exporter:$(VERSION) $(ARGS) .
 
 # Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
 PREFIX ?= /usr/local
@@ -135,7 +138,9 @@ uninstall: $(VENV)/bin/python
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is no Python >= 3.11" >&2; exit 1; }
+	@# What it leaves if Debian's python3-venv is missing would be taken for an environment the next time.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
