@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from charts.helm_programs import PACKAGES, helm_program
+from charts.helm_programs import PACKAGES, program
 from charts.rendering import CHART, NAMESPACE, RELEASE, ROOT, SCENARIOS, Object, parse, render, scenario
 
 from exporter import __version__
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.container
 @pytest.fixture(scope="module", params=PACKAGES)
 def helm(request: pytest.FixtureRequest) -> Path:
     try:
-        return helm_program(str(request.param))
+        return program("helm", str(request.param))
     except LookupError as error:
         pytest.skip(str(error))
 
