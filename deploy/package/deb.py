@@ -73,7 +73,7 @@ def build_deb(arch: str, epoch: int, output: Path) -> Path:
     """
     root = ROOT / "build" / f"deb-{arch}"
     shutil.rmtree(root, ignore_errors=True)
-    install_environment(root, "/usr", PYTHONS, arch)
+    install_environment(root, "/usr", PYTHONS, arch, zsh="vendor-completions")
     maintainer = os.environ.get("DEB_MAINTAINER", _MAINTAINER)
     _add_debian_files(root, maintainer, epoch)
     files = sorted(path for path in root.rglob("*") if path.is_file())

@@ -13,6 +13,8 @@ from exporter.stream.selection import FILTERS
 from exporter.watch.flags import ROWS as WATCH_ROWS
 
 NAME = "proc-connector-exporter"
+ZSH_FOLDER = "site-functions"
+"""Where zsh looks for completions below share/zsh, also of /usr/local. Packages of Debian have another folder."""
 
 _EXIT_CODES = {
     "0": "stopped by SIGTERM or SIGINT, or at the end of what was asked for",
@@ -67,11 +69,16 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 """The flags of each subcommand; of the program itself under an empty name."""
 
 
-def write_documents(share: Path) -> None:
-    """Write everything below a prefix's share/."""
+def write_documents(share: Path, zsh: str = ZSH_FOLDER) -> None:
+    """Write everything below a prefix's share/.
+
+    Args:
+        share: That folder.
+        zsh: Where zsh of this system looks for completions, below share/zsh.
+    """
     documents = {
         f"bash-completion/completions/{NAME}": bash_completion(),
-        f"zsh/vendor-completions/_{NAME}": zsh_completion(),
+        f"zsh/{zsh}/_{NAME}": zsh_completion(),
         f"fish/vendor_completions.d/{NAME}.fish": fish_completion(),
     }
     for name, text in documents.items():

@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from deploy.package.documents import write_documents
+from deploy.package.documents import ZSH_FOLDER, write_documents
 from exporter import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +168,7 @@ def install_environment(
     arch: str,
     *,
     interpreter: str = "/usr/bin/python3",
+    zsh: str = ZSH_FOLDER,
     download: Callable[[str, str, Path], list[Path]] = download_wheels,
 ) -> None:
     """Install everything below root.
@@ -178,6 +179,7 @@ def install_environment(
         pythons: The versions of Python to serve.
         arch: amd64 or arm64.
         interpreter: What starts the program.
+        zsh: Where completions for zsh go, below share/zsh.
         download: Puts the wheels for a version of Python and an architecture into a folder; returns their paths.
     """
     home = f"{prefix}/lib/{NAME}"
@@ -194,7 +196,7 @@ def install_environment(
     text = _STARTER.format(interpreter=interpreter, home=home, pythons=tuple(pythons))
     _write(starter, text, 0o755)
     _install_service(root, prefix)
-    write_documents(root / prefix[1:] / "share")
+    write_documents(root / prefix[1:] / "share", zsh)
     for path in (*(ROOT / "dashboards").glob("*.json"), *(ROOT / "dashboards").glob("rules/*.yaml")):
         text = path.read_text(encoding="utf-8")
         _write(target / "exporter" / "data" / path.relative_to(ROOT / "dashboards"), text, 0o644)
@@ -247,7 +249,7 @@ def installed_paths(prefix: str) -> Iterable[str]:
     yield from (f"{lib}/systemd/system/{NAME}.{suffix}" for suffix in ("service", "socket"))
     yield f"{lib}/sysusers.d/{NAME}.conf"
     yield f"{share}/bash-completion/completions/{NAME}"
-    yield f"{share}/zsh/vendor-completions/_{NAME}"
+    yield f"{share}/zsh/{ZSH_FOLDER}/_{NAME}"
     yield f"{share}/fish/vendor_completions.d/{NAME}.fish"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -58,6 +59,14 @@ def test_a_prefix_may_be_written_in_several_ways_and_nothing_is_written_outside_
     assert not [name for name in found if "/tests/" in name]
     unit = (tmp_path / f"{prefix}/lib/systemd/system/{NAME}.service".lstrip("/")).read_text()
     assert re.findall(r"^ExecStart=(\S+)$", unit, re.MULTILINE) == [f"{prefix}/bin/{NAME}"]
+
+
+def test_zsh_finds_its_completions_below_usr_local(tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh here (Debian: apt-get install zsh)")
+    [folder] = {Path(name).parent for name in install(tmp_path, "/usr/local") if "/zsh/" in name}
+    searched = subprocess.run(["zsh", "-fc", "print -l $fpath"], capture_output=True, text=True, check=True).stdout
+    assert str(folder) in searched.splitlines()
 
 
 @pytest.mark.parametrize("prefix", ["usr", "./x", "/opt/my exporter", "/opt/50%", "/opt/$HOME", "/a\nb", "/it's"])

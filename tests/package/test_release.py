@@ -31,6 +31,14 @@ def test_all_places_have_the_same_version() -> None:
     assert __version__ not in (ROOT / "Dockerfile").read_text()
 
 
+def test_the_documentation_names_the_version_that_this_is() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("helm/*/README.md")]
+    pattern = r"(?:proc-connector-exporter:|VERSION=|git tag v|newTag: |-)(\d+\.\d+\.\d+)(?:\.cdx|\b(?!\.\w))"
+    named = {page.name: re.findall(pattern, page.read_text(encoding="utf-8")) for page in pages}
+    assert sum(map(len, named.values())) > 10
+    assert {page: found for page, found in named.items() if set(found) - {__version__}} == {}
+
+
 def test_an_archive_has_nothing_of_this_machine(tmp_path: Path) -> None:
     sums = set()
     for name in ("a", "b"):
