@@ -150,8 +150,9 @@ $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.run
 
+# One version, because it is in the bytes of the wheel.
 $(VENV)/.release: pyproject.toml $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet 'hatchling>=1.27,<2'
+	$(BIN)/python -m pip install --quiet hatchling==1.33.0
 	@touch $@
 
 $(VENV)/.lab: pyproject.toml $(VENV)/.test
