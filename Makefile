@@ -8,7 +8,7 @@ ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
-	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image
+	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image requirements.txt
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -61,12 +61,11 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
-# The packages of the image: every wheel of every version, by its hash.
-requirements.txt: pyproject.toml $(VENV)/bin/python
+# The packages of the image and of the .deb: their newest versions, and every wheel of each, by its hash.
+requirements.txt: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
-		--no-header --quiet --output-file $@
-	@touch $@
+		--no-header --quiet --upgrade --output-file $@
 
 # Measures the exporter and its peers, as root, on a machine that does nothing else. Needs gcc; measures forkstat,
 # extrace and prometheus-process-exporter if they are installed. The text around the figures is kept.

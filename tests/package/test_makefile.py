@@ -43,6 +43,10 @@ def test_no_python_at_all_is_said_with_its_remedy(tmp_path: Path) -> None:
     assert "apt-get install python3 python3-venv" in result.stderr
 
 
+def test_requirements_are_made_anew_although_the_file_is_there() -> None:
+    assert " --upgrade " in make("-n", "requirements.txt").stdout
+
+
 @pytest.mark.parametrize(
     ("archived", "revision"), [("0123456789abcdef0123456789abcdef01234567", None), ("$Format:%H$", "unknown")]
 )
