@@ -1,6 +1,6 @@
 # The exporter for linux/amd64 and linux/arm64, for which all packages have wheels: nothing is compiled.
 # docs/releasing.md has the command that names the base by its digest, and says how to update it.
-ARG BASE=python:3.13-slim
+ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
 COPY requirements.txt /
@@ -10,8 +10,10 @@ COPY exporter /app/exporter
 COPY dashboards/*.json /app/exporter/data/
 COPY dashboards/rules/*.yaml /app/exporter/data/rules/
 ARG REVISION=unknown
-RUN printf '"""The commit that this program was built from."""\n\nREVISION = "%s"\n' "${REVISION}" \
-        >/app/exporter/revision.py && \
+RUN if [ "${REVISION}" != unknown ]; then \
+        printf '"""The commit that this program was built from."""\n\nREVISION = "%s"\n' "${REVISION}" \
+            >/app/exporter/revision.py; \
+    fi && \
     python -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}

@@ -8,7 +8,7 @@ ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
 .PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
-	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image
+	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image requirements.txt
 
 run: $(VENV)/.run
 	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
@@ -39,7 +39,7 @@ test-charts: $(VENV)/.test
 
 # Builds the image and runs it as the chart does; renders the chart with Helm 3 and 4. Prints what it needs if that is
 # missing.
-test-container: $(VENV)/.test
+test-container: $(VENV)/.test $(VENV)/.release
 	$(BIN)/pytest -m container tests/charts tests/container $(ARGS)
 
 # The chart's objects for users without Helm, into build/manifests. ARGS="--namespace NAME --values FILE".
@@ -61,12 +61,11 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
-# The packages of the image: every wheel of every version, by its hash.
-requirements.txt: pyproject.toml $(VENV)/bin/python
+# The packages of the image and of the .deb: their newest versions, and every wheel of each, by its hash.
+requirements.txt: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
-		--no-header --quiet --output-file $@
-	@touch $@
+		--no-header --quiet --upgrade --output-file $@
 
 # Measures the exporter and its peers, as root, on a machine that does nothing else. Needs gcc; measures forkstat,
 # extrace and prometheus-process-exporter if they are installed. The text around the figures is kept.
@@ -115,12 +114,15 @@ release: $(VENV)/.release
 test-release: $(VENV)/.test $(VENV)/.release
 	$(BIN)/pytest -m release tests/package $(ARGS)
 
-# The image with its version and revision: make image ARGS="--build-arg BASE=python:3.13-slim@sha256:..."
+# The image with its version and revision: make image ENGINE=podman; docs/releasing.md says how to name its base by digest.
+# An archive of the source has its commit in exporter/revision.py.
 ENGINE ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
+REVISION = $(shell sed -n 's/^_ARCHIVED = "\([0-9a-f]*\)"$$/\1/p' exporter/revision.py | grep . || \
+	{ test -e .git && git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null; } || echo unknown)
 image:
-	$(ENGINE) build --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) \
-		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-		--tag proc-connector-exporter:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py) $(ARGS) .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--tag proc-connector-exporter:$(VERSION) $(ARGS) .
 
 # Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
 PREFIX ?= /usr/local
@@ -135,7 +137,9 @@ uninstall: $(VENV)/bin/python
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is no Python >= 3.11" >&2; exit 1; }
+	@# What it leaves if Debian's python3-venv is missing would be taken for an environment the next time.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -145,8 +149,9 @@ $(VENV)/.test: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.run
 
+# One version, because it is in the bytes of the wheel.
 $(VENV)/.release: pyproject.toml $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet 'hatchling>=1.27,<2'
+	$(BIN)/python -m pip install --quiet hatchling==1.33.0
 	@touch $@
 
 $(VENV)/.lab: pyproject.toml $(VENV)/.test

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
 
-from deploy.package.environment import NAME, PYTHONS, ROOT, architecture, install_environment
+from deploy.package.environment import NAME, PYTHONS, ROOT, architecture, errors_in_a_line, install_environment
 from exporter import __version__
 
 DEBIAN = Path(__file__).parent / "debian"
@@ -72,7 +73,7 @@ def build_deb(arch: str, epoch: int, output: Path) -> Path:
     """
     root = ROOT / "build" / f"deb-{arch}"
     shutil.rmtree(root, ignore_errors=True)
-    install_environment(root, "/usr", PYTHONS, arch)
+    install_environment(root, "/usr", PYTHONS, arch, zsh="vendor-completions")
     maintainer = os.environ.get("DEB_MAINTAINER", _MAINTAINER)
     _add_debian_files(root, maintainer, epoch)
     files = sorted(path for path in root.rglob("*") if path.is_file())
@@ -93,6 +94,7 @@ def build_deb(arch: str, epoch: int, output: Path) -> Path:
     for script in SCRIPTS:
         shutil.copy(DEBIAN / script, control / script)
         (control / script).chmod(0o755)
+    shutil.copy(DEBIAN / "triggers", control / "triggers")
     _set_modes(root, epoch)
     output.mkdir(parents=True, exist_ok=True)
     deb = output / f"{NAME}_{__version__}_{arch}.deb"
@@ -138,11 +140,12 @@ def source_epoch() -> int:
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if re.fullmatch("[0-9]+", given):
         return int(given)
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
-    )
-    if commit.returncode == 0 and commit.stdout.strip():
-        return int(commit.stdout)
+    # An unpacked archive can lie in the checkout of something else.
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        command: list[str | Path] = ["git", "-C", ROOT, "log", "-1", "--format=%ct"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False)
+        if commit.returncode == 0 and commit.stdout.strip():
+            return int(commit.stdout)
     return int((ROOT / "CHANGELOG.md").stat().st_mtime)
 
 
@@ -153,7 +156,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     arguments = parser.parse_args()
     began = time.monotonic()
-    deb = build_deb(arguments.arch, source_epoch(), arguments.output)
+    if shutil.which("dpkg-deb") is None:
+        sys.exit("no dpkg-deb here: a .deb is built on Debian or Ubuntu; `make install` works elsewhere")
+    with errors_in_a_line():
+        deb = build_deb(arguments.arch, source_epoch(), arguments.output)
     print(f"{deb} ({deb.stat().st_size >> 10} KiB, {time.monotonic() - began:.0f} s)")
 
 

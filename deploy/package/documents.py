@@ -1,7 +1,7 @@
 """The man page, and completions for bash, zsh and fish, from the flags of the program."""
 
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from exporter.stream.selection import FILTERS
 from exporter.watch.flags import ROWS as WATCH_ROWS
 
 NAME = "proc-connector-exporter"
+ZSH_FOLDER = "site-functions"
+"""Where zsh looks for completions below share/zsh, also of /usr/local. Packages of Debian have another folder."""
 
 _EXIT_CODES = {
     "0": "stopped by SIGTERM or SIGINT, or at the end of what was asked for",
@@ -45,17 +47,21 @@ class Option(NamedTuple):
         return self.metavar in {"FILE", "DIR", "PATH"} and self.name != "--web.telemetry-path"
 
 
-def _option(row: Flag) -> Option:
-    choices = () if row.is_switch else row.choices or ()
-    return Option(row.name, row.help, None if row.is_switch else row.metavar, choices)
+def _options(rows: Iterable[Flag]) -> Iterator[Option]:
+    for row in rows:
+        if row.is_switch:
+            yield Option(row.name, row.help, None, ())
+            yield Option(f"--no-{row.name.removeprefix('--')}", f"Turn off {row.name}.", None, ())
+        else:
+            yield Option(row.name, row.help, row.metavar, row.choices or ())
 
 
 HELP = Option("--help", "Show the flags.", None, ())
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
-    "": (*map(_option, FLAGS), HELP, Option("--version", "Show the version.", None, ())),
+    "": (*_options(FLAGS), HELP, Option("--version", "Show the version.", None, ())),
     "watch": (
         *(Option(f"--{spec.name.replace('_', '-')}", spec.help, spec.metavar, ()) for spec in FILTERS),
-        *map(_option, WATCH_ROWS.values()),
+        *_options(WATCH_ROWS.values()),
         HELP,
     ),
     "dashboards": (Option("--output", "The folder to write dashboards and rules to.", "DIR", ()), HELP),
@@ -63,11 +69,16 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 """The flags of each subcommand; of the program itself under an empty name."""
 
 
-def write_documents(share: Path) -> None:
-    """Write everything below a prefix's share/."""
+def write_documents(share: Path, zsh: str = ZSH_FOLDER) -> None:
+    """Write everything below a prefix's share/.
+
+    Args:
+        share: That folder.
+        zsh: Where zsh of this system looks for completions, below share/zsh.
+    """
     documents = {
         f"bash-completion/completions/{NAME}": bash_completion(),
-        f"zsh/vendor-completions/_{NAME}": zsh_completion(),
+        f"zsh/{zsh}/_{NAME}": zsh_completion(),
         f"fish/vendor_completions.d/{NAME}.fish": fish_completion(),
     }
     for name, text in documents.items():
@@ -97,6 +108,7 @@ def _man_lines() -> Iterator[str]:
         "the dashboards and rules that came with the program to a folder."
     )
     yield ".SH OPTIONS"
+    yield _roff("--no-NAME turns off a flag that needs no value. A value stands behind = or a space.")
     yield from _roff_options(FLAGS)
     yield ".SH OPTIONS OF WATCH"
     for option in OPTIONS["watch"][: len(FILTERS)]:

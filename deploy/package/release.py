@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.package.deb import source_epoch
-from deploy.package.environment import NAME, ROOT
+from deploy.package.environment import NAME, ROOT, errors_in_a_line
 from exporter import __version__
 
 CHART = ROOT / "helm" / NAME
@@ -171,27 +171,48 @@ def check_version(source: Path) -> None:
         sys.exit(f"this commit is tagged {', '.join(tags)}, but its version is {__version__}")
 
 
+def clear(output: Path) -> None:
+    """Remove the files of an earlier release; what else is in the folder is its user's."""
+    output.mkdir(parents=True, exist_ok=True)
+    for path in output.iterdir():
+        if path.is_file() and re.match(r"SHA256SUMS(\.|$)|proc[-_]connector[-_]exporter[-_]", path.name):
+            path.unlink()
+
+
 def main() -> None:
     """Make the release."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     output: Path = parser.parse_args().output.absolute()
     began = time.monotonic()
+    os.umask(0o022)
+    with errors_in_a_line():
+        files = make_release(output)
+    print(f"{(output / 'SHA256SUMS').read_text()}{output}: {files} files, {time.monotonic() - began:.0f} s")
+
+
+def make_release(output: Path) -> int:
+    """Write all files of the release to a folder, and their sums; return their number without the sums."""
     source, epoch = ROOT / "build" / "release", source_epoch()
     shutil.rmtree(source, ignore_errors=True)
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    clear(output)
+    # Apart, so that nothing that was in the folder before is in the sums.
+    made = ROOT / "build" / "released"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
     export_source(source)
     check_version(source)
-    build_python(source, output, epoch)
-    build_debs(source, output, epoch)
-    pack(output / f"{NAME}-{chart_version(source)}.tgz", chart_files(source), epoch)
-    pack(output / f"{NAME}-dashboards-{__version__}.tar.gz", dashboard_files(source), epoch)
-    (output / f"{NAME}-{__version__}.cdx.json").write_text(sbom(source, epoch), encoding="utf-8")
-    files = sorted(path for path in output.iterdir() if path.name != ".gitignore")
+    build_python(source, made, epoch)
+    build_debs(source, made, epoch)
+    pack(made / f"{NAME}-{chart_version(source)}.tgz", chart_files(source), epoch)
+    pack(made / f"{NAME}-dashboards-{__version__}.tar.gz", dashboard_files(source), epoch)
+    (made / f"{NAME}-{__version__}.cdx.json").write_text(sbom(source, epoch), encoding="utf-8")
+    files = sorted(path for path in made.iterdir() if path.name != ".gitignore")
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+    for path in files:
+        shutil.move(path, output / path.name)
     (output / "SHA256SUMS").write_text(sums, encoding="utf-8")
-    print(f"{sums}{output}: {len(files)} files, {time.monotonic() - began:.0f} s")
+    return len(files)
 
 
 if __name__ == "__main__":

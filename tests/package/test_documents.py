@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def complete(*words: str) -> list[str]:
         (["--log.level", "="], ["debug", "info", "warn", "error"]),
         (["--web.listen-address", ""], []),
         (["watch", "--to"], ["--top"]),
+        (["--no-web.enable"], ["--no-web.enable-lifecycle"]),
+        (["watch", "--no-to"], ["--no-top"]),
         (["watch", "--output", ""], ["text", "json"]),
         (["watch", "--web"], []),
         (["dashboards", "--o"], ["--output"]),
@@ -51,9 +54,15 @@ def test_bash_offers_flags_and_their_values(words: list[str], offered: list[str]
     assert set(found) - set(offered) <= {"/etc/passwd-"}
 
 
-def test_bash_offers_all_flags() -> None:
-    assert {flag.name for flag in FLAGS} <= set(complete("--"))
-    assert {row.name for row in WATCH_ROWS.values()} <= set(complete("watch", "--"))
+@pytest.mark.parametrize("words", [[], ["watch"], ["dashboards"]], ids=["exporter", "watch", "dashboards"])
+def test_bash_offers_the_flags_that_the_program_shows_and_no_others(words: list[str]) -> None:
+    command = [sys.executable, "-m", "exporter", *words, "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    flags = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z][\w.-]*)", shown))
+    assert len(flags) > 1
+    offered = set(complete(*words, "--"))
+    assert {name for name in offered if not name.startswith("--no-")} == flags
+    assert {name.replace("--no-", "--", 1) for name in offered if name.startswith("--no-")} < flags
 
 
 @pytest.mark.parametrize(

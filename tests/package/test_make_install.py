@@ -1,11 +1,13 @@
 """make install and make uninstall: the program runs from below a prefix, and all of it goes again."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from documented import documented
 
 from deploy.package.environment import NAME, ROOT
 
@@ -41,3 +43,33 @@ def test_what_is_installed_runs_and_goes_again(tmp_path: Path) -> None:
     assert settings.read_text() == "MINE=1\n"
     make("uninstall", tmp_path)
     assert files(tmp_path) == {f"etc/default/{NAME}"}
+
+
+def below(command: str, root: Path) -> str:
+    """Return a command of the documentation as it is run for a root file system in a folder."""
+    program, *words = command.split()
+    if program == "make":
+        return f"make -s {' '.join(words)} DESTDIR={root} VENV={sys.prefix}"
+    if program == "systemd-sysusers":
+        # A path that it is given is none below --root.
+        return f"systemd-sysusers --root={root} {root}{words[0]}"
+    assert program == "systemctl", command
+    return f"systemctl --root={root} {' '.join(word for word in words if word != '--now')}"
+
+
+def test_the_commands_of_the_documentation_make_a_service_of_it_and_remove_it(tmp_path: Path) -> None:
+    for tool in ("systemctl", "systemd-sysusers"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} here (Debian: apt-get install systemd)")
+    (tmp_path / "etc").mkdir()
+    enabled = tmp_path / "etc/systemd/system/multi-user.target.wants" / f"{NAME}.service"
+    commands = documented("docs/install.md", "tests/package/test_make_install.py")
+    assert [command.split()[0] for command in commands].count("make") == 2
+    for command in commands:
+        subprocess.run(["sh", "-c", below(command, tmp_path)], cwd=ROOT, check=True)
+        if "enable" in command:
+            # A link of the whole system, which this is not: its target is below the folder.
+            assert (tmp_path / str(enabled.readlink()).lstrip("/")).exists()
+            assert f"{NAME}:" in (tmp_path / "etc/passwd").read_text()
+    assert not enabled.is_symlink()
+    assert {name for name in files(tmp_path) if NAME in name} == {f"etc/default/{NAME}"}

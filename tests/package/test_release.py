@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documented import documented
 
 from deploy.package import release
 from deploy.package.environment import NAME, ROOT
@@ -28,6 +29,14 @@ def test_all_places_have_the_same_version() -> None:
     assert chart["appVersion"] == __version__
     assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
     assert __version__ not in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_documentation_names_the_version_that_this_is() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("helm/*/README.md")]
+    pattern = r"(?:proc-connector-exporter:|VERSION=|git tag v|newTag: |-)(\d+\.\d+\.\d+)(?:\.cdx|\b(?!\.\w))"
+    named = {page.name: re.findall(pattern, page.read_text(encoding="utf-8")) for page in pages}
+    assert sum(map(len, named.values())) > 10
+    assert {page: found for page, found in named.items() if set(found) - {__version__}} == {}
 
 
 def test_an_archive_has_nothing_of_this_machine(tmp_path: Path) -> None:
@@ -63,6 +72,16 @@ def test_the_charts_package_has_what_helm_needs_and_no_scenario() -> None:
     assert f"{folder}/dashboards/rules/alerts.yaml" in names
     assert not [name for name in names if "/ci/" in name or "__pycache__" in name]
     assert not any(path.is_symlink() for path in names.values())
+
+
+def test_a_folder_of_releases_is_cleared_of_releases_alone(tmp_path: Path) -> None:
+    ours = ["SHA256SUMS", "SHA256SUMS.bundle", f"{NAME}_0.0.9_amd64.deb", "proc_connector_exporter-0.0.9.tar.gz"]
+    theirs = ["notes", "thesis.tar.gz", NAME]
+    for name in (*ours, *theirs):
+        (tmp_path / name).touch()
+    (tmp_path / f"{NAME}-checkout").mkdir()
+    release.clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*theirs, f"{NAME}-checkout"}
 
 
 def test_the_wheel_has_all_dashboards_and_rules() -> None:
@@ -140,14 +159,46 @@ def test_the_source_archive_is_complete(dist: Path, tmp_path: Path) -> None:
         names = {name for name in listed.stdout.splitlines() if name != ".gitignore"}
         assert {name for name in names if not (folder / name).exists()} == set()
     began = time.monotonic()
-    tests = ["tests/unit", "tests/package", "tests/charts/test_rendering.py"]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not release and not container", *tests],
-        cwd=folder,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )
-    sys.stdout.write(f"tests of the source archive: {time.monotonic() - began:.0f} s\n")
+    # As CONTRIBUTING has it: in an environment that make sets up.
+    commands = documented("CONTRIBUTING.md", "tests/package/test_release.py")
+    [quick] = [line for line in commands if line.startswith("make ")]
+    subprocess.run(quick.split(), cwd=folder, check=True)
+    sys.stdout.write(f"{quick} of the source archive: {time.monotonic() - began:.0f} s\n")
+    others = ["-m", "not release and not container", "tests/package", "tests/charts"]
+    subprocess.run([folder / ".venv/bin/pytest", "-q", *others], cwd=folder, check=True)
+
+
+@pytest.mark.release
+def test_the_commands_of_the_documentation_install_the_wheel(dist: Path, tmp_path: Path) -> None:
+    pipx = tmp_path / "pipx"
+    subprocess.run([sys.executable, "-m", "venv", pipx], check=True)
+    subprocess.run([pipx / "bin" / "pip", "install", "--quiet", "pipx"], check=True)
+    home, folder = tmp_path / "home", tmp_path / "opt"
+    environment = {**os.environ, "HOME": str(home), "PATH": f"{pipx / 'bin'}:{os.environ['PATH']}"}
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "dist").symlink_to(dist)
+    for command in documented("docs/install.md", "tests/package/test_release.py"):
+        subprocess.run(
+            ["sh", "-c", command.replace("/opt/", f"{folder}/")],
+            cwd=tmp_path / "checkout",
+            check=True,
+            env=environment,
+        )
+    for program in (home / ".local/bin" / NAME, folder / NAME / "bin" / NAME):
+        said = subprocess.run([program, "--version"], cwd="/", capture_output=True, text=True, check=True).stdout
+        assert said.startswith(f"{NAME}, version {__version__} ")
+
+
+@pytest.mark.release
+def test_the_sums_are_right_as_the_documentation_checks_them(dist: Path) -> None:
+    *_, check = documented("docs/releasing.md", "tests/package/test_release.py")
+    subprocess.run(["sh", "-c", check], cwd=dist.parent, check=True, stdout=subprocess.DEVNULL)
+    [wheel] = dist.glob("*.whl")
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[:-1])
+    result = subprocess.run(["sh", "-c", check], cwd=dist.parent, capture_output=True, text=True, check=False)
+    wheel.write_bytes(whole)
+    assert (result.returncode, f"{wheel.name}: FAILED" in result.stdout) == (1, True)
 
 
 @pytest.mark.release

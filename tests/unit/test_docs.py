@@ -114,6 +114,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert dead == []
 
 
+def test_every_page_can_be_found_from_the_readme_and_from_the_table_of_contents() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    for index, prefix in ((ROOT / "README.md", "docs/"), (ROOT / "docs" / "README.md", "")):
+        linked = re.findall(rf"\]\({prefix}([\w-]+\.md)\)", index.read_text(encoding="utf-8"))
+        assert pages - set(linked) == set(), index
+
+
 def blocks(page: Path) -> list[tuple[re.Match[str] | None, str, str]]:
     """Return the blocks of commands and settings of a page: the mark before it, its language, its text."""
     text = page.read_text(encoding="utf-8")
@@ -121,9 +128,7 @@ def blocks(page: Path) -> list[tuple[re.Match[str] | None, str, str]]:
     return [(MARK.fullmatch(before), language, block) for before, language, block in found]
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_commands_is_run_by_a_test_or_says_what_it_needs(page: Path) -> None:
     for mark, _, block in blocks(page):
         assert mark is not None, f"no mark before: {block}"

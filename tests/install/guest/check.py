@@ -19,7 +19,8 @@ NAME = "proc-connector-exporter"
 UNIT = f"{NAME}.service"
 RUN, STATE, ETC = Path(f"/run/{NAME}"), Path(f"/var/lib/{NAME}"), Path(f"/etc/{NAME}")
 DEFAULT = Path(f"/etc/default/{NAME}")
-PATIENCE_SECONDS = 120.0
+NEXT_VERSION = "2"
+PATIENCE_SECONDS = 240.0
 SERVED = Path(sys.argv[1])
 
 # Where else than on the root file system a trace could be.
@@ -51,6 +52,22 @@ def wait_for(holds: Callable[[], object], what: str) -> None:
         time.sleep(0.2)
 
 
+# The commands of the documentation that no step has run yet.
+not_run: list[str] = json.loads((SERVED / "documented.json").read_text())
+HERE = Path("/root")
+
+
+def run_documented(beginning: str) -> str:
+    """Run the commands of the documentation that begin like this, where a reader would have the packages."""
+    chosen = [command for command in not_run if command.startswith(beginning)]
+    assert chosen, f"the documentation has no command {beginning!r}"
+    said = ""
+    for command in chosen:
+        not_run.remove(command)
+        said += run("sh", "-c", f"cd {HERE} && {command.replace('NEW_VERSION', NEXT_VERSION)}")
+    return said
+
+
 def show(key: str) -> str:
     return run("systemctl", "show", "--value", f"--property={key}", UNIT).strip()
 
@@ -67,8 +84,12 @@ def journal(*words: str) -> str:
 
 @step
 def the_package_installs_and_its_service_is_active_and_enabled() -> None:
-    run("dpkg", "-i", str(SERVED / "first.deb"))
+    (HERE / "dist").mkdir()
+    (HERE / "dist" / f"{NAME}_1_amd64.deb").write_bytes((SERVED / "first.deb").read_bytes())
+    (HERE / f"{NAME}_{NEXT_VERSION}_amd64.deb").write_bytes((SERVED / "next.deb").read_bytes())
+    run_documented("apt-get install ./dist/")
     assert show("ActiveState") == "active", run("systemctl", "status", UNIT, check=False)
+    assert "active (running)" in run_documented("systemctl status")
     assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
 
 
@@ -87,6 +108,7 @@ def a_scrape_has_exact_numbers_of_this_host() -> None:
     for _ in range(5):
         subprocess.run(["/bin/false"], check=False)
     wait_for(lambda: scrape().get(series, 0) == before + 5, "five failures of false")
+    assert 'comm="false"' in run_documented("curl")
     info = [name for name in scrape() if name.startswith("proc_connector_attribution_info")]
     assert 'mode="taskstats"' in info[0], info
 
@@ -159,7 +181,7 @@ def a_local_user_reads_events_from_the_stream() -> None:
 def a_reload_applies_new_rules_without_a_restart() -> None:
     pid = show("MainPID")
     (ETC / "rules.yml").write_text("comm:\n  - {match: 'false', replace: wrong}\n")
-    run("systemctl", "reload", UNIT)
+    run_documented("systemctl reload")
     wait_for(lambda: "rules reloaded" in journal(), "the reload")
     subprocess.run(["/bin/false"], check=False)
     wait_for(lambda: any('exits_total{comm="wrong"' in name for name in scrape()), "the new rule applies")
@@ -179,7 +201,10 @@ def commands_complete_and_have_a_page_and_a_version() -> None:
 @step
 def the_journal_has_no_error_until_here() -> None:
     assert "level=error" not in journal()
-    assert "level=warn" not in journal()
+    # A machine that is emulated can be so slow that a canary is late or a message lost; it says so.
+    of_load = ("canary", "lost", "comparing")
+    warnings = [line for line in journal().splitlines() if "level=warn" in line]
+    assert [line for line in warnings if not any(word in line for word in of_load)] == []
     errors = [
         line for line in run("journalctl", "--boot", "--priority=err", "--no-pager").splitlines() if NAME in line
     ]
@@ -201,13 +226,17 @@ def a_killed_exporter_comes_back() -> None:
 def a_stopped_exporter_is_ended_by_the_watchdog_and_comes_back() -> None:
     folder = Path(f"/etc/systemd/system/{UNIT}.d")
     folder.mkdir()
-    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=10\nLimitCORE=0\n")
+    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=20\nLimitCORE=0\n")
     run("systemctl", "daemon-reload")
     run("systemctl", "restart", UNIT)
     pid = show("MainPID")
     os.kill(int(pid), signal.SIGSTOP)
     wait_for_another(pid)
     assert "watchdog" in run("journalctl", "--boot", "--no-pager", f"--unit={UNIT}", "--grep=atchdog")
+    # Out of the way of the steps that follow; the folder stays, for the purge to remove.
+    (folder / "watchdog.conf").write_text("[Service]\nLimitCORE=0\n")
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", UNIT)
 
 
 @step
@@ -235,39 +264,102 @@ def a_port_that_is_taken_is_not_tried_again_and_again() -> None:
 
 
 @step
+def it_serves_with_the_certificate_and_password_of_files_that_its_group_reads() -> None:
+    settings = DEFAULT.read_text()
+    for name in ("server.crt", "server.key"):
+        (ETC / name).write_bytes((SERVED / name).read_bytes())
+        (ETC / name).chmod(0o600 if name == "server.key" else 0o644)
+    # Of the password "secret".
+    hashed = "$2b$04$Y8wkW5OU3YGJIg/gqhUNcOi5FbuQpoY9EubO4O4sJBu8hKmfx.zf6"
+    tls = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
+    (ETC / "web.yml").write_text(f"{tls}basic_auth_users: {{prometheus: {hashed}}}\n")
+    (ETC / "web.yml").chmod(0o600)
+    for beginning in ("chgrp", "chmod", "echo", "systemctl restart"):
+        run_documented(beginning)
+    ask = ("curl", "-s", "--insecure", "https://localhost:10061/-/ready", "--write-out", "%{http_code}")
+    wait_for(lambda: run(*ask, "--user", "prometheus:secret", check=False).endswith("200"), "it serves by TLS")
+    assert run(*ask).endswith("401")
+    DEFAULT.write_text(settings)
+    run("systemctl", "restart", UNIT)
+
+
+@step
 def an_upgrade_keeps_settings_and_serves_the_new_version() -> None:
     pid, settings = show("MainPID"), DEFAULT.read_text()
-    run("dpkg", "-i", str(SERVED / "next.deb"))
+    ETC.chmod(0o755)
+    run_documented("apt-get install ./proc")
     wait_for_another(pid)
     assert DEFAULT.read_text() == settings
     assert (ETC / "rules.yml").exists()
+    assert ETC.stat().st_mode & 0o777 == 0o755, "an administrator's mode was changed"
     assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
     subprocess.run(["/bin/false"], check=False)
     wait_for(lambda: any('exits_total{comm="wrong"' in name for name in scrape()), "rules hold after the upgrade")
 
 
+@step
+def a_new_python_gets_compiled_files_and_restarts_the_service() -> None:
+    pid = show("MainPID")
+    folder = Path(f"/usr/lib/{NAME}")
+    for compiled in folder.rglob("*.pyc"):
+        compiled.unlink()
+    run("dpkg-trigger", "--by-package=python3-minimal", "--no-await", "/usr/bin/python3")
+    run("dpkg", "--triggers-only", NAME)
+    wait_for_another(pid)
+    assert len(list(folder.rglob("*.pyc"))) > 100
+
+
+@step
+def a_service_that_was_stopped_or_disabled_stays_so_in_an_upgrade() -> None:
+    run("systemctl", "disable", "--now", UNIT)
+    run("dpkg", "-i", str(SERVED / "next.deb"))
+    assert show("ActiveState") == "inactive"
+    assert run("systemctl", "is-enabled", UNIT, check=False).strip() == "disabled"
+    run("systemctl", "enable", "--now", UNIT)
+
+
 def left() -> set[str]:
-    """Return all paths with the name of the package, but for dpkg's log and the journal."""
-    found = run("find", "/", "-xdev", "-name", f"*{NAME}*", "-not", "-path", "/proc/*", "-not", "-path", "/srv/*")
+    """Return all paths with the name of the package, but for logs and for the packages themselves."""
+    places = ("-not", "-path", "/proc/*", "-not", "-path", "/srv/*", "-not", "-path", f"{HERE}/*")
+    found = run("find", "/", "-xdev", "-name", f"*{NAME}*", *places)
     found += run("find", *OTHERS, "-name", f"*{NAME}*")
     return {line for line in found.splitlines() if "No such file" not in line}
 
 
 @step
-def removal_keeps_settings_alone() -> None:
-    run("dpkg", "--remove", NAME)
+def removal_keeps_settings_alone_and_no_failed_service() -> None:
+    settings = DEFAULT.read_text()
+    DEFAULT.write_text(f"{settings}PROC_CONNECTOR_EXPORTER_LIMIT_IDLE=soon\n")
+    run("systemctl", "restart", UNIT, check=False)
+    wait_for(lambda: show("ActiveState") == "failed", "the service has failed")
+    DEFAULT.write_text(settings)
+    run_documented("apt-get remove")
     assert show("ActiveState") == "inactive"
-    assert DEFAULT.exists()
+    assert DEFAULT.read_text() == settings
     assert (ETC / "rules.yml").exists()
     assert not Path(f"/usr/lib/{NAME}").exists(), run("find", f"/usr/lib/{NAME}")
 
 
 @step
+def an_installation_after_a_removal_starts_the_service_with_its_settings() -> None:
+    run("dpkg", "-i", str(SERVED / "next.deb"))
+    assert show("ActiveState") == "active", run("systemctl", "status", UNIT, check=False)
+    assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    subprocess.run(["/bin/false"], check=False)
+    wait_for(lambda: any('exits_total{comm="wrong"' in name for name in scrape()), "the rules are in force")
+
+
+@step
 def a_purge_leaves_nothing() -> None:
-    run("dpkg", "--purge", NAME)
+    run_documented("apt-get purge")
     assert left() == set(), left()
     assert NAME not in Path("/etc/passwd").read_text() + Path("/etc/group").read_text()
     assert "not-found" in run("systemctl", "show", "--property=LoadState", UNIT)
+
+
+@step
+def every_command_of_the_documentation_was_run() -> None:
+    assert not_run == []
 
 
 def main() -> None:

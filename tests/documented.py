@@ -1,0 +1,27 @@
+"""The commands of the documentation, for the tests that run them.
+
+A block of commands has a mark on the line before it, `<!-- test: PATH -->`: the test that runs its lines.
+"""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def documented(page: str, test: str) -> list[str]:
+    """Return the commands of a page whose block names a test.
+
+    Args:
+        page: Its path in the repository.
+        test: The path that the mark names.
+
+    Returns:
+        One string a command, without prompt and comment; lines that a backslash joins are joined.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(rf"(?ms)^<!-- test: {re.escape(test)} -->\n```console\n(.*?)^```", text)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        " ".join(re.sub(r"\s{2,}# .*", "", line[2:]).split()) for line in lines if line.startswith(("# ", "$ "))
+    ]
