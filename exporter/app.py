@@ -41,7 +41,7 @@ from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
-from exporter.web.connection import Limits as WebLimits
+from exporter.web.deadline import Limits as WebLimits
 from exporter.web.descriptors import share_descriptors
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets

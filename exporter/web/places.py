@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from exporter.web.connection import LEAST_BYTES_PER_SECOND
+from exporter.web.deadline import LEAST_BYTES_PER_SECOND
 from exporter.web.peers import greediest
 
 # So far a client can be behind the rate, by the time that it would take it, before another gets its place.

@@ -1,7 +1,7 @@
 """Serves an application on listening sockets, with limits that clients cannot exceed.
 
 An event loop by itself accepts any number of connections and waits for them for ever. Here the number of
-connections has a limit, and each connection has a deadline for its next step (see connection.py). At the limit the
+connections has a limit, and each connection has a deadline for its next step (see deadline.py). At the limit the
 peer that has the most connections loses the one that has waited longest for its next step.
 """
 
@@ -15,7 +15,8 @@ from typing import cast
 from aiohttp import web, web_protocol, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
-from exporter.web.connection import Connection, Limits, Owner
+from exporter.web.connection import Connection, Owner
+from exporter.web.deadline import Limits
 from exporter.web.gate import Gate, Handler
 from exporter.web.peers import greediest
 

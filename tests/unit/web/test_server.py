@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from serving import PATIENCE_SECONDS, Authority, Client, Served, serving
 
-from exporter.web.connection import Limits
+from exporter.web.deadline import Limits
 from exporter.web.gate import Gate
 from exporter.web.pages import make_app
 
