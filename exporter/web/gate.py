@@ -51,6 +51,8 @@ class Gate:
         # A file that ends a protection, and when it was read first.
         self._unsettled: tuple[str, float] | None = None
         self.load()
+        if self._config == WebConfig():
+            _LOG.warning("the web configuration file protects nothing", extra={"path": path})
 
     def load(self) -> None:
         """Read the file and its certificates, and put them in force.
@@ -73,6 +75,9 @@ class Gate:
             if passwords is None or config.users != self._config.users:
                 passwords = Passwords(config.users, self._hashing, self._known) if config.users else None
             self._settle(text, config, before)
+            if not text.strip():
+                # A full disk leaves such a file behind, and editors and `cp` do for a moment.
+                raise ConfigError("the file is empty; to let every client in, write {}")
         except ConfigError as error:
             raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         except UnicodeDecodeError as error:
