@@ -18,7 +18,7 @@ from exporter.web.fair_queue import FairQueue, TooManyWaitingError
 from exporter.web.passwords import KnownPasswords, Passwords
 from exporter.web.protection import lost_protections
 from exporter.web.tls import has_allowed_san, make_tls_context
-from exporter.web.token_bucket import TokenBucket
+from exporter.web.token_bucket import TokenBuckets
 
 # A file that ends a protection is read again after this time: it could be one that is being written.
 _SETTLES_SECONDS = 1.0
@@ -44,7 +44,7 @@ class Gate:
         self._known = KnownPasswords()
         self._seen: dict[Path, object] = {}
         self._config = WebConfig()
-        self._bucket: TokenBucket | None = None
+        self._buckets: TokenBuckets | None = None
         self._passwords: Passwords | None = None
         self._tls: ssl.SSLContext | None = None
         self._problem: str | None = None
@@ -88,7 +88,7 @@ class Gate:
             # The name of a certificate that no file can have.
             raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         if config.rate_limit != self._config.rate_limit:
-            self._bucket = None if config.rate_limit is None else TokenBucket(config.rate_limit)
+            self._buckets = None if config.rate_limit is None else TokenBuckets(config.rate_limit)
         self._config, self._tls, self._passwords = config, tls, passwords
 
     def _settle(self, text: str, config: WebConfig, before: tuple[str, float] | None) -> None:
@@ -152,7 +152,8 @@ class Gate:
             if request.transport is not None:
                 request.transport.abort()
             raise web.HTTPMisdirectedRequest
-        if self._bucket is not None and not self._bucket.take(time.monotonic()):
+        peer = request.get_extra_info("peer", "")
+        if self._buckets is not None and not self._buckets.take(peer, time.monotonic()):
             raise web.HTTPTooManyRequests
         if not self._has_allowed_san(request):
             raise web.HTTPForbidden
