@@ -154,7 +154,7 @@ def test_a_process_in_very_many_groups_is_read_whole(tmp_path: Path, groups: int
     procfs = Procfs(str(tmp_path))
     info = procfs.read_process(10)
     assert info is not None
-    assert (info.comm, info.threads) == (b"sh", {11})
+    assert (info.comm, info.threads) == (b"sh", frozenset({11}))
     assert not procfs.is_exiting(10)
 
 
