@@ -81,7 +81,8 @@ fuzz: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m fuzz.explore -max_total_time=$(FUZZ_SECONDS) -max_len=2048 $(ARGS)
 	FUZZ_DATAGRAMS=1700000 $(BIN)/pytest tests/fuzz
 
-# Storms of hostile names at full rate, as root, for MINUTES; draws docs/images/soak.svg.
+# Storms of hostile names at full rate, as root, for MINUTES; draws docs/images/soak.svg. ARGS=--attacks attacks the
+# web server, the stream and the files meanwhile.
 MINUTES ?= 30
 soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import asdict
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
 from exporter.revision import REVISION
 from exporter.service.privileges import User, drop_privileges
+from exporter.service.reloading import Reloading
 from exporter.service.sd_notify import Notifier
 from exporter.service.upkeep import Upkeep
 from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
@@ -40,9 +40,9 @@ from exporter.tallies.expiry import Expiry
 from exporter.tallies.histograms import CLASSIC_BOUNDS
 from exporter.tallies.labels import EXCLUDED
 from exporter.tallies.native import BOTH_BOUNDS
-from exporter.tallies.rules import Rules
+from exporter.tallies.rules import RulesFile
 from exporter.tallies.tallies import Tallies
-from exporter.web.connection import Limits as WebLimits
+from exporter.web.deadline import Limits as WebLimits
 from exporter.web.descriptors import share_descriptors
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets, socket_name, take_passed_sockets
@@ -62,9 +62,17 @@ class Exporter:
         procfs: The host's; None for a replay.
         config: What the user set.
         hub: Streams to local clients, if anybody wants it.
+        read_rules: Reads the file of rules; None if there is none.
     """
 
-    def __init__(self, counting: Core, procfs: Procfs | None, config: Config, hub: Hub | None) -> None:
+    def __init__(
+        self,
+        counting: Core,
+        procfs: Procfs | None,
+        config: Config,
+        hub: Hub | None,
+        read_rules: Callable[[], RulesFile] | None,
+    ) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
@@ -72,19 +80,16 @@ class Exporter:
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
-        read_rules = (
-            None if config.rules_path is None else partial(_read_rules, config.rules_path, may_be_empty=False)
-        )
         self._exposition = Exposition(
             self._snapshot, self._status, own_process=not config.disable_exporter_metrics
         )
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
             self._tallies,
-            read_rules,
             Expiry(self._tallies, self._table.cells_in_use, config.idle_seconds) if config.idle_seconds else None,
             lambda: budget(self._snapshot()),
         )
+        self._reloading = None if read_rules is None else Reloading(self._tallies, read_rules)
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
@@ -107,7 +112,7 @@ class Exporter:
             self._render,
             self._not_ready,
             config.max_requests,
-            reload=self._upkeep.reload if config.enable_lifecycle else None,
+            reload=self._reload if config.enable_lifecycle else None,
             facts=self._facts,
             form=self._exposition.form,
             most_bytes=config.client_bytes // 2,
@@ -157,7 +162,13 @@ class Exporter:
 
     def reload_soon(self) -> None:
         """Read the rules anew; once for all SIGHUPs that come together, as a large file takes its time."""
-        self._upkeep.reload_soon()
+        if self._reloading is None:
+            _LOG.info("nothing to reload: there is no --config.file")
+        else:
+            self._reloading.soon()
+
+    async def _reload(self) -> str | None:
+        return "there is no --config.file" if self._reloading is None else await self._reloading.reload()
 
     async def _notify(self, notifier: Notifier) -> None:
         """Tell systemd when the numbers can be trusted, and prove to it for ever that they are counted."""
@@ -245,8 +256,8 @@ class Exporter:
             unattributed=_only(wanted, self._tallies.unattributed()),
             excluded=_only(wanted, self._tallies.excluded()),
             expired=_only(wanted, self._tallies.expired()),
-            reload_successful=self._upkeep.reload_successful,
-            reload_timestamp_seconds=self._upkeep.reload_timestamp_seconds,
+            reload_successful=None if self._reloading is None else self._reloading.successful,
+            reload_timestamp_seconds=None if self._reloading is None else self._reloading.timestamp_seconds,
             unknown_lifetimes=self._table.unknown_lifetimes if LIFETIME in self._shown else None,
             lost_ends=self._table.lost_ends if self._plan.keeps_table else None,
             resyncs=self._feed.resyncs,
@@ -263,10 +274,12 @@ class Exporter:
         )
 
 
-def _read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
-    from exporter.tallies.rules_file import read_rules  # noqa: PLC0415 - most do without YAML, and its parser's memory
+def _reader_of_rules(path: str | None) -> Callable[[], RulesFile] | None:
+    if path is None:
+        return None
+    from exporter.tallies.rules_file import RulesReader  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
-    return read_rules(path, may_be_empty=may_be_empty)
+    return RulesReader(path).read
 
 
 def _only(wanted: frozenset[str], counts: dict[str, int]) -> dict[str, int]:
@@ -286,10 +299,10 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    rules = None if config.rules_path is None else _read_rules(config.rules_path)
+    read_rules = _reader_of_rules(config.rules_path)
     tallies = Tallies(
         config.series_limit,
-        rules,
+        None if read_rules is None else read_rules().rules,
         births=Births(time.time) if config.created_timestamps else None,
         bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
     )
@@ -318,7 +331,7 @@ async def run(config: Config) -> None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
             counting = make_live_core(sources, procfs, tallies, tape=tape)
-        exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack))
+        exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack), read_rules)
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 

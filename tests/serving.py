@@ -13,7 +13,7 @@ import trustme
 from aiohttp import web
 
 from exporter.config import ListenAddress
-from exporter.web.connection import Limits
+from exporter.web.deadline import Limits
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets
 from exporter.web.server import Server

@@ -1,7 +1,7 @@
 """What /proc says of processes that live.
 
-Source: proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/comm, /proc/PID/task. Every read is one open and one
-read, so that what it returns is of one moment.
+Source: proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/comm, /proc/PID/task. What is returned is of one
+read, and so of one moment.
 A process that is gone is None, never an error. That no descriptor or memory is free says nothing of a process.
 """
 
@@ -17,6 +17,8 @@ from exporter.errors import MalformedMessage, SetupError, ShortageError
 _T = TypeVar("_T")
 
 _READ_BYTES = 4096
+# A process can be in 65,536 groups (NGROUPS_MAX), which all stand in its status, each with ten digits.
+_MOST_BYTES = 1 << 20
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # A listing of processes, one of threads, a file.
 _SPARE = 3
@@ -185,7 +187,11 @@ class Procfs:
             # Gone (ENOENT), or hidden by hidepid (ENOENT, EPERM): the caller cannot know it either way.
             return None
         try:
-            return os.read(fd, _READ_BYTES)
+            data = os.read(fd, _READ_BYTES)
+            if len(data) == _READ_BYTES:
+                # From the beginning, for it has to be of one moment.
+                data = os.pread(fd, _MOST_BYTES, 0)
+            return data
         except OSError as error:
             if error.errno in _SHORTAGES:
                 raise ShortageError(error.strerror) from error

@@ -11,13 +11,14 @@ from exporter.processes.pipeline import Pipeline
 # One step of a drain reads so many batches of each source, about ten milliseconds' worth.
 _EVENT_BATCHES_PER_STEP = 16
 _RECORD_BATCHES_PER_STEP = 64
+_NAME_BATCHES_PER_STEP = 4
 
 
 class DrainOrder(NamedTuple):
     """All that is read, in the order of a drain."""
 
     hints: tuple[HintSource, ...]
-    """Read first, and whole, at every step."""
+    """Read first, at every step and whenever something comes."""
     events: Source
     """Its messages say what happens. They are counted when those of the followers have been read."""
     followers: tuple[Source, ...]
@@ -37,7 +38,9 @@ def drain_order(opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int]) 
         pipeline: Gets what is read.
         now_ns: CLOCK_MONOTONIC.
     """
-    hints = () if opened.names is None else (HintSource(opened.names, pipeline),)
+    hints: tuple[HintSource, ...] = ()
+    if opened.names is not None:
+        hints = (HintSource(opened.names, pipeline, batches_per_step=_NAME_BATCHES_PER_STEP),)
     events = SocketSource(
         "connector", opened.connector, pipeline.take_events, batches_per_step=_EVENT_BATCHES_PER_STEP
     )

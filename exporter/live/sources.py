@@ -128,24 +128,27 @@ class SocketSource:
 class HintSource:
     """The second connector socket, read at every wake-up so that names are looked up while the processes live.
 
-    The first one gets the same events: what is lost here is a hint, and is not counted.
+    The first one gets the same events: what is lost here, or read too late, is a hint, and is not counted.
 
     Args:
         socket: Receives forks and execs; closed by its owner.
         pipeline: Looks names up, and knows which events are worth a wake-up.
+        batches_per_step: How many batches one read takes at most: each event can be a look into /proc, and while a
+            host execs faster than that the socket is never empty.
     """
 
-    def __init__(self, socket: Connector, pipeline: Pipeline) -> None:
+    def __init__(self, socket: Connector, pipeline: Pipeline, *, batches_per_step: int) -> None:
         self._socket = socket
         self._pipeline = pipeline
+        self._batches_per_step = batches_per_step
 
     def fileno(self) -> int:
         """Return the descriptor, for an event loop."""
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Hand over to the pipeline all that waits."""
-        for batch in self._socket.iter_batches():
+        """Hand over to the pipeline what waits, one step of it at most; for the rest the loop wakes up again."""
+        for batch in islice(self._socket.iter_batches(), self._batches_per_step):
             self._pipeline.take_names(batch)
         self.narrow()
 

@@ -21,6 +21,7 @@ from exporter.processes.ends import Ends
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.process import Children, Process
 from exporter.processes.shared import Shared
+from exporter.processes.thread_uids import ThreadUids
 from exporter.tallies.cells import Cell
 
 
@@ -279,16 +280,18 @@ class Changes:
             process = None
         name = None if process is None else process.open_name
         changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid)
-        uids = {} if process is None or process.odd is None else process.odd.thread_uids or {}
-        if ruid not in uids.values() and (pid == tgid or process is None or ruid != process.cell.uid):
+        uids = None if process is None or process.odd is None else process.odd.thread_uids
+        if not (uids and uids.has(ruid)) and (pid == tgid or process is None or ruid != process.cell.uid):
             changed.uid_changes += 1
         if process is not None:
+            uids = uids or ThreadUids()
             if pid == tgid:
                 process.cell = changed
+                uids.forget_all_with(process.cell.uid)
+            elif ruid != process.cell.uid:
+                uids.set(pid, ruid)
             else:
-                uids = {**uids, pid: ruid}
-            process.make_odd().thread_uids = {
-                tid: uid for tid, uid in uids.items() if uid != process.cell.uid
-            } or None
+                uids.forget(pid)
+            process.make_odd().thread_uids = uids or None
             process.tidy()
         return changed

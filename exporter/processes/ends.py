@@ -162,7 +162,7 @@ class Ends:
             return
         if odd.leader_exited and event[4]:
             odd.fatal = event
-        if odd.thread_uids and odd.thread_uids.pop(event[2], None) is not None and not odd.thread_uids:
+        if odd.thread_uids and odd.thread_uids.forget(event[2]) and not odd.thread_uids:
             odd.thread_uids = None
             process.tidy()
 

@@ -18,6 +18,8 @@ from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
 
 _KTHREADD_COMM = b"kthreadd"
+# So many looks into /proc take some milliseconds, in which nothing is counted.
+_MOST_LOOKS = 1024
 
 
 class Naming:
@@ -138,9 +140,10 @@ class Naming:
         return process.cell
 
     def look(self) -> None:
-        """Read the processes in /proc whose comm is still open."""
+        """Read the processes in /proc whose comm is still open; of very many, the rest after the next batch."""
         unread = dict.fromkeys(self.unread)
         self.unread.clear()
+        looks = _MOST_LOOKS
         for tgid in unread:
             process = self._roster.by_tgid.get(tgid)
             if process is None:
@@ -150,6 +153,10 @@ class Naming:
             name = process.open_name
             if name is None or name.reading is not None:
                 continue
+            if not looks:
+                self.unread.append(tgid)
+                continue
+            looks -= 1
             comm = self._read_comm(tgid)
             is_new = process.start_ns + READING_SETTLES_NS > self._now_ns()
             if comm is None or (comm == _KTHREADD_COMM and is_new):

@@ -38,6 +38,7 @@ from typing import NamedTuple
 
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
+from exporter.processes.thread_uids import ThreadUids
 from exporter.tallies.cells import Cell, Program
 from exporter.tallies.labels import UNKNOWN
 
@@ -181,7 +182,7 @@ class Odd:
         self.children = Children.INHERIT
         self.threads: set[int] | None = None
         self.named_threads: set[int] | None = None
-        self.thread_uids: dict[int, int] | None = None
+        self.thread_uids: ThreadUids | None = None
         self.tracer_tgid = 0
         self.dumped = False
         self.leader_exited = False

@@ -9,6 +9,7 @@ A record of an exec that died after the point of no return has no EXEC. It waits
 it is too old, and names nothing.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -26,14 +27,18 @@ _FORK_WITHIN_NS = 1_000_000_000
 class Waiting(Generic[_R]):
     """Records by tgid, which is their second item; the first one is their time.
 
+    A process can exec as fast as it can, and have thousands of records after a pause: each is looked at once.
+
     Attributes:
         first: One record of each process: where the hot loop looks.
-        later: Further ones, of processes that have any. Their order is that of the rings, not of time.
+        later: Further ones, of processes that have any.
     """
 
     def __init__(self) -> None:
         self.first: dict[int, _R] = {}
-        self.later: dict[int, list[_R]] = {}
+        self.later: dict[int, deque[_R]] = {}
+        # The processes whose records are not in the order of time: the rings of the CPUs are read one by one.
+        self._unsorted: set[int] = set()
 
     def add(self, records: list[_R]) -> None:
         """Take records."""
@@ -47,13 +52,40 @@ class Waiting(Generic[_R]):
         """Take all records of a process, the oldest first."""
         if tgid not in self.first:
             return []
+        self._unsorted.discard(tgid)
         return sorted((self.first.pop(tgid), *self.later.pop(tgid, ())))
+
+    def take_until(self, tgid: int, until_ns: int) -> list[_R]:
+        """Take the records of a process up to a time, the oldest first."""
+        taken: list[_R] = []
+        while (record := self.take_oldest(tgid, until_ns)) is not None:
+            taken.append(record)
+        return taken
+
+    def take_oldest(self, tgid: int, until_ns: int) -> _R | None:
+        """Take the oldest record of a process, if it is not younger than a time."""
+        if tgid in self._unsorted:
+            self.put_back(self.take_all(tgid))
+        oldest = self.first.get(tgid)
+        if oldest is None or oldest[0] > until_ns:
+            return None
+        del self.first[tgid]
+        later = self.later.get(tgid)
+        if later:
+            self.first[tgid] = later.popleft()
+            if not later:
+                del self.later[tgid]
+        return oldest
 
     def put_back(self, records: Iterable[_R]) -> None:
         """Let records wait on."""
         for record in records:
-            if self.first.setdefault(record[1], record) is not record:
-                self.later.setdefault(record[1], []).append(record)
+            first = self.first.setdefault(record[1], record)
+            if first is not record:
+                later = self.later.setdefault(record[1], deque())
+                if record < (later[-1] if later else first):
+                    self._unsorted.add(record[1])
+                later.append(record)
 
     def drop(self, before_ns: int) -> int:
         """Forget the records that are older than a time; returns how many those were."""
@@ -69,6 +101,7 @@ class Waiting(Generic[_R]):
         """Forget all."""
         self.first.clear()
         self.later.clear()
+        self._unsorted.clear()
 
 
 class Sideband:
@@ -105,9 +138,7 @@ class Sideband:
             after_ns: When it was forked; 0 if that is not known.
             until_ns: Of the EXEC.
         """
-        waiting = self.execs.take_all(tgid)
-        found = [record for record in waiting if record[0] <= until_ns]
-        self.execs.put_back(waiting[len(found) :])
+        found = self.execs.take_until(tgid, until_ns)
         return found[-1][2] if found and found[-1][0] > after_ns else None
 
     def fork_of(self, tgid: int, first: Fork | None, timestamp_ns: int) -> Fork | None:
@@ -120,10 +151,8 @@ class Sideband:
         """
         if first is not None:
             self.forks.put_back((first,))
-        younger = [record for record in self.forks.take_all(tgid) if record[0] >= timestamp_ns]
-        found = younger[:1] if younger and younger[0][0] < timestamp_ns + _FORK_WITHIN_NS else []
-        self.forks.put_back(younger[len(found) :])
-        return found[0] if found else None
+        self.forks.take_until(tgid, timestamp_ns - 1)
+        return self.forks.take_oldest(tgid, timestamp_ns + _FORK_WITHIN_NS - 1)
 
     def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> bool:
         """Forget the exec records of a process that ended.

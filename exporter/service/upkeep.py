@@ -1,14 +1,12 @@
-"""Reads the rules again, drops idle series, and warns of metrics that are at their limit of series."""
+"""Drops idle series, and warns of metrics that are at their limit of series."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
 
-from exporter.errors import ConfigError
 from exporter.exposition.budget import Budget
 from exporter.tallies.expiry import Expiry
-from exporter.tallies.rules import Rules
 from exporter.tallies.tallies import Tallies
 
 _LOG = logging.getLogger(__name__)
@@ -18,73 +16,20 @@ _WARNING_SECONDS = 3600.0
 
 
 class Upkeep:
-    """Keeps rules and series up to date.
+    """Keeps series within their limits.
 
     Args:
-        tallies: The tallies that the rules apply to.
-        read_rules: Reads the file of rules; raises ConfigError. None if there is no file.
+        tallies: The tallies that have the series.
         expiry: Drops idle series; None to keep them.
         budget: Counts the series.
-
-    Attributes:
-        reload_successful: Whether the file could be read the last time; None if there is no file.
-        reload_timestamp_seconds: When the rules in force were read.
     """
 
-    def __init__(
-        self,
-        tallies: Tallies,
-        read_rules: Callable[[], Rules] | None,
-        expiry: Expiry | None,
-        budget: Callable[[], Budget],
-    ) -> None:
+    def __init__(self, tallies: Tallies, expiry: Expiry | None, budget: Callable[[], Budget]) -> None:
         self._tallies = tallies
-        self._read_rules = read_rules
         self._expiry = expiry
         self._budget = budget
         self._warned_at = -_WARNING_SECONDS
         self._folded: dict[str, int] = {}
-        self._due: asyncio.Handle | None = None
-        self.reload_successful = None if read_rules is None else True
-        self.reload_timestamp_seconds = None if read_rules is None else time.time()
-
-    def reload(self) -> str | None:
-        """Read the rules again; if that fails, the old rules stay in force.
-
-        Returns:
-            What is wrong, or None.
-        """
-        problem = self._reload()
-        if problem is None:
-            _LOG.info("rules reloaded")
-        else:
-            _LOG.error("rules not reloaded, the old ones stay in force", extra={"error": problem})
-        return problem
-
-    def reload_soon(self) -> None:
-        """Read the rules in the next turn of the event loop: once, however often this is called until then."""
-        if self._due is None:
-            self._due = asyncio.get_running_loop().call_soon(self._reload_now)
-
-    def _reload_now(self) -> None:
-        self._due = None
-        if self._read_rules is None:
-            _LOG.info("nothing to reload: there is no --config.file")
-        else:
-            self.reload()
-
-    def _reload(self) -> str | None:
-        if self._read_rules is None:
-            return "there is no --config.file"
-        try:
-            rules = self._read_rules()
-        except ConfigError as error:
-            self.reload_successful = False
-            return str(error)
-        self._tallies.apply_rules(rules)
-        self.reload_successful = True
-        self.reload_timestamp_seconds = time.time()
-        return None
 
     async def run(self) -> None:
         """Drop idle series and warn of full metrics, every 15 seconds, for ever."""

@@ -12,7 +12,7 @@ from exporter.errors import ConfigError
 from exporter.stream.hub import NDJSON, SSE, Hub, TooManyClients
 from exporter.stream.selection import Selection, parse_selection, unavailable
 from exporter.stream.unix_socket import remove_socket
-from exporter.web.connection import Limits
+from exporter.web.deadline import Limits
 from exporter.web.server import Server
 
 # Connections beside those of subscribed clients.

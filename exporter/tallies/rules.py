@@ -19,6 +19,9 @@ from exporter.tallies.labels import plain, printable
 STEPS = 50_000
 """What all expressions together may take with one comm: some 0.25 ms."""
 
+PARTS = ("comm", "include", "exclude")
+"""Of a file of rules."""
+
 _COMM_CHARACTERS = 15
 _MOST_CHARACTERS = 200
 _CACHED_NAMES = 4096
@@ -123,6 +126,11 @@ class Selection(NamedTuple):
         """Return whether a uid is among them."""
         return any(uid in uids for uids in self.uids)
 
+    def entries(self, part: str) -> list[str]:
+        """Return what it has, an entry each, under the name of its part of the file."""
+        comms = [f"{part}.comm {pattern.pattern!r}" for pattern in self.comms]
+        return comms + [f"{part}.uid {uids.start}-{uids.stop - 1}" for uids in self.uids]
+
 
 NOTHING = Selection()
 
@@ -144,6 +152,11 @@ class Rules:
         self._exclude = exclude
         self.name = lru_cache(_CACHED_NAMES)(self._name)
 
+    def entries(self) -> list[str]:
+        """Return what stands in the file, an entry each: `exclude.comm 'a.*'`; of a rule what it matches."""
+        rules = [f"comm {rule.match.pattern!r}{' drop' if rule.replace is None else ''}" for rule in self._rules]
+        return rules + self._include.entries("include") + self._exclude.entries("exclude")
+
     def _name(self, comm: bytes) -> str | None:
         """Return the label of a comm; None if it is not counted, whatever its uid."""
         text = plain(comm)
@@ -163,3 +176,28 @@ class Rules:
         """Return whether events of a uid are counted, as those of an unknown one always are."""
         include, exclude = self._include, self._exclude
         return uid is None or ((not include.uids or include.has_uid(uid)) and not exclude.has_uid(uid))
+
+
+class RulesFile(NamedTuple):
+    """A file of rules at one moment."""
+
+    rules: Rules
+    data: bytes
+    """What it holds."""
+    said: frozenset[str]
+    """The parts that stand in it, if only as `exclude: {}`; all of them in the file `{}`."""
+
+    def ended(self, before: Rules) -> list[str]:
+        """Return the entries of the rules before that this file has not."""
+        has = set(self.rules.entries())
+        return [entry for entry in before.entries() if entry not in has]
+
+    def ended_without_a_word(self, before: Rules) -> list[str]:
+        """Return the parts that had rules before, and in this file neither have one nor stand there.
+
+        A file that was cut, or is just being written, often parses.
+        """
+        had, has = (
+            {entry.split()[0].partition(".")[0] for entry in rules.entries()} for rules in (before, self.rules)
+        )
+        return [part for part in PARTS if part in had - has - self.said]

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 import yaml
 
 from exporter.errors import ConfigError
-from exporter.tallies.rules import NOTHING, STEPS, Rule, Rules, Selection, most_steps
+from exporter.tallies.rules import NOTHING, PARTS, STEPS, Rule, Rules, RulesFile, Selection, most_steps
 
 _MOST_BYTES = 1 << 16
 _MOST_UID = 0xFFFFFFFE
@@ -18,17 +18,37 @@ _REFERENCE = re.compile(r"\$(?:(\$)|(\d+)|\{(\w+)\}|)")
 _T = TypeVar("_T")
 
 
-def read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
-    """Read a file of rules.
+class RulesReader:
+    """Reads a file of rules again and again; what it holds is parsed only when it has changed.
 
     Args:
         path: Its name.
-        may_be_empty: An empty file means that there are no rules. Otherwise it is one that is being written, and
-            only `{}` means that.
-
-    Raises:
-        ConfigError: It cannot be read, or says something that is no rule.
     """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._held: bytes | None = None
+        self._found: RulesFile | ConfigError = ConfigError("not read yet")
+
+    def read(self) -> RulesFile:
+        """Read the file.
+
+        Raises:
+            ConfigError: It cannot be read, is empty, or says something that is no rule.
+        """
+        data = _read(self._path)
+        if data != self._held:
+            self._held = data
+            try:
+                self._found = _parse(data, self._path)
+            except ConfigError as error:
+                self._found = error
+        if isinstance(self._found, ConfigError):
+            raise ConfigError(str(self._found))
+        return self._found
+
+
+def _read(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
@@ -36,14 +56,21 @@ def read_rules(path: str, *, may_be_empty: bool = True) -> Rules:
         raise ConfigError(f"--config.file: cannot read {path}: {error.strerror}") from error
     if len(data) > _MOST_BYTES:
         raise ConfigError(f"--config.file: {path} is longer than {_MOST_BYTES} bytes")
-    if not may_be_empty and not any(line.split(b"#")[0].strip() for line in data.splitlines()):
+    if not data.strip():
+        # Editors and `cp` empty a file before they write it, and a full disk leaves one behind.
         raise ConfigError(f"--config.file: {path} is empty; to do without rules, write {{}}")
-    return parse_rules(data, path)
+    return data
+
+
+def _parse(data: bytes, path: str) -> RulesFile:
+    file = _File(path)
+    rules = file.rules(data)
+    return RulesFile(rules, data, file.said)
 
 
 def parse_rules(data: bytes, path: str) -> Rules:
-    """Parse the bytes of a file of rules; raises ConfigError as read_rules does."""
-    return _File(path).rules(data)
+    """Parse the bytes of a file of rules; raises ConfigError as RulesReader does."""
+    return _parse(data, path).rules
 
 
 class _File:
@@ -52,6 +79,7 @@ class _File:
     def __init__(self, path: str) -> None:
         self._path = path
         self._steps = 0
+        self.said: frozenset[str] = frozenset()
 
     def _refuse(self, node: yaml.Node, why: str) -> NoReturn:
         raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {why}")
@@ -67,7 +95,8 @@ class _File:
             raise ConfigError(f"{self._path}:1: not YAML: {' '.join(str(error).split())}") from error
         if root is None:
             return Rules()
-        parts = self._mapping(root, ("comm", "include", "exclude"))
+        parts = self._mapping(root, PARTS)
+        self.said = frozenset(parts or PARTS)
         return Rules(
             self._list(parts["comm"], self._rule) if "comm" in parts else (),
             self._selection(parts["include"]) if "include" in parts else NOTHING,

@@ -130,6 +130,11 @@ class Tallies:
         """Some family has no series left for what is new."""
         return not (self._cells_left and self._statuses_left and self._programs_left)
 
+    @property
+    def rules(self) -> Rules:
+        """The rules in force."""
+        return self._rules
+
     def apply_rules(self, rules: Rules) -> None:
         """Go by other rules from now on. A process that has a cell keeps it."""
         self._rules = rules

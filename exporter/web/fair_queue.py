@@ -9,12 +9,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from exporter.web.peers import greediest
 
 _MOST_OF_A_PEER = 4
 _MOST = 32
-_PREFERRED_REMEMBERED = 256
+_REMEMBERED = 256
+
+_T = TypeVar("_T")
 
 
 class TooManyWaitingError(Exception):
@@ -40,7 +43,7 @@ class FairQueue:
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._waiting: deque[_Job] = deque()
-        # When each of the peers that have work here had its last turn: a number that grows.
+        # When each of the last peers had its turn: a number that grows.
         self._turns: dict[str, int] = {}
         self._turn = 0
         self._preferred: dict[str, None] = {}
@@ -48,10 +51,7 @@ class FairQueue:
 
     def prefer(self, peer: str) -> None:
         """Let a peer go first from now on."""
-        self._preferred.pop(peer, None)
-        self._preferred[peer] = None
-        if len(self._preferred) > _PREFERRED_REMEMBERED:
-            del self._preferred[next(iter(self._preferred))]
+        _remember(self._preferred, peer, None)
 
     async def run(self, peer: str, work: Callable[[], bool]) -> bool:
         """Run work when it is the peer's turn, and return its result.
@@ -72,12 +72,14 @@ class FairQueue:
                 self._waiting.remove(job)
 
     def _make_room(self, newcomer: str) -> None:
-        own = sum(job.peer == newcomer for job in self._waiting)
+        # Some may belong to clients that have disconnected, and are about to be taken out.
+        waiting = [job for job in self._waiting if not job.done.done()]
+        own = sum(job.peer == newcomer for job in waiting)
         if own >= _MOST_OF_A_PEER:
             raise TooManyWaitingError
-        if len(self._waiting) < _MOST:
+        if len(waiting) < _MOST:
             return
-        greedy = greediest(self._waiting, lambda job: job.peer, newcomer)
+        greedy = greediest(waiting, lambda job: job.peer, newcomer)
         if newcomer not in self._preferred:
             greedy = [job for job in greedy if job.peer not in self._preferred]
         if not greedy or (greedy[-1].peer == newcomer and newcomer not in self._preferred):
@@ -90,7 +92,7 @@ class FairQueue:
             job = min(self._waiting, key=self._order)
             self._waiting.remove(job)
             self._turn += 1
-            self._turns[job.peer] = self._turn
+            _remember(self._turns, job.peer, self._turn)
             try:
                 result = await asyncio.get_running_loop().run_in_executor(self._thread, job.work)
             except Exception as error:  # noqa: BLE001 - raised where the work is waited for
@@ -109,3 +111,11 @@ class FairQueue:
         if self._worker is not None:
             self._worker.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _remember(last: dict[str, _T], peer: str, value: _T) -> None:
+    """Note something of a peer, and forget the peer of which something was noted longest ago."""
+    last.pop(peer, None)
+    last[peer] = value
+    if len(last) > _REMEMBERED:
+        del last[next(iter(last))]

@@ -18,7 +18,7 @@ from exporter.web.fair_queue import FairQueue, TooManyWaitingError
 from exporter.web.passwords import KnownPasswords, Passwords
 from exporter.web.protection import lost_protections
 from exporter.web.tls import has_allowed_san, make_tls_context
-from exporter.web.token_bucket import TokenBucket
+from exporter.web.token_bucket import TokenBuckets
 
 # A file that ends a protection is read again after this time: it could be one that is being written.
 _SETTLES_SECONDS = 1.0
@@ -44,13 +44,15 @@ class Gate:
         self._known = KnownPasswords()
         self._seen: dict[Path, object] = {}
         self._config = WebConfig()
-        self._bucket: TokenBucket | None = None
+        self._buckets: TokenBuckets | None = None
         self._passwords: Passwords | None = None
         self._tls: ssl.SSLContext | None = None
         self._problem: str | None = None
         # A file that ends a protection, and when it was read first.
         self._unsettled: tuple[str, float] | None = None
         self.load()
+        if self._config == WebConfig():
+            _LOG.warning("the web configuration file protects nothing", extra={"path": path})
 
     def load(self) -> None:
         """Read the file and its certificates, and put them in force.
@@ -73,6 +75,9 @@ class Gate:
             if passwords is None or config.users != self._config.users:
                 passwords = Passwords(config.users, self._hashing, self._known) if config.users else None
             self._settle(text, config, before)
+            if not text.strip():
+                # A full disk leaves such a file behind, and editors and `cp` do for a moment.
+                raise ConfigError("the file is empty; to let every client in, write {}")
         except ConfigError as error:
             raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         except UnicodeDecodeError as error:
@@ -83,7 +88,7 @@ class Gate:
             # The name of a certificate that no file can have.
             raise ConfigError(f"--web.config.file {self._path}: {error}") from error
         if config.rate_limit != self._config.rate_limit:
-            self._bucket = None if config.rate_limit is None else TokenBucket(config.rate_limit)
+            self._buckets = None if config.rate_limit is None else TokenBuckets(config.rate_limit)
         self._config, self._tls, self._passwords = config, tls, passwords
 
     def _settle(self, text: str, config: WebConfig, before: tuple[str, float] | None) -> None:
@@ -147,7 +152,8 @@ class Gate:
             if request.transport is not None:
                 request.transport.abort()
             raise web.HTTPMisdirectedRequest
-        if self._bucket is not None and not self._bucket.take(time.monotonic()):
+        peer = request.get_extra_info("peer", "")
+        if self._buckets is not None and not self._buckets.take(peer, time.monotonic()):
             raise web.HTTPTooManyRequests
         if not self._has_allowed_san(request):
             raise web.HTTPForbidden

@@ -85,7 +85,7 @@ def make_app(
     not_ready: Callable[[], str | None],
     max_requests: int = 0,
     *,
-    reload: Callable[[], str | None] | None = None,
+    reload: Callable[[], Awaitable[str | None]] | None = None,
     facts: Callable[[], Mapping[str, str]] = dict,
     form: Callable[[str], str] = str,
     most_bytes: int = 32 << 20,
@@ -133,7 +133,7 @@ def make_app(
     async def reload_rules(_: web.Request) -> web.Response:
         if reload is None:
             return web.Response(status=403, text="Not allowed: see --web.enable-lifecycle\n")
-        problem = reload()
+        problem = await reload()
         if problem is not None:
             return web.Response(status=500, text=f"Not reloaded: {problem}\n")
         return web.Response(text="Reloaded\n")

@@ -4,8 +4,13 @@ A client that reads slowly keeps its place until it has read everything. So that
 out, a newcomer that finds no place free gets
 
 1. the place of the slowest client of a peer that has more of them than the newcomer's peer would have,
-2. else the place of the client that is furthest behind the rate at which an answer has to be read,
-3. else, if its peer has read a whole answer lately, a place of a peer that has not.
+2. else the place of a client that is behind the rate at which an answer has to be read,
+3. else, if its peer has none yet, a place of a peer of lower standing.
+
+Of several, the peer of the lowest standing gives one up. A peer's standing is the number of answers that its
+clients have read without a delay since one of them was too slow; (1) leaves those of higher standing alone. So a
+client that has read well for hours goes before any number that come to hold places, and each of those has to read
+well before it can do that again.
 
 If there is none of these either, a peer without a place waits a moment, and any other is refused.
 """
@@ -14,14 +19,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from exporter.web.connection import LEAST_BYTES_PER_SECOND
+from exporter.web.deadline import LEAST_BYTES_PER_SECOND
 from exporter.web.peers import greediest
 
 # So far a client can be behind the rate, by the time that it would take it, before another gets its place.
 _SLOW_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 5.0
-_READERS_REMEMBERED = 256
+_BEST_STANDING = 1000
+_PEERS_REMEMBERED = 1024
 
 
 class NoPlaceError(Exception):
@@ -50,6 +56,16 @@ class Place:
         """Note that the client has taken some bytes."""
         self._sent_bytes += count
 
+    @property
+    def has_sent(self) -> bool:
+        """The client has taken some bytes of an answer."""
+        return self._sent_bytes > 0
+
+    @property
+    def is_slow(self) -> bool:
+        """The client is so far behind that another may have the place."""
+        return self.behind_seconds() > _SLOW_SECONDS
+
     def behind_seconds(self) -> float:
         """Return how far the client is behind the least rate."""
         if self._began is None:
@@ -67,8 +83,7 @@ class Places:
     def __init__(self, count: int) -> None:
         self.count = count
         self._taken: list[Place] = []
-        # Peers that have read a whole answer, the last one last.
-        self._readers: dict[str, None] = {}
+        self._standings: dict[str, int] = {}
 
     @contextlib.asynccontextmanager
     async def taken(self, peer: str, cut: Callable[[], None]) -> AsyncIterator[Place]:
@@ -80,14 +95,25 @@ class Places:
         await self._find(peer)
         place = Place(peer, cut)
         self._taken.append(place)
+        has_read = False
         try:
             yield place
+            has_read = place.has_sent
         finally:
+            if place not in self._taken or place.is_slow:
+                self._set_standing(peer, -1)
+            elif has_read:
+                self._set_standing(peer, min(max(self._standing(peer), 0) + 1, _BEST_STANDING))
             self._leave(place)
-        self._readers.pop(peer, None)
-        self._readers[peer] = None
-        if len(self._readers) > _READERS_REMEMBERED:
-            del self._readers[next(iter(self._readers))]
+
+    def _standing(self, peer: str) -> int:
+        return self._standings.get(peer, 0)
+
+    def _set_standing(self, peer: str, standing: int) -> None:
+        self._standings[peer] = standing
+        if len(self._standings) > _PEERS_REMEMBERED:
+            # However many come, they do not make the exporter forget one that has read well for long.
+            del self._standings[min(self._standings, key=self._standing)]
 
     def _leave(self, place: Place) -> None:
         if place in self._taken:
@@ -108,11 +134,15 @@ class Places:
     def _slowest(self, newcomer: str) -> Place | None:
         """Return who has to give up its place for a newcomer."""
         mine = sum(place.peer == newcomer for place in self._taken) + 1
-        greedy = greediest(self._taken, lambda place: place.peer, newcomer)
+        standing = self._standing(newcomer)
+        equals = [place for place in self._taken if self._standing(place.peer) <= standing]
+        greedy = greediest(equals, lambda place: place.peer, newcomer)
         peers = {place.peer for place in greedy}
         if newcomer in peers or len(greedy) <= mine * len(peers):
             greedy = []
-        candidates = greedy or [place for place in self._taken if place.behind_seconds() > _SLOW_SECONDS]
-        if not candidates and mine == 1 and newcomer in self._readers:
-            candidates = [place for place in self._taken if place.peer not in self._readers]
-        return max(candidates, key=Place.behind_seconds, default=None)
+        candidates = greedy or [place for place in self._taken if place.is_slow]
+        if not candidates and mine == 1:
+            candidates = [place for place in self._taken if self._standing(place.peer) < standing]
+        return max(
+            candidates, key=lambda place: (-self._standing(place.peer), place.behind_seconds()), default=None
+        )

@@ -1,6 +1,13 @@
-"""Limits the rate of requests: rate_limit of the web configuration file."""
+"""Limits the rate of requests: rate_limit of the web configuration file.
+
+Each peer has a bucket of its own. The client that asks most would empty one for all, without a password too, and
+the scrape of another client would be refused.
+"""
 
 from exporter.web.config_file import RateLimit
+
+# A peer that is forgotten gets a full bucket.
+_PEERS_REMEMBERED = 1024
 
 
 class TokenBucket:
@@ -20,3 +27,24 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+
+class TokenBuckets:
+    """A bucket for each peer.
+
+    Args:
+        limit: Of one peer.
+    """
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = limit
+        # The peer that asked last is the last.
+        self._of_peer: dict[str, TokenBucket] = {}
+
+    def take(self, peer: str, now_seconds: float) -> bool:
+        """Return whether one more request of a peer is allowed, and count it."""
+        bucket = self._of_peer.pop(peer, None) or TokenBucket(self._limit)
+        self._of_peer[peer] = bucket
+        if len(self._of_peer) > _PEERS_REMEMBERED:
+            del self._of_peer[next(iter(self._of_peer))]
+        return bucket.take(now_seconds)

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+from attack.memory_cgroup import MemoryCgroup, memory_cgroup
+
 PATIENCE_SECONDS = 60.0
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "examples" / "busy-minute.capture"
@@ -37,10 +40,17 @@ class Program:
         tls: How to connect to it; None if it serves without TLS.
         headers: What each honest request has.
         capture: What it serves.
+        cgroup: Where it runs; None for no limit of its memory.
     """
 
     def __init__(
-        self, log: Path, *flags: str, tls: ssl.SSLContext | None = None, headers: str = "", capture: Path = SAMPLE
+        self,
+        log: Path,
+        *flags: str,
+        tls: ssl.SSLContext | None = None,
+        headers: str = "",
+        capture: Path = SAMPLE,
+        cgroup: MemoryCgroup | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -52,6 +62,9 @@ class Program:
             sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{self.port}", "--speed=0",
             f"--replay={capture}", *flags,
         ]  # fmt: skip
+        self.cgroup = cgroup
+        if cgroup is not None:
+            command = cgroup.command(command)
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stderr=file, env={"PATH": os.environ["PATH"]})
         wait_until(lambda: b"listening" in log.read_bytes(), bool, "the program listens")
@@ -98,6 +111,7 @@ class Program:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def stop(self) -> None:
+        assert self.cgroup is None or not self.cgroup.kills
         self.process.terminate()
         assert self.process.wait(PATIENCE_SECONDS) == 0
         assert "Traceback" not in self.log.read_text()
@@ -105,16 +119,37 @@ class Program:
 
 @contextlib.contextmanager
 def running(
-    log: Path, *flags: str, tls: ssl.SSLContext | None = None, headers: str = "", capture: Path = SAMPLE
+    log: Path,
+    *flags: str,
+    tls: ssl.SSLContext | None = None,
+    headers: str = "",
+    capture: Path = SAMPLE,
+    memory_bytes: int | None = None,
 ) -> Iterator[Program]:
-    """Run the program while the block runs; it must end well and without a traceback."""
-    program = Program(log, *flags, tls=tls, headers=headers, capture=capture)
-    try:
-        yield program
-        program.stop()
-    finally:
-        program.process.kill()
-        program.process.wait()
+    """Run the program while the block runs; it must end well and without a traceback.
+
+    Args:
+        log: As for Program, as are flags, tls, headers and capture.
+        memory_bytes: The limit of a memory cgroup that it runs in, where this process may make one.
+    """
+    with contextlib.nullcontext() if memory_bytes is None else memory_cgroup(memory_bytes) as cgroup:
+        program = Program(log, *flags, tls=tls, headers=headers, capture=capture, cgroup=cgroup)
+        try:
+            yield program
+            program.stop()
+        finally:
+            program.process.kill()
+            program.process.wait()
+
+
+def limits_of_memory_mib() -> list[int]:
+    """Return what the systemd unit and the chart allow."""
+    unit = (REPOSITORY / "deploy/systemd/proc-connector-exporter.service").read_text()
+    values = yaml.safe_load((REPOSITORY / "helm/proc-connector-exporter/values.yaml").read_text())
+    return [
+        int(unit.partition("MemoryMax=")[2].partition("M")[0]),
+        int(values["resources"]["limits"]["memory"].removesuffix("Mi")),
+    ]
 
 
 def basic(user: str, password: str) -> str:

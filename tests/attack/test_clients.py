@@ -1,7 +1,6 @@
 """Clients that take all they can get: what others need is left, and memory and descriptors have a bound."""
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -9,9 +8,8 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-import yaml
 from attack.captures import many_names
-from attack.program import REPOSITORY, basic, running, wait_until
+from attack.program import basic, limits_of_memory_mib, running, wait_until
 from serving import Authority
 
 SCRAPES = 12
@@ -51,19 +49,22 @@ def test_tls_connections_that_are_closing_count_until_their_descriptor_is_closed
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("limit", "readers", "addresses"), [(5, 8, 4), (40, 60, 30), (5, 300, 300)], ids=["5", "40", "300 addresses"]
+    ("limit", "readers", "addresses", "reads_first"),
+    [(5, 8, 4, 0), (40, 60, 30, 0), (5, 300, 300, 0), (5, 300, 300, 2)],
+    ids=["5", "40", "300 addresses", "300 addresses that have read well"],
 )
 def test_an_honest_scrape_gets_through_while_clients_of_other_addresses_read_slowly(
-    tmp_path: Path, sockets: contextlib.ExitStack, limit: int, readers: int, addresses: int
+    tmp_path: Path, limit: int, readers: int, addresses: int, reads_first: int
 ) -> None:
     capture = many_names(tmp_path / "capture", 4000)
     with running(tmp_path / "log", f"--web.max-requests={limit}", capture=capture) as program:
         wait_until(lambda: program.get("/metrics")[1], lambda body: body.count(b"_count{") > 1000, "it is played")
         over = threading.Event()
         names = others(addresses)
-
-        def connect_slowly(n: int) -> socket.socket:
-            return program.connect(names[n % addresses], receive_bytes=4096)
+        for _ in range(2 * reads_first):
+            assert program.get("/metrics")[0] == 200
+        for name in names * reads_first:
+            assert program.get("/metrics", name)[0] == 200
 
         def read_slowly(n: int) -> None:
             while not over.is_set():
@@ -138,16 +139,6 @@ def test_wrong_passwords_do_not_keep_the_right_one_out(tmp_path: Path) -> None:
         assert 429 in statuses
 
 
-def limits_of_memory_mib() -> list[int]:
-    """Return what the systemd unit and the chart allow."""
-    unit = (REPOSITORY / "deploy/systemd/proc-connector-exporter.service").read_text()
-    values = yaml.safe_load((REPOSITORY / "helm/proc-connector-exporter/values.yaml").read_text())
-    return [
-        int(unit.partition("MemoryMax=")[2].partition("M")[0]),
-        int(values["resources"]["limits"]["memory"].removesuffix("Mi")),
-    ]
-
-
 @pytest.mark.slow
 def test_the_default_limits_fit_the_memory_of_the_unit_and_of_the_chart(
     tmp_path: Path, sockets: contextlib.ExitStack
@@ -157,8 +148,13 @@ def test_the_default_limits_fit_the_memory_of_the_unit_and_of_the_chart(
     (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n")
     # Every metric is at its limit of series, and every connection is taken.
     capture = many_names(tmp_path / "capture", 30_000)
+    limit_mib = min(limits_of_memory_mib())
     with running(
-        tmp_path / "log", f"--web.config.file={tmp_path}/web.yml", tls=authority.client(), capture=capture
+        tmp_path / "log",
+        f"--web.config.file={tmp_path}/web.yml",
+        tls=authority.client(),
+        capture=capture,
+        memory_bytes=limit_mib << 20,
     ) as program:
         wait_until(lambda: b"has ended" in program.log.read_bytes(), bool, "it is played")
         sent = (IDENTITY, b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 4000, GZIP)
@@ -168,4 +164,59 @@ def test_the_default_limits_fit_the_memory_of_the_unit_and_of_the_chart(
             if n % 30 == 29:
                 assert program.get("/metrics", headers="Accept-Encoding: gzip\r\n")[0] == 200
         # A half is left for what the exporter holds of a busy host.
-        assert program.peak_rss_mib < min(limits_of_memory_mib()) / 2
+        assert program.peak_rss_mib < limit_mib / 2
+        # That has the kernel's buffers in it, and what was read of files.
+        assert program.cgroup is None or program.cgroup.peak_mib < limit_mib * 0.8
+
+
+@pytest.mark.slow
+def test_clients_without_the_password_do_not_use_up_the_rate_limit(tmp_path: Path) -> None:
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(
+        f"basic_auth_users: {{prometheus: {hashed}}}\nrate_limit: {{interval: 100ms, burst: 5}}\n"
+    )
+    with running(
+        tmp_path / "log", f"--web.config.file={tmp_path}/web.yml", headers=basic("prometheus", "right")
+    ) as program:
+        over = threading.Event()
+
+        def ask(name: str) -> None:
+            while not over.is_set():
+                program.get("/", name, basic("prometheus", "wrong"))
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in others(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            statuses = []
+            for _ in range(SCRAPES):
+                time.sleep(0.2)
+                statuses.append(program.get("/metrics")[0])
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert statuses == [200] * SCRAPES
+
+
+@pytest.mark.slow
+def test_an_honest_client_is_served_behind_a_flood_of_connections(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as program:
+        over = threading.Event()
+        names = others(100)
+
+        def connect(n: int) -> None:
+            while not over.is_set():
+                with contextlib.suppress(OSError):
+                    program.connect(names[n % 100]).close()
+
+        threads = [threading.Thread(target=connect, args=(n,)) for n in range(50)]
+        for thread in threads:
+            thread.start()
+        try:
+            statuses = [program.get("/metrics")[0] for _ in range(SCRAPES)]
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert statuses == [200] * SCRAPES

@@ -5,12 +5,14 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from attack.program import Program, reset, running, wait_until
+from attack.program import Program, limits_of_memory_mib, reset, running, wait_until
 from serving import Authority
 
 # What is measured is what is left; more connections only take more time.
 TIMES = 1500
 GROWN_MIB = 8
+# Nearly as many as there may be, whose ten seconds pass together, so many times.
+LATE, LATE_TIMES = 240, 2
 
 
 def bad_line(program: Program, sock: socket.socket) -> None:
@@ -81,7 +83,9 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     authority.issue("server", "localhost")
     (folder / "web.yml").write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n")
     flags = [f"--web.config.file={folder}/web.yml"] if request.param else []
-    with running(folder / "log", *flags, tls=authority.client() if request.param else None) as program:
+    tls = authority.client() if request.param else None
+    # Under the limit of the chart: a kill by the kernel ends the test.
+    with running(folder / "log", *flags, tls=tls, memory_bytes=min(limits_of_memory_mib()) << 20) as program:
         yield program
 
 
@@ -99,5 +103,28 @@ def test_a_connection_leaves_nothing_behind(
     open_before, before = program.descriptors, program.rss_mib
     some(TIMES)
     assert program.get("/-/healthy")[0] == 200
+    wait_until(lambda: program.descriptors, lambda now: now <= open_before + 2, "descriptors are given back")
+    assert program.rss_mib < before + GROWN_MIB
+
+
+@pytest.mark.slow
+def test_connections_whose_time_is_up_leave_nothing_behind(program: Program) -> None:
+    def let_time_pass() -> None:
+        """A half of them is amid a request, the others have not begun: a handshake, if there is TLS."""
+        with contextlib.ExitStack() as stack:
+            held = []
+            for n in range(LATE):
+                sock = program.connect()
+                held.append(stack.enter_context(program.shake(sock) if n % 2 else sock))
+                if n % 2:
+                    held[-1].sendall(b"GET / HT")
+            for sock in held:
+                with contextlib.suppress(OSError):
+                    assert not sock.recv(1)
+
+    let_time_pass()
+    open_before, before = program.descriptors, program.rss_mib
+    for _ in range(LATE_TIMES):
+        let_time_pass()
     wait_until(lambda: program.descriptors, lambda now: now <= open_before + 2, "descriptors are given back")
     assert program.rss_mib < before + GROWN_MIB

@@ -166,6 +166,10 @@ def test_rules_rename_and_leave_out_and_change_without_a_restart(programs: Progr
         shown("a first", 10)
 
         rules.write_text("comm:\n- {match: 'first.*', replace: renamed}\n")
+        answer = exporter.request("/-/reload", "POST")
+        assert (answer.status, answer.body.partition(b"; ")[2]) == (500, b"to do without, write `exclude: {}`\n")
+        assert exporter.scrape().get("proc_connector_config_last_reload_successful") == 0
+        rules.write_text("comm:\n- {match: 'first.*', replace: renamed}\nexclude: {}\n")
         assert exporter.request("/-/reload", "POST").status == 200
         scrape = exporter.scrape()
         assert scrape.get("proc_connector_config_last_reload_successful") == 1

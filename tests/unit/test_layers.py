@@ -52,8 +52,8 @@ PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
-    "watch.text_lines", "watch.top_table", "web.config_file", "web.outgoing", "web.protection", "web.token_bucket",
-    "web.yaml_nodes",
+    "watch.text_lines", "watch.top_table", "web.config_file", "web.deadline", "web.outgoing", "web.protection",
+    "web.token_bucket", "web.yaml_nodes",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",
@@ -77,8 +77,8 @@ OPENING = {
 OPEN_SOCKETS = {"kernel.netlink_socket", "service.sd_notify", "stream.unix_socket", "web.listening_sockets"}
 # They are handed one that is open.
 GET_SOCKETS = {
-    "kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket", "stream.endpoint", "web.connection",
-    "web.peers", "web.server",
+    "kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket", "stream.endpoint", "web.channel",
+    "web.connection", "web.peers", "web.server",
 }  # fmt: skip
 KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls"}
 

@@ -145,6 +145,19 @@ def test_a_leader_that_exited_before_its_threads_is_a_zombie_with_threads(tmp_pa
     )
 
 
+@pytest.mark.parametrize("groups", [0, 360, 65_536])
+def test_a_process_in_very_many_groups_is_read_whole(tmp_path: Path, groups: int) -> None:
+    path = add_process(tmp_path, 10, b"sh", threads=(11,)) / "status"
+    line = b"Groups:\t" + b"".join(b"%d " % (4_000_000_000 + n) for n in range(groups))
+    # The kernel writes them before the number of threads and the memory.
+    path.write_bytes(path.read_bytes().replace(b"Threads:", line + b"\nVmSize:\t    2560 kB\nThreads:"))
+    procfs = Procfs(str(tmp_path))
+    info = procfs.read_process(10)
+    assert info is not None
+    assert (info.comm, info.threads) == (b"sh", frozenset({11}))
+    assert not procfs.is_exiting(10)
+
+
 def test_long_names_of_kernel_threads_are_cut_to_15_bytes(tmp_path: Path) -> None:
     add_process(tmp_path, 10, b"kworker/R-rcu_gp-events")
     procfs = Procfs(str(tmp_path))

@@ -105,7 +105,7 @@ def test_with_exit_records_the_connector_is_drained_first_and_no_names_are_hinte
     assert [record[0] for record in pipeline.waiting_records()] == [400]
 
 
-def test_without_them_names_are_read_whole_and_the_kernel_is_asked_for_what_is_worth_it() -> None:
+def test_without_them_names_are_read_first_and_the_kernel_is_asked_for_what_is_worth_it() -> None:
     plan = make_plan(DEFAULT_EVENTS, exact=False, records_end_processes=False)
     names, looks = NamesSocket(), list[int]()
     hints = NameHints(looks.append, lambda: 0)
@@ -120,3 +120,16 @@ def test_without_them_names_are_read_whole_and_the_kernel_is_asked_for_what_is_w
     hints.judge(1000, 0)
     source.narrow()
     assert names.wanted == [FORKS_AND_EXECS, EXECS]
+
+
+def test_names_are_read_a_step_at_a_time_though_the_socket_is_never_empty() -> None:
+    plan = make_plan(DEFAULT_EVENTS, exact=False, records_end_processes=False)
+    names, looks = NamesSocket(), list[int]()
+    hints = NameHints(looks.append, lambda: 0)
+    opened = Sources(plan, cast("Connector", fake_connector()), None, cast("Connector", names))
+    [source] = drain_order(opened, make_pipeline(hints, None), lambda: 0).hints
+    names.flood = ONE
+    source.read()
+    assert looks == [400] * 4 * 256
+    source.read()
+    assert looks == [400] * 8 * 256

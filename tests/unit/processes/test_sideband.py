@@ -184,3 +184,31 @@ def test_a_process_with_later_records_has_a_first_one(sideband: Sideband) -> Non
             sideband.execs.drop(step - chance.randrange(30))
         assert sideband.execs.later.keys() <= sideband.execs.first.keys()
         assert all(sideband.execs.later.values())
+
+
+# -- many records of one process --------------------------------------------------------------------------------
+
+
+def test_records_come_out_in_the_order_of_time_whatever_order_they_came_in() -> None:
+    chance = random.Random(5)  # noqa: S311 - repeatable, not secret
+    for _ in range(200):
+        waiting: Waiting[ExecName] = Waiting()
+        records: list[ExecName] = [(at, 400, b"%d" % at) for at in range(1, 9)]
+        chance.shuffle(records)
+        cut, until = chance.randrange(9), chance.randrange(10)
+        waiting.add(records[:cut])
+        first = waiting.take_until(400, until)
+        waiting.add(records[cut:])
+        rest = waiting.take_until(400, 100)
+        assert first == sorted(record for record in records[:cut] if record[0] <= until)
+        assert rest == sorted(set(records) - set(first))
+        assert (waiting.first, waiting.later) == ({}, {})
+
+
+def test_the_oldest_record_is_taken_if_it_is_old_enough() -> None:
+    waiting: Waiting[ExecName] = Waiting()
+    waiting.add([(3, 400, b"c"), (2, 400, b"b"), (5, 401, b"x")])
+    assert [waiting.take_oldest(400, until) for until in (1, 2, 2, 3, 9)] == [
+        None, (2, 400, b"b"), None, (3, 400, b"c"), None,
+    ]  # fmt: skip
+    assert list(waiting.first) == [401]

@@ -288,6 +288,27 @@ def test_a_process_that_cannot_be_read_is_looked_up_once_in_a_drain(host: Host) 
 # -- /proc read early ---------------------------------------------------------------------------------------------
 
 
+def test_after_a_burst_of_execs_each_drain_looks_for_some_names_until_all_are_known(host: Host) -> None:
+    tgids = range(1000, 6000)
+    for tgid in tgids:
+        host.adopt(tgid, b"before")
+    host.drain()
+    host.looks.clear()
+    for tgid in tgids:
+        host.exec(tgid, b"after", recorded=False)
+    host.drain()
+    # Those that are not looked for yet are pending all the same.
+    assert 0 < len(host.looks) < len(tgids)
+    assert host.pending["exec"] == len(tgids)
+    first = len(host.looks)
+    for drains in range(2, 7):
+        host.drain()
+        assert len(host.looks) <= first * drains
+    assert sorted(host.looks) == list(tgids)
+    host.settle()
+    assert host.execs == {("after", "0"): len(tgids)}
+
+
 def test_a_short_lived_process_is_named_by_what_was_read_when_its_exec_came(procfs: Host) -> None:
     procfs.fork(100, 400)
     procfs.exec(400, b"true")

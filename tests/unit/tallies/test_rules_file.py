@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.tallies.rules_file import parse_rules, read_rules
+from exporter.tallies.rules import RulesFile
+from exporter.tallies.rules_file import RulesReader, parse_rules
 
 EXAMPLE = r"""
 # Order matters: the first match decides.
@@ -23,6 +24,10 @@ exclude:
   uid:
     - 1500-1510
 """
+
+
+def read_rules(path: Path) -> RulesFile:
+    return RulesReader(str(path)).read()
 
 
 def test_a_file_says_what_becomes_of_comms_and_uids() -> None:
@@ -114,23 +119,51 @@ def test_the_example_in_the_docs_does_what_they_say() -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*missing.yml: No such file"):
-        read_rules(str(tmp_path / "missing.yml"))
+        read_rules(tmp_path / "missing.yml")
     with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory"):
-        read_rules(str(tmp_path))
+        read_rules(tmp_path)
     path = tmp_path / "rules.yml"
     path.write_text("#" * 70_000)
     with pytest.raises(ConfigError, match="is longer than 65536 bytes"):
-        read_rules(str(path))
+        read_rules(path)
     path.write_text(EXAMPLE)
-    assert read_rules(str(path)).name(b"python3.12") == "python3"
+    assert read_rules(path).rules.name(b"python3.12") == "python3"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "  # a\n\n"])
-def test_a_file_that_is_emptied_is_not_taken_for_one_without_rules(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "\n", " \n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rules.yml"
     path.write_text(text)
-    assert read_rules(str(path)).name(b"bash") == "bash"
     with pytest.raises(ConfigError, match=r"is empty; to do without rules, write \{\}"):
-        read_rules(str(path), may_be_empty=False)
+        read_rules(path)
     path.write_text("{}\n")
-    assert read_rules(str(path), may_be_empty=False).name(b"bash") == "bash"
+    assert read_rules(path).rules.name(b"bash") == "bash"
+
+
+def test_a_file_is_parsed_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(EXAMPLE)
+    reader = RulesReader(str(path))
+    first = reader.read()
+    assert reader.read() is first
+    path.write_text("comm: [")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="not YAML"):
+            reader.read()
+    path.write_text(EXAMPLE)
+    assert reader.read().data == EXAMPLE.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# nothing\n", set()),
+        ("{}", {"comm", "include", "exclude"}),
+        ("exclude: {}", {"exclude"}),
+        ("comm: []\ninclude: {uid: [0]}", {"comm", "include"}),
+    ],
+)
+def test_the_parts_that_stand_in_a_file_are_known(tmp_path: Path, text: str, said: set[str]) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(text)
+    assert read_rules(path).said == said

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 
 import pytest
 
@@ -80,6 +81,33 @@ async def test_when_too_many_wait_the_peer_that_has_most_gives_one_up() -> None:
     results = await finish(rig, new, *asked)
     assert results[0] is True
     assert results.count(TooManyWaitingError) == 1
+
+
+async def test_a_client_that_disconnects_as_another_takes_its_place_is_no_error() -> None:
+    rig = Rig()
+    asked = [rig.ask("first")]
+    await turn()
+    asked += [rig.ask(f"{n % 8}") for n in range(32)]
+    await turn()
+    # The newcomer comes in the same turn, before the one that is cancelled wakes up.
+    new = rig.ask("new")
+    asked[-1].cancel()
+    await turn()
+    assert (await finish(rig, new, *asked)).count(True) == 33
+
+
+async def test_peers_that_come_and_go_leave_nothing_behind() -> None:
+    rig = Rig()
+    rig.proceed.set()
+    waiting = deque(rig.ask(f"{n}") for n in range(4))
+    for n in range(4, 1000):
+        # The queue is never empty.
+        waiting.append(rig.ask(f"{n}"))
+        await waiting.popleft()
+    remembered = len(rig.queue._turns)  # noqa: SLF001 - what is left behind
+    await asyncio.gather(*waiting)
+    assert remembered <= 256
+    rig.queue.close()
 
 
 async def test_a_bug_in_the_work_is_raised_where_it_is_waited_for() -> None:

@@ -82,6 +82,25 @@ def test_a_wrong_file_is_refused_at_start_in_one_line(file: Path, text: str | No
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_file_is_refused_at_start(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"the file is empty; to let every client in, write \{\}"):
+        Gate(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [("# nothing\n", ["WARNING"]), ("{}\n", ["WARNING"]), (USERS, [])],
+    ids=["comment", "{}", "users"],
+)
+def test_a_file_that_protects_nothing_is_warned_of(
+    file: Path, text: str, levels: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    gate(file, text).close()
+    assert [record.levelname for record in caplog.records] == levels
+
+
 def test_a_file_that_is_not_utf_8_is_refused(file: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):

@@ -212,7 +212,11 @@ async def test_reloading_is_forbidden_unless_it_was_allowed(client: Client, meth
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_reloading_says_what_came_of_it(aiohttp_client: AiohttpClient, method: str) -> None:
     problems: list[str | None] = ["rules.yml:3: no good", None]
-    client = await aiohttp_client(make_app("/metrics", pieces, lambda: None, reload=lambda: problems.pop(0)))
+
+    async def reload() -> str | None:
+        return problems.pop(0)
+
+    client = await aiohttp_client(make_app("/metrics", pieces, lambda: None, reload=reload))
     response = await client.request(method, "/-/reload")
     assert (response.status, await response.text()) == (500, "Not reloaded: rules.yml:3: no good\n")
     response = await client.request(method, "/-/reload")

@@ -1,0 +1,93 @@
+"""A memory cgroup with a limit, as a container or a systemd unit has one: the kernel kills what exceeds it.
+
+Version 1 and 2, where this process may make one.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_MIB = 1 << 20
+_REMOVED_SECONDS = 10.0
+
+
+class MemoryCgroup:
+    """A memory cgroup.
+
+    Args:
+        path: Its directory.
+        limit_bytes: What its processes may use, with the kernel's memory for their sockets.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self._path = path
+        self._is_v2 = (path / "memory.max").exists()
+        self._write("memory.max" if self._is_v2 else "memory.limit_in_bytes", limit_bytes)
+        # Swapping out would hide what is too much; a kernel without swap has no such file.
+        with contextlib.suppress(OSError):
+            self._write(*(("memory.swap.max", 0) if self._is_v2 else ("memory.memsw.limit_in_bytes", limit_bytes)))
+        if not self._is_v2:
+            # Version 1 counts the buffers of TCP only if they have a limit, and apart.
+            self._write("memory.kmem.tcp.limit_in_bytes", limit_bytes)
+
+    def _write(self, name: str, number: int) -> None:
+        (self._path / name).write_text(str(number))
+
+    def _number(self, name: str) -> int:
+        return int((self._path / name).read_text())
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """Return a command that runs another in the cgroup from its first instruction on."""
+        return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._path / "cgroup.procs"), *words]
+
+    @property
+    def kills(self) -> int:
+        """How many processes the kernel has killed because memory was at its limit."""
+        text = (self._path / ("memory.events" if self._is_v2 else "memory.oom_control")).read_text()
+        return int(dict(line.split() for line in text.splitlines())["oom_kill"])
+
+    @property
+    def peak_mib(self) -> float:
+        """The most that was used, with pages of files that could have been given back, and with buffers of TCP."""
+        if self._is_v2:
+            return self._number("memory.peak") / _MIB
+        used = self._number("memory.max_usage_in_bytes") + self._number("memory.kmem.tcp.max_usage_in_bytes")
+        return used / _MIB
+
+
+def _parent() -> Path | None:
+    """Return where a memory cgroup can be made."""
+    if (_ROOT / "memory" / "memory.limit_in_bytes").exists() or (_ROOT / "memory" / "cgroup.procs").exists():
+        return _ROOT / "memory"
+    controllers = _ROOT / "cgroup.subtree_control"
+    return _ROOT if controllers.exists() and "memory" in controllers.read_text().split() else None
+
+
+@contextlib.contextmanager
+def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup | None]:
+    """Make a memory cgroup for the block, whose processes end before it; None where that is not permitted."""
+    parent = _parent()
+    if parent is None or not os.access(parent, os.W_OK):
+        yield None
+        return
+    path = parent / f"exporter-attack-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        path.mkdir()
+    except OSError:
+        yield None
+        return
+    try:
+        yield MemoryCgroup(path, limit_bytes)
+    finally:
+        ends = time.monotonic() + _REMOVED_SECONDS
+        while path.exists():
+            try:
+                path.rmdir()
+            except OSError:
+                # The kernel takes a moment to see that its last process is gone.
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.02)

@@ -1,0 +1,84 @@
+"""The exporter as it is run where it is attacked: TLS, a password, the stream, rules, and the chart's memory."""
+
+import contextlib
+import http.client
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from attack.memory_cgroup import MemoryCgroup, memory_cgroup
+from attack.program import limits_of_memory_mib
+from kernel.harness import DEADLINE_SECONDS, Exporter, Response, ask_over, wait_until
+from serving import Authority, basic, hash_password
+from soak.attacks import RULES
+
+_PASSWORD = "long and secret"  # noqa: S105
+# The web server's connections and those of the stream, and what else one look can meet.
+MOST_DESCRIPTORS = 256 + 80 + 40
+
+
+class Attacked(Exporter):
+    """An exporter that lets one user in.
+
+    Args:
+        folder: For its files.
+        cgroup: Where it runs; None for no limit of its memory.
+    """
+
+    def __init__(self, folder: Path, cgroup: MemoryCgroup | None) -> None:
+        authority = Authority(folder)
+        authority.issue("server", "localhost", "127.0.0.1")
+        self.tls = authority.client()
+        self.ca = folder / "ca.pem"
+        self.stream = folder / "events.sock"
+        self.rules = folder / "rules.yml"
+        self.rules.write_text(RULES)
+        web = folder / "web.yml"
+        web.write_text(
+            "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
+            f"basic_auth_users: {{prometheus: {hash_password(_PASSWORD)}}}\n"
+        )
+        super().__init__(
+            "taskstats",
+            folder / "log",
+            f"--web.config.file={web}",
+            f"--stream.socket={self.stream}",
+            f"--config.file={self.rules}",
+            prefix=() if cgroup is None else cgroup.command([]),
+        )
+        self.cgroup = cgroup
+
+    def request(self, path: str, method: str = "GET", **headers: str) -> Response:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=DEADLINE_SECONDS, context=self.tls
+        )
+        return ask_over(connection, path, method, {"Authorization": basic("prometheus", _PASSWORD), **headers})
+
+    @property
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @contextlib.contextmanager
+    def under_attack(self) -> Iterator[None]:
+        """Let all attackers at it while the block runs; after that its descriptors must be as they were."""
+        before = self.descriptors
+        words = [str(one) for one in (self.port, self.ca, self.stream, self.rules, self.process.pid)]
+        attackers = subprocess.Popen([sys.executable, "-m", "soak.attacks", *words])
+        try:
+            yield
+            assert attackers.poll() is None, "the attackers have given up"
+        finally:
+            attackers.kill()
+            attackers.wait()
+        wait_until(lambda: self.descriptors, lambda now: now <= before + 2, "descriptors are given back")
+
+
+@contextlib.contextmanager
+def attacked(folder: Path) -> Iterator[Attacked]:
+    """Run such an exporter while the block runs, under the chart's limit of memory where that is permitted."""
+    with memory_cgroup(min(limits_of_memory_mib()) << 20) as cgroup:
+        exporter = Attacked(folder, cgroup)
+        with exporter.closing():
+            yield exporter
