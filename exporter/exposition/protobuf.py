@@ -93,7 +93,7 @@ class ProtobufRenderer:
 
     def _families(self, snapshot: TallySnapshot) -> Iterator[tuple[MetricSpec, Iterator[bytes], int]]:
         """Return each family, the parts of its encoded series, and how many of them to write in one piece."""
-        labels = self._labels(snapshot.cells.keys)
+        labels = self._labels(snapshot)
         for spec, values, times in snapshot.counters_and_births():
             yield (
                 spec,
@@ -109,16 +109,18 @@ class ProtobufRenderer:
         for row, of_programs in snapshot.histograms():
             yield row.spec, self._histograms(snapshot, row, of_programs), _SLICE // len(row.bounds)
         if PROCESSES in snapshot.shown:
-            yield PROCESSES, _gauges(map(self._of_comm, snapshot.live), snapshot.live.values()), _SLICE
+            living = ((self._of_comm(comm), value) for comm, value in snapshot.live.items())
+            yield PROCESSES, _gauges(living), _SLICE
         for spec, metrics in zip(BUDGET, budget(snapshot), strict=True):
             names = [label("metric", name) for name in metrics]
             if spec is FOLDED:
                 began = [snapshot.began_seconds or 0.0] * len(names)
                 yield spec, self._counters(names, metrics.values(), began), _PARTS * _SLICE
             else:
-                yield spec, _gauges(names, metrics.values()), _SLICE
+                yield spec, _gauges(zip(names, metrics.values(), strict=True)), _SLICE
 
-    def _labels(self, keys: list[Key]) -> list[bytes]:
+    def _labels(self, snapshot: TallySnapshot) -> list[bytes]:
+        keys = snapshot.cells.keys
         kept = self._of_keys
         if len(kept) > _MOST_KEPT:
             kept.clear()
@@ -166,9 +168,9 @@ class ProtobufRenderer:
             yield before[2]
 
 
-def _gauges(labels: Iterable[bytes], values: Iterable[int]) -> Iterator[bytes]:
-    for name, value in zip(labels, values, strict=True):
-        yield message(4, name + message(2, real(1, value)))
+def _gauges(rows: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
+    for labels, value in rows:
+        yield message(4, labels + message(2, real(1, value)))
 
 
 def _delimited(name: str, description: str, kind: str, metrics: list[bytes]) -> Iterator[bytes]:
