@@ -1,9 +1,11 @@
 """Snapshots to write, and what comes out, parsed."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from prometheus_client import Metric
+from protobuf_families import by_name
 
 from exporter.events import EVENTS
 from exporter.exposition.metrics import METRICS, program_metrics
@@ -24,6 +26,7 @@ from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 Parse = Callable[[str], Iterable[Metric]]
 Family = tuple[str, str, list[tuple[str, dict[str, str], float]]]
 
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 BY_NAME = {spec.name: spec for spec in METRICS}
 
@@ -155,3 +158,10 @@ def one_program() -> TallySnapshot:
 def scrape(snapshot: TallySnapshot, accept: str) -> tuple[str, str]:
     content_type, pieces = Exposition(lambda: snapshot, status).pieces(accept)
     return content_type, b"".join(pieces).decode()
+
+
+def scrape_protobuf(snapshot: TallySnapshot) -> dict[str, Any]:
+    """Every message of an exposition by the name of its family."""
+    content_type, pieces = Exposition(lambda: snapshot, status).pieces(PROTOBUF)
+    assert content_type == PROTOBUF.replace(";", "; ")
+    return by_name(b"".join(pieces))

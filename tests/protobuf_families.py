@@ -71,3 +71,8 @@ def read_families(data: bytes) -> Iterator[Any]:
         at += length
         yield family
     assert at == len(data)
+
+
+def by_name(data: bytes) -> dict[str, Any]:
+    """Return the messages of a body by their names."""
+    return {family.name: family for family in read_families(data)}

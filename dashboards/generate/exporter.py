@@ -26,6 +26,7 @@ from dashboards.generate.pages import page
 from dashboards.generate.panels import graph, heat, number
 from dashboards.generate.queries import (
     BUILD,
+    MOST_LINES,
     NODE,
     STEP,
     counted,
@@ -37,6 +38,7 @@ from dashboards.generate.queries import (
 )
 from dashboards.generate.tables import Column, rows
 
+_LOST = f"sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)})"
 _EVENTS = "proc_connector_events_total"
 _NAMED = f'{NODE},event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
@@ -71,7 +73,7 @@ def _each_node(
 ) -> timeseries.Panel:
     """Return a line per exporter, of those that are first in the ranking."""
     query = Query(top(shown, ranking), "{{instance}}")
-    return graph(title, f"{description} The eight highest.", unit, query, steps=steps, scale=scale)
+    return graph(title, f"{description} The six highest.", unit, query, steps=steps, scale=scale)
 
 
 def _highest(gauge: str) -> str:
@@ -148,16 +150,17 @@ def exporter() -> Dashboard:
                     f"{EACH_POINT}",
                     COUNT,
                     Query(
-                        f"topk(8, sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)}))",
+                        f"topk({MOST_LINES}, {_LOST})",
                         "{{instance}} {{socket}}",
                     ),
                     counts=True,
                     scale=Scale.LOG_COUNTS,
+                    nothing="Nothing was lost in the shown time",
                 ),
                 graph(
                     "Fill of the receive buffers",
                     "Bytes that waited in the socket's buffer when it was last drained, as a share of its "
-                    "size. Near 100 % messages will be lost. The eight fullest.",
+                    "size. Near 100 % messages will be lost. The six fullest.",
                     RATIO,
                     Query(
                         top(f"{_USED} / proc_connector_receive_buffer_bytes{{{NODE}}}", _highest(_USED)),
@@ -194,12 +197,12 @@ def exporter() -> Dashboard:
                 ),
                 graph(
                     "Series against their limit",
-                    "How much of --limit.series the eight metrics with the most series use. At 100 % new "
+                    "How much of --limit.series the six metrics with the most series use. At 100 % new "
                     "programs are counted under <other>.",
                     RATIO,
                     Query(
                         "label_replace("
-                        + top(f"{_SERIES} / proc_connector_series_limit{{{NODE}}}", _highest(_SERIES), 8)
+                        + top(f"{_SERIES} / proc_connector_series_limit{{{NODE}}}", _highest(_SERIES))
                         + ', "metric", "$1", "metric", "proc_connector_(.*)")',
                         "{{instance}} {{metric}}",
                     ),

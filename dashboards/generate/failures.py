@@ -110,7 +110,7 @@ def failures() -> Dashboard:
                 ),
                 rare(
                     "Failures by program",
-                    "Ends with an exit code other than 0, of the eight programs with the most at each point.",
+                    "Ends with an exit code other than 0, of the six programs with the most at each point.",
                     _EACH,
                     by="comm",
                     legend="{{comm}}",
@@ -124,6 +124,7 @@ def failures() -> Dashboard:
                     counts=True,
                     scale=Scale.LOG_COUNTS,
                     colors=SIGNAL_COLORS,
+                    nothing="None in the shown time",
                 ),
             ],
             "Which, how, since when": [
@@ -133,19 +134,19 @@ def failures() -> Dashboard:
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
                     {"comm": Column("Program")},
                     [
-                        Column("Failures", COUNT, _FAILURES, width=95, least=3),
+                        Column("Failures", COUNT, _FAILURES, width=120, least=3),
                         Column(
                             "Share of ends",
                             RATIO,
                             f"{_FAILURES} / {_ENDS}",
                             ((None, YELLOW), (0.9, RED)),
-                            width=115,
+                            width=150,
                             least=0.5,
                         ),
-                        Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME), width=130),
+                        Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME), width=160),
                     ],
                     sort="Failures",
-                    width=10,
+                    height=7,
                 ),
                 rows(
                     "Every kind of failure",
@@ -154,9 +155,9 @@ def failures() -> Dashboard:
                     "signal ended the process.",
                     {
                         "comm": Column("Program"),
-                        "uid": Column("uid", width=80),
-                        "exit_code": Column("Code", width=60, numeric=True),
-                        "signal": Column("Signal", width=85),
+                        "uid": Column("uid", width=100),
+                        "exit_code": Column("Code", width=80, numeric=True),
+                        "signal": Column("Signal", width=110),
                     },
                     [
                         Column(
@@ -165,11 +166,10 @@ def failures() -> Dashboard:
                             f"sum by ({_KIND}) ({counted(_EACH, PROGRAM)})",
                             width=95,
                         ),
-                        Column("First", "dateTimeFromNow", _when("min"), width=125),
-                        Column("Latest", "dateTimeFromNow", _when("max"), width=140),
+                        Column("First", "dateTimeFromNow", _when("min"), width=150),
+                        Column("Latest", "dateTimeFromNow", _when("max"), width=150),
                     ],
                     sort="Failures",
-                    width=14,
                 ),
             ],
             "How": [

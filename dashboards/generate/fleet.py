@@ -106,7 +106,7 @@ def fleet() -> Dashboard:
                     decimals=1,
                 ),
                 number(
-                    "Signals in the last 15 min",
+                    "Signals, last 15 min",
                     "Processes that died of a signal within 15 minutes.",
                     COUNT,
                     _recent(recordings.SIGNALS),
@@ -114,7 +114,7 @@ def fleet() -> Dashboard:
                     width=6,
                 ),
                 number(
-                    "Core dumps in the last 15 min",
+                    "Core dumps, last 15 min",
                     "Processes that dumped core within 15 minutes.",
                     COUNT,
                     _recent(recordings.COREDUMPS),
@@ -122,7 +122,7 @@ def fleet() -> Dashboard:
                     width=6,
                 ),
                 number(
-                    "Lost in the last 15 min",
+                    "Lost, last 15 min",
                     "Messages that the kernel dropped within 15 minutes. Above 0 the numbers are too low.",
                     COUNT,
                     _recent(recordings.LOST),
@@ -138,43 +138,16 @@ def fleet() -> Dashboard:
                     CANARY_STEPS,
                     width=6,
                 ),
-                graph(
-                    "Births by node, per second",
-                    "Processes forked per second on the eight busiest nodes of the shown time. A "
-                    "node far above the others has a fork storm or a new job.",
-                    PER_SECOND,
-                    Query(_top(recordings.FORKS), "{{instance}}"),
-                    scale=Scale.LOG,
-                ),
-                graph(
-                    "Failures by node, per second",
-                    "Processes per second that ended with an exit code other than 0, on the eight nodes with "
-                    "the most.",
-                    PER_SECOND,
-                    Query(_top(recordings.FAILED), "{{instance}}"),
-                    scale=Scale.LOG,
-                ),
-                graph(
-                    "Deaths by signal in the last 15 min",
-                    "Processes that died of each signal within the 15 minutes before, on all nodes. SIGSEGV and "
-                    "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are "
-                    "normal.",
-                    COUNT,
-                    Query(f"sum by (signal) ({_node(recordings.SIGNALS)})", "{{signal}}"),
-                    scale=Scale.LOG_COUNTS,
-                    colors=SIGNAL_COLORS,
-                    width=10,
-                ),
                 rows(
                     "Firing alerts",
                     "Alerts of dashboards/rules/alerts.yaml that fire now, the latest first. Empty when all is "
                     "well; a click on a node leads to its failures.",
                     {
                         "alertname": Column("Alert"),
-                        "severity": Column("Severity", width=80, words=SEVERITIES),
-                        "instance": Column("Node", width=90, link=link_to("proc-connector-failures", "instance")),
-                        "comm": Column("Program", width=100),
-                        "signal": Column("Signal", width=85),
+                        "severity": Column("Severity", width=85, words=SEVERITIES),
+                        "instance": Column("Node", width=160, link=link_to("proc-connector-failures", "instance")),
+                        "comm": Column("Program", width=140),
+                        "signal": Column("Signal", width=90),
                     },
                     [
                         Column(
@@ -185,8 +158,45 @@ def fleet() -> Dashboard:
                         )
                     ],
                     sort="Since",
-                    width=14,
+                    height=7,
+                ),
+                graph(
+                    "Births by node, per second",
+                    "Processes forked per second on the six busiest nodes of the shown time. A "
+                    "node far above the others has a fork storm or a new job.",
+                    PER_SECOND,
+                    Query(_top(recordings.FORKS), "{{instance}}"),
+                    scale=Scale.LOG,
+                ),
+                graph(
+                    "Failures by node, per second",
+                    "Processes per second that ended with an exit code other than 0, on the six nodes with "
+                    "the most.",
+                    PER_SECOND,
+                    Query(_top(recordings.FAILED), "{{instance}}"),
+                    scale=Scale.LOG,
+                ),
+                graph(
+                    "Deaths by signal, last 15 min",
+                    "Processes that died of each signal within the 15 minutes before, on all nodes. SIGSEGV and "
+                    "SIGABRT are bugs; SIGKILL may be the kernel out of memory; SIGTERM and SIGPIPE are "
+                    "normal.",
+                    COUNT,
+                    Query(f"sum by (signal) ({_node(recordings.SIGNALS)})", "{{signal}}"),
+                    scale=Scale.LOG_COUNTS,
+                    colors=SIGNAL_COLORS,
+                    nothing="No process died of a signal",
+                ),
+                rows(
+                    "Missing nodes",
+                    "Nodes that were seen within the last day and do not answer now: their exporter is down, or "
+                    "Prometheus has no such target any more. Empty when all is well.",
+                    {"instance": Column("Node")},
+                    [Column("Last seen", "dateTimeFromNow", f"1000 * {_MISSING}", width=160)],
+                    sort="Last seen",
+                    width=12,
                     height=8,
+                    nothing="No node is missing",
                 ),
             ],
             "Nodes": [
@@ -194,42 +204,33 @@ def fleet() -> Dashboard:
                     "Nodes",
                     "One row per node; a click on its name leads to its processes. A coloured number needs "
                     "attention. Signals, core dumps and lost messages are those of the last 15 "
-                    "minutes.",
+                    "minutes; no name is the share of events under <unknown>; canary is the age of the last.",
                     {"instance": Column("Node", link=link_to("proc-connector-node", "instance"))},
                     [
-                        Column("State", "string", _each("up", "min"), width=70, words=_STATES),
-                        Column("Births", PER_SECOND, _each(recordings.FORKS), width=115),
-                        Column("Ends", PER_SECOND, _each(recordings.ENDED), width=115),
+                        Column("State", "string", _each("up", "min"), width=65, words=_STATES),
+                        Column("Births", PER_SECOND, _each(recordings.FORKS), width=90),
+                        Column("Ends", PER_SECOND, _each(recordings.ENDED), width=90),
                         Column(
                             "Failures",
                             RATIO,
                             f"{_each(recordings.FAILED)} / {_each(recordings.ENDED)}",
                             FAILURE_STEPS,
-                            width=115,
+                            width=90,
                         ),
-                        Column("Signals", COUNT, _counted_each(recordings.SIGNALS), ANY_IS_ODD, width=115),
-                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=115),
-                        Column("Lost", COUNT, _counted_each(recordings.LOST), ANY_IS_BAD, width=115),
+                        Column("Signals", COUNT, _counted_each(recordings.SIGNALS), ANY_IS_ODD, width=90),
+                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=100),
+                        Column("Lost", COUNT, _counted_each(recordings.LOST), ANY_IS_BAD, width=90),
                         Column(
-                            "Unknown names",
+                            "No name",
                             RATIO,
                             _each(recordings.UNATTRIBUTED, "max"),
                             ((None, GREEN), (0.05, ORANGE)),
-                            width=140,
+                            width=85,
                         ),
-                        Column("Canary age", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS, width=110),
+                        Column("Canary", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS, width=80),
                     ],
                     sort="Births",
                     height=12,
-                ),
-                rows(
-                    "Missing nodes",
-                    "Nodes that were seen within the last day and do not answer now: their exporter is down, or "
-                    "Prometheus has no such target any more. Empty when all is well.",
-                    {"instance": Column("Node")},
-                    [Column("Last seen", "dateTimeFromNow", f"1000 * {_MISSING}", width=200)],
-                    sort="Last seen",
-                    height=6,
                 ),
             ],
         },

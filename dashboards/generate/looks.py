@@ -18,7 +18,7 @@ RATIO = "percentunit"
 SECONDS = "s"
 BYTES = "bytes"
 COUNT = "locale"
-CPUS = "suffix: CPUs"
+NUMBER = "short"
 
 SIGNAL_COLORS = {
     "SIGSEGV": RED,

@@ -7,8 +7,8 @@ from dashboards.generate import recordings
 from dashboards.generate.looks import (
     BYTES,
     COUNT,
-    CPUS,
     FAILURE_STEPS,
+    NUMBER,
     PER_SECOND,
     QUANTILE_COLORS,
     RATIO,
@@ -44,7 +44,7 @@ _NEW = "The line of a new program begins at its second scrape; the table below c
 
 
 def _by_comm(q: float, histogram: str) -> Query:
-    """Return a quantile of the eight programs that ended most often since the exporters started."""
+    """Return a quantile of the six programs that ended most often since the exporters started."""
     ends = f"sum by (comm) ({histogram}_count{{{COMM}}})"
     return Query(top(quantile(q, histogram, COMM, "comm, le"), ends), "{{comm}}")
 
@@ -92,17 +92,17 @@ def node() -> Dashboard:
             "Births and ends": [
                 top_rates(
                     "Births by program",
-                    f"Forks per second by the program that forked. The eight highest. {_NEW}",
+                    f"Forks per second by the program that forked. The six highest. {_NEW}",
                     FORKS,
                 ),
                 top_rates(
                     "Executions by program",
-                    f"Execs per second by the program that was started. The eight highest. {_NEW}",
+                    f"Execs per second by the program that was started. The six highest. {_NEW}",
                     EXECS,
                 ),
                 top_rates(
                     "Ends by program",
-                    f"Processes that ended per second, with any exit code. The eight highest. {_NEW}",
+                    f"Processes that ended per second, with any exit code. The six highest. {_NEW}",
                     EXITS,
                 ),
                 graph(
@@ -123,9 +123,9 @@ def node() -> Dashboard:
                         Column("Ends", COUNT, _ENDED, least=1),
                         Column("Failed", RATIO, _FAILED, FAILURE_STEPS),
                         Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME)),
-                        Column("Lifetime, 99 %", SECONDS, quantile_in_range(0.99, LIFETIME)),
+                        Column("99 % lived below", SECONDS, quantile_in_range(0.99, LIFETIME)),
                         Column("CPU time", SECONDS, f"sum by (comm) ({counted(recordings.CPU_TIME_EACH, COMM)})"),
-                        Column("Peak memory, 99 %", BYTES, quantile_in_range(0.99, _RSS)),
+                        Column("Memory, 99 %", BYTES, quantile_in_range(0.99, _RSS)),
                     ],
                     sort="Ends",
                 ),
@@ -151,7 +151,7 @@ def node() -> Dashboard:
                 ),
                 graph(
                     "Median lifetime by program",
-                    "Of the eight programs that have ended most often. A daemon whose median "
+                    "Of the six programs that have ended most often. A daemon whose median "
                     "falls to seconds is crash-looping.",
                     SECONDS,
                     _by_comm(0.5, LIFETIME),
@@ -160,7 +160,7 @@ def node() -> Dashboard:
                 ),
                 graph(
                     "Living processes by program",
-                    "Processes that are alive, of the eight programs with the most on "
+                    "Processes that are alive, of the six programs with the most on "
                     "average. A line that only rises is a leak of processes.",
                     COUNT,
                     Query(
@@ -175,17 +175,17 @@ def node() -> Dashboard:
             ],
             "What ended processes used (taskstats mode)": [
                 graph(
-                    "CPU of ended processes, booked at their end",
+                    "CPUs of ended processes, booked at their end",
                     "CPU time of processes, counted when they end: it has also those "
                     "that no poller sees. A process that ran for an hour adds its whole hour at its end.",
-                    CPUS,
+                    NUMBER,
                     Query(top_rate("comm", f"{_CPU}_sum", COMM), "{{comm}}"),
                     stacked=True,
                 ),
                 graph(
                     "Peak memory of ended processes",
                     "90 % of the processes of a program stayed below this at their "
-                    "peak. The eight programs that have ended most often.",
+                    "peak. The six programs that have ended most often.",
                     BYTES,
                     _by_comm(0.9, _RSS),
                     dots=True,

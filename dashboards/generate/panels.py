@@ -26,7 +26,7 @@ from dashboards.generate.looks import (
     mapping,
     thresholds,
 )
-from dashboards.generate.queries import PROGRAM, STEP, counted, rate, top_rate
+from dashboards.generate.queries import MOST_LINES, PROGRAM, STEP, counted, rate, top_rate
 
 
 def number(
@@ -86,6 +86,7 @@ def graph(
     dots: bool = False,
     scale: Scale = Scale.LINEAR,
     colors: dict[str, str] | None = None,
+    nothing: str = "",
     width: int = 12,
     height: int = 8,
 ) -> timeseries.Panel:
@@ -102,6 +103,7 @@ def graph(
         dots: There is a value only where something ended, and a line between two would mean nothing.
         scale: How far apart the values are.
         colors: By the name of the series.
+        nothing: What stands there if no series has a value: for what does not happen on a good day.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
     """
@@ -138,6 +140,8 @@ def graph(
         made.decimals(0).axis_soft_max(4).interval("1m")
     if unit == COUNT:
         made.decimals(0)
+    if nothing:
+        made.no_value(nothing)
     if unit == RATIO:
         # Else the axis of a line at 0 ends at 10,000 %.
         made.axis_soft_max(0.01)
@@ -186,7 +190,7 @@ def _scale(made: timeseries.Panel, scale: Scale) -> None:
 
 
 def top_rates(title: str, description: str, metric: str) -> timeseries.Panel:
-    """Return the eight programs with the highest rates of a counter."""
+    """Return the six programs with the highest rates of a counter."""
     query = Query(top_rate("comm", metric), "{{comm}}")
     return graph(title, description, PER_SECOND, query, scale=Scale.LOG)
 
@@ -202,7 +206,7 @@ def rare(
     colors: dict[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return how often something rare happened, interval by interval, the first time included."""
-    most = f"topk(8, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
+    most = f"topk({MOST_LINES}, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
     return graph(
         title,
         f"{description} {EACH_POINT}",
@@ -212,6 +216,7 @@ def rare(
         counts=True,
         scale=Scale.LOG_COUNTS,
         colors=colors,
+        nothing="None in the shown time",
     )
 
 

@@ -42,11 +42,14 @@ def counted(increments: str, labels: str = NODE, *, window: str = SHOWN) -> str:
     return f"sum_over_time({increments}{{{labels}}}[{window}])"
 
 
-def top(shown: str, ranking: str, n: int = 8) -> str:
+MOST_LINES = 6
+"""Grafana has six colours that are told apart at once, by day and by night; the seventh is another green."""
+
+
+def top(shown: str, ranking: str, n: int = MOST_LINES) -> str:
     """Return PromQL for those of the shown series that are first in a ranking over the whole shown time.
 
-    A bare topk chooses anew at every point, so that far more than n lines come and go. Grafana has eight colours
-    that are told apart at once.
+    A bare topk chooses anew at every point, so that far more than n lines come and go.
     """
     return f"{shown} and topk({n}, {ranking})"
 
@@ -57,7 +60,7 @@ def total(metric: str, labels: str = NODE) -> str:
 
 
 def top_rate(by: str, metric: str, labels: str = PROGRAM) -> str:
-    """Return PromQL for the eight highest rates of a counter, without the moments at which it stood still."""
+    """Return PromQL for the highest rates of a counter, without the moments at which it stood still."""
     return top(f"sum by ({by}) ({rate(metric, labels)}) > 0", f"sum by ({by}) ({total(metric, labels)})")
 
 

@@ -65,6 +65,7 @@ def rows(
     *,
     sort: str,
     ascending: bool = False,
+    nothing: str = "",
     width: int = 24,
     height: int = 9,
 ) -> table.Panel:
@@ -77,6 +78,7 @@ def rows(
         columns: The columns with numbers, in order.
         sort: The heading of the column with the highest first.
         ascending: The lowest first instead.
+        nothing: What stands there if there is no row, and in cells without a value.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
     """
@@ -100,6 +102,8 @@ def rows(
             },
         )
     )
+    if nothing:
+        made.no_value(nothing)
     every = (*labels.values(), *columns)
     for step in _numbers(every), _least(every):
         if step:

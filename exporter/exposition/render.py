@@ -6,10 +6,10 @@ and kept. The tests hold it together with what the library would have written.
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/, the OpenMetrics 1.0 specification.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
-from exporter.exposition.buckets import bound_labels, cumulative
+from exporter.exposition.buckets import bound_labels
 from exporter.exposition.budget import budget
 from exporter.exposition.metrics import BUDGET, FOLDED, PROCESSES, HistogramRow
 from exporter.exposition.snapshot import TallySnapshot
@@ -44,7 +44,7 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str]
     began = snapshot.began_seconds if openmetrics else None
     for row, of_programs in snapshot.histograms():
         yield _head(row.spec, openmetrics=openmetrics)
-        rows = _render_histograms(row, of_programs, births=began is not None)
+        rows = _render_histograms(row, of_programs, snapshot.cumulative(row), births=began is not None)
         pieces = _join(rows, _SLICE // (len(row.bounds) + 1))
         yield from (_lines_of(piece, names) for piece in pieces) if names else pieces
     if PROCESSES in snapshot.shown:
@@ -111,7 +111,11 @@ def _with_birth(name: str, labels: str, value: int, born_seconds: float) -> str:
 
 
 def _render_histograms(
-    row: HistogramRow, of_programs: list[tuple[ProgramCounts, Histogram]], *, births: bool
+    row: HistogramRow,
+    of_programs: list[tuple[ProgramCounts, Histogram]],
+    cumulative: Callable[[Histogram], Sequence[int]],
+    *,
+    births: bool,
 ) -> Iterator[str]:
     name, in_base_unit = row.spec.name, row.in_base_unit
     tails = [f',le="{bound}"}}' for bound in bound_labels(row.bounds)]

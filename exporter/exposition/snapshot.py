@@ -1,9 +1,10 @@
 """What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from exporter.exposition.buckets import cumulative
 from exporter.exposition.metrics import COUNTER_SPECS, ENDS, HISTOGRAMS, EndRow, HistogramRow
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
@@ -47,18 +48,17 @@ class TallySnapshot(NamedTuple):
         return (row for row in ENDS if row.spec in self.shown)
 
     def histograms(self) -> Iterator[tuple[HistogramRow, list[tuple[ProgramCounts, Histogram]]]]:
-        """Return the histograms that are shown, with classic buckets, of the programs that have any value."""
+        """Return the histograms that are shown, as they are counted, of the programs that have any value."""
         for row in HISTOGRAMS:
             if row.spec in self.shown:
                 histogram_of = attrgetter(row.field)
-                of_programs = [
-                    (program, counts) for program in self.programs if any(counts := histogram_of(program))
-                ]
-                folding = self.folding(row)
-                if folding is not None:
-                    of_programs = [(program, folding.classic(counts)) for program, counts in of_programs]
-                yield row, of_programs
+                yield row, [(program, counts) for program in self.programs if any(counts := histogram_of(program))]
+
+    def cumulative(self, row: HistogramRow) -> Callable[[Histogram], Sequence[int]]:
+        """Return what makes the counts of classic buckets, cumulative ones, of a histogram as it is counted."""
+        folding = self.folding(row)
+        return cumulative if folding is None else folding.cumulative
 
     def folding(self, row: HistogramRow) -> Folding | None:
-        """Return what makes classic and native buckets of a histogram; None if it has classic ones only."""
+        """Return what makes classic and native buckets of a histogram; None if it is counted in classic ones."""
         return FOLDINGS[HISTOGRAMS.index(row)] if self.has_native else None

@@ -5,6 +5,7 @@ begun to count is noted when they are copied for a scrape, so that an event cost
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress, repeat
 from typing import NamedTuple
 
 from exporter.tallies.cells import Cell, FoldedCell, Program
@@ -76,10 +77,10 @@ class Births:
         """
         for name, values in counters.items():
             noted = self._counters[name]
-            for cell in [cell for cell, value in zip(cells, values, strict=True) if value and cell not in noted]:
+            for cell in [cell for cell in compress(cells, values) if cell not in noted]:
                 noted[cell] = max(self._cells[cell], self._looked_seconds)
         self._looked_seconds = self._now_seconds()
         return CellTimes(
-            {name: [noted.get(cell, 0.0) for cell in cells] for name, noted in self._counters.items()},
+            {name: list(map(noted.get, cells, repeat(0.0))) for name, noted in self._counters.items()},
             [self._exits[cell].copy() for cell in cells],
         )

@@ -8,7 +8,8 @@ Source: https://prometheus.io/docs/specs/native_histograms/
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import compress
+from itertools import accumulate, compress
+from operator import itemgetter
 from typing import NamedTuple
 
 from exporter.tallies.histograms import CLASSIC_BOUNDS, Bounds, Histogram
@@ -65,8 +66,10 @@ class NativeBuckets(NamedTuple):
     """The buckets of one native histogram that are not empty."""
 
     zero_count: int
-    by_index: dict[int, int]
+    indexes: tuple[int, ...]
     """In rising order."""
+    counts: list[int]
+    """Of each of them."""
 
 
 class Folding:
@@ -80,28 +83,34 @@ class Folding:
 
     def __init__(self, both: Sequence[int], classic: Sequence[int], scale: Scale) -> None:
         self.scale = scale
-        ends = [*(both.index(bound) + 1 for bound in classic), len(both) + 1]
-        self._slices = list(zip([0, *ends], ends, strict=False))
+        self._classic = itemgetter(*(both.index(bound) for bound in classic), len(both))
         native = _native_bounds(scale)
+        self._zero = [scale.indexes[0]]
         # The bucket that has its values, for each bucket; the last one has what is beyond all bounds.
         self._index = [scale.indexes[0] + bisect_left(native, bound) for bound in both]
         self._index.append(scale.indexes[-1] + 1)
 
-    def classic(self, histogram: Histogram) -> Histogram:
-        """Return the histogram with classic bounds."""
-        return [*(sum(histogram[begin:end]) for begin, end in self._slices), histogram[-1]]
+    def cumulative(self, histogram: Histogram) -> tuple[int, ...]:
+        """Return for each classic bucket how many values do not exceed its bound; the last is their number."""
+        counts: tuple[int, ...] = self._classic(list(accumulate(histogram[:-1])))
+        return counts
 
     def native(self, histogram: Histogram) -> NativeBuckets:
         """Return its native buckets."""
-        zero_count, zero, by_index = 0, self.scale.indexes[0], dict[int, int]()
+        indexes: list[int] = []
+        found: list[int] = []
+        before = None
         counts = histogram[:-1]
         # Most are 0, and passed over by the interpreter itself.
         for index, count in zip(compress(self._index, counts), filter(None, counts), strict=True):
-            if index <= zero:
-                zero_count += count
+            if index == before:
+                found[-1] += count
             else:
-                by_index[index] = by_index.get(index, 0) + count
-        return NativeBuckets(zero_count, by_index)
+                indexes.append(index)
+                found.append(count)
+                before = index
+        zero_count = found.pop(0) if indexes[:1] == self._zero else 0
+        return NativeBuckets(zero_count, tuple(indexes[len(indexes) - len(found) :]), found)
 
 
 FOLDINGS = tuple(

@@ -32,11 +32,13 @@ def worlds() -> Iterator[World]:
     yield {"nobody": NOBODY_LEFT}
 
 
-def _on(node: str, labels: Fired) -> dict[str, str]:
+def on_node(node: str, labels: Fired) -> dict[str, str]:
+    """Return the labels of an alert that fires on a node."""
     return {label: f"{value}-{node}" if label == "instance" else value for label, value in labels}
 
 
-def _series(node: str, story: Story) -> list[dict[str, str]]:
+def series_of(node: str, story: Story) -> list[dict[str, str]]:
+    """Return the series of a story that happens on a node, as promtool reads them."""
     return [
         {"series": re.sub(r'(instance="\w)', rf"\1-{node}", name), "values": values}
         for name, values in {**story.host, **story.series}.items()
@@ -51,7 +53,7 @@ def _questions(node: str, story: Story) -> list[dict[str, object]]:
             "exp_samples": [
                 {
                     "labels": "ALERTS{alertstate='firing',"
-                    f"{','.join(f'{label}={value!r}' for label, value in _on(node, alert).items())}}}",
+                    f"{','.join(f'{label}={value!r}' for label, value in on_node(node, alert).items())}}}",
                     "value": 1,
                 }
                 for alert in alerts
@@ -98,7 +100,7 @@ def play(world: World, folder: Path, files: Sequence[Path] = FILES) -> dict[str,
     """
     test: Test = {
         "interval": "1m",
-        "input_series": [row for node, story in world.items() for row in _series(node, story)],
+        "input_series": [row for node, story in world.items() for row in series_of(node, story)],
         "promql_expr_test": [row for node, story in world.items() for row in _questions(node, story)],
     }
     output = _run([test], folder, files)
@@ -132,7 +134,7 @@ def said(folder: Path, files: Sequence[Path] = FILES) -> str:
     tests: list[Test] = []
     for name, words in SAID.items():
         [alert] = stories[name].firing[words["minute"]]
-        labels = _on("1", alert)
+        labels = on_node("1", alert)
         alertname = labels.pop("alertname")
         annotations = {
             "summary": words["summary"],
@@ -142,7 +144,7 @@ def said(folder: Path, files: Sequence[Path] = FILES) -> str:
             {
                 "name": name,
                 "interval": "1m",
-                "input_series": _series("1", stories[name]),
+                "input_series": series_of("1", stories[name]),
                 "alert_rule_test": [
                     {
                         "eval_time": f"{words['minute']}m",

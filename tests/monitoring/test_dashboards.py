@@ -172,6 +172,21 @@ def test_no_line_is_hidden_and_no_two_have_one_colour() -> None:
                 assert look["fillOpacity"] == 0 or look["stacking"]["mode"] == "normal"
 
 
+@each_query
+def test_no_more_lines_are_asked_for_than_there_are_colours_that_differ(asked: Asked) -> None:
+    """Grafana's seventh colour is another green, its eighth another yellow."""
+    assert all(int(n) <= 6 for n in re.findall(r"topk\((\d+)", asked.expr))
+
+
+def test_what_is_rare_says_that_it_did_not_happen() -> None:
+    """A panel that says that it has no data makes a person look for what is broken."""
+    for name in FILES:
+        for panel in panels(name):
+            rare = panel["type"] == "timeseries" and ":increase1m{" in panel["targets"][0]["expr"]
+            if rare and " or 0 * count(" not in panel["targets"][0]["expr"]:
+                assert panel["fieldConfig"]["defaults"].get("noValue"), panel["title"]
+
+
 @pytest.mark.parametrize("panel", list(each_panel()))
 def test_lines_have_a_legend_with_values_the_highest_first(panel: dict[str, Any]) -> None:
     if panel["type"] == "timeseries":

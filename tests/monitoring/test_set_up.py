@@ -1,5 +1,6 @@
 """The files of docs/prometheus.md, as the programs that they are for read them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,6 +40,15 @@ def test_prometheus_takes_the_configuration_with_the_files_that_the_program_writ
     assert "SUCCESS" in said
     assert said.count("rules found") == 2, said
     check("promtool", "check", "rules", *sorted((tmp_path / "rules").glob("*.yaml")))
+
+
+def test_nodes_have_names_and_no_ports(tmp_path: Path) -> None:
+    config = yaml.safe_load(settings("docs/prometheus.md", "scrape_configs"))
+    [job] = config["scrape_configs"]
+    file = tmp_path / "prometheus.yml"
+    file.write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    found = check("promtool", "check", "service-discovery", "--timeout=2s", file, job["job_name"])
+    assert [target["labels"]["instance"] for target in json.loads(found)] == ["node-1", "node-2"]
 
 
 def test_the_limit_of_samples_is_above_what_the_limit_of_series_allows() -> None:

@@ -1,30 +1,24 @@
 """exporter/exposition/protobuf.py: what Google's library reads is what the text says."""
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-from expositions import SHOWN, each_snapshot, nasty_snapshot, parsed, scrape, status
+from expositions import SHOWN, each_snapshot, nasty_snapshot, parsed, scrape, scrape_protobuf
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from protobuf_families import read_families
+from protobuf_families import by_name
 
-from exporter.exposition.protobuf import varint, zigzag
-from exporter.exposition.scrape import Exposition
+from exporter.exposition.protobuf import ProtobufRenderer
+from exporter.exposition.render import render
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.tallies.births import Births
 from exporter.tallies.histograms import observe
 from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.tallies import Tallies
 
-PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 TYPES = ["counter", "gauge", "summary", "untyped", "histogram"]
 VOLATILE = ("process_cpu_seconds", "process_open_fds", "process_resident", "process_virtual", "python_gc")
-
-
-def read(snapshot: TallySnapshot) -> dict[str, Any]:
-    content_type, pieces = Exposition(lambda: snapshot, status).pieces(PROTOBUF)
-    assert content_type == PROTOBUF.replace(";", "; ")
-    return {family.name: family for family in read_families(b"".join(pieces))}
 
 
 def as_text_has_it(family: Any) -> list[tuple[str, dict[str, str], float]]:
@@ -53,7 +47,7 @@ def in_order(samples: list[tuple[str, dict[str, str], float]]) -> list[tuple[str
 @each_snapshot
 def test_protobuf_says_what_the_text_says(snapshot: TallySnapshot) -> None:
     _, text = scrape(snapshot, "text/plain")
-    families = read(snapshot)
+    families = scrape_protobuf(snapshot)
     written = parsed(text, parse_text)
     expected = {
         f"{name}_total" if kind == "counter" else name: (kind, documentation, samples)
@@ -68,7 +62,7 @@ def test_protobuf_says_what_the_text_says(snapshot: TallySnapshot) -> None:
 
 
 def test_without_the_flags_there_are_neither_births_nor_native_buckets() -> None:
-    families = read(nasty_snapshot())
+    families = scrape_protobuf(nasty_snapshot())
     for metric in families["proc_connector_forks_total"].metric:
         assert not metric.counter.HasField("created_timestamp")
     for metric in families["proc_connector_process_lifetime_seconds"].metric:
@@ -89,7 +83,7 @@ def test_each_series_says_when_it_was_born() -> None:
     snapshot = TallySnapshot(
         tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True], began_seconds=births.began_seconds
     )
-    families = read(snapshot)
+    families = scrape_protobuf(snapshot)
 
     def born(name: str, kind: str) -> list[float]:
         times = [getattr(m, kind).created_timestamp for m in families[name].metric]
@@ -103,65 +97,75 @@ def test_each_series_says_when_it_was_born() -> None:
     assert born("proc_connector_drain_seconds", "histogram") == [1000.25]
 
 
-VALUES_NS = (0, 1, 61_000, 61_100, 10**6, 1_000_001, 2_500_000, 10**9, 10**9 + 1, 86_400 * 10**9, 10**16)
+def everything(tallies: Tallies, births: Births) -> TallySnapshot:
+    cells, programs = tallies.snapshot_cells(), tallies.snapshot_programs()
+    shown, began = SHOWN[True], births.began_seconds
+    live = {program.comm: 1 for program in programs}
+    return TallySnapshot(cells, programs, live, shown, tallies.limit, has_native=True, began_seconds=began)
 
 
-def native_snapshot() -> TallySnapshot:
-    tallies = Tallies(bounds=BOTH_BOUNDS)
-    cell = tallies.claim_cell(b"sh", 0)
-    for value in VALUES_NS:
-        tallies.count_end(cell, 0)
-        observe(cell.lifetime_ns, tallies.bounds.lifetime_ns, value)
-    return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True], has_native=True)
+def test_what_is_kept_from_scrape_to_scrape_is_what_would_be_written_anew() -> None:
+    clock = [1000.0]
+    births = Births(lambda: clock[0])
+    tallies = Tallies(births=births, bounds=BOTH_BOUNDS)
+    keeping = ProtobufRenderer()
 
+    def end(comm: bytes, status: int, lived_ns: int) -> None:
+        cell = tallies.claim_cell(comm, 0)
+        cell.forks += 1
+        tallies.count_end(cell, status)
+        observe(cell.lifetime_ns, tallies.bounds.lifetime_ns, lived_ns)
 
-def test_each_value_is_in_the_native_bucket_that_its_spans_say() -> None:
-    (metric,) = read(native_snapshot())["proc_connector_process_lifetime_seconds"].metric
-    native = metric.histogram
-    assert native.schema == 2
-    counts: dict[int, int] = {}
-    index = count = 0
-    deltas = iter(native.positive_delta)
-    for span in native.positive_span:
-        index += span.offset
-        for _ in range(span.length):
-            count += next(deltas)
-            counts[index] = count
-            index += 1
-    assert next(deltas, None) is None
-    expected: dict[int, int] = {}
-    for value in VALUES_NS:
-        seconds = value / 1e9
-        if seconds > native.zero_threshold:
-            bucket = min(math.ceil(math.log2(seconds) * 4), 81)
-            expected[bucket] = expected.get(bucket, 0) + 1
-    assert counts == expected
-    assert native.zero_count == sum(value / 1e9 <= native.zero_threshold for value in VALUES_NS)
-    assert native.sample_count == native.zero_count + sum(counts.values()) == len(VALUES_NS)
+    def drop(comm: bytes) -> None:
+        tallies.drop([tallies.claim_cell(comm, 0)])
 
+    def end_anew(comm: bytes, status: int, lived_ns: int) -> None:
+        drop(comm)
+        end(comm, status, lived_ns)
 
-def test_a_span_may_be_as_long_as_there_are_buckets() -> None:
-    tallies = Tallies(bounds=BOTH_BOUNDS)
-    cell = tallies.claim_cell(b"sh", 0)
-    tallies.count_end(cell, 0)
-    for value in tallies.bounds.lifetime_ns:
-        observe(cell.lifetime_ns, tallies.bounds.lifetime_ns, value)
-    snapshot = TallySnapshot(
-        tallies.snapshot_cells(), tallies.snapshot_programs(), {}, SHOWN[True], has_native=True
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: end(b"one", 0, 10**6),
+        lambda: None,
+        lambda: end(b"two", 0x100, 10**9),
+        lambda: end(b"one", 0, 10**7),
+        lambda: end(b"one", 0x8B, 10**6),
+        lambda: drop(b"one"),
+        lambda: end_anew(b"two", 0x100, 10**9),  # the same counts, but another life
     )
-    (metric,) = read(snapshot)["proc_connector_process_lifetime_seconds"].metric
-    (span,) = metric.histogram.positive_span
-    assert span.length == len(metric.histogram.positive_delta) == 136
+    written = []
+    for step in steps:
+        clock[0] += 15.25
+        step()
+        snapshot = everything(tallies, births)
+        written.append(b"".join(keeping.render(snapshot)))
+        assert by_name(written[-1]) == by_name(b"".join(ProtobufRenderer().render(snapshot)))
+    assert len(set(written)) == len(steps) - 1, "only the second step changed nothing"
 
 
-@pytest.mark.parametrize(
-    ("number", "encoded"),
-    [(0, b"\0"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02"), (2**64 - 1, b"\xff" * 9 + b"\x01")],
-)
-def test_a_varint_has_seven_bits_in_each_byte(number: int, encoded: bytes) -> None:
-    assert varint(number) == encoded
+def test_protobuf_with_all_that_it_can_say_costs_no_more_than_text() -> None:
+    """CPU time of this thread: the same counts, births and all, as OpenMetrics and as protobuf."""
+    births = Births(lambda: 1000.25)
+    tallies = Tallies(births=births, bounds=BOTH_BOUNDS)
+    for number in range(500):
+        for uid in range(2):
+            cell = tallies.claim_cell(b"program-%d" % number, uid)
+            cell.forks = cell.execs = number + 1
+            tallies.count_end(cell, 0, number + 1)
+            for step in range(1, 20):
+                value = step**7 * (number + 1) * 1000
+                for histogram, bounds in zip(cell.program.histograms, tallies.bounds, strict=True):
+                    observe(histogram, bounds, value)
+    renderer = ProtobufRenderer()
 
+    def protobuf() -> float:
+        begin = time.thread_time()
+        b"".join(renderer.render(everything(tallies, births)))
+        return time.thread_time() - begin
 
-@pytest.mark.parametrize(("number", "unsigned"), [(0, 0), (-1, 1), (1, 2), (-2, 3), (2147483647, 4294967294)])
-def test_a_signed_number_is_folded_into_an_unsigned_one(number: int, unsigned: int) -> None:
-    assert zigzag(number) == varint(unsigned)
+    def text() -> float:
+        begin = time.thread_time()
+        "".join(render(everything(tallies, births), openmetrics=True)).encode()
+        return time.thread_time() - begin
+
+    rounds = [(protobuf(), text()) for _ in range(6)]
+    assert min(ours for ours, _ in rounds) <= min(texts for _, texts in rounds)
