@@ -243,6 +243,15 @@ class Exporter:
             began_seconds=None if self._tallies.births is None else self._tallies.births.began_seconds,
         )
 
+    def _missed(self) -> dict[str, int] | None:
+        """Return the events that did not come, of the kinds that records show; None if that is none."""
+        table, kinds = self._table, set[str]()
+        if self._plan.keeps_table and self._counting.has_records:
+            kinds.add("exit")
+        if table.sideband.is_active:
+            kinds |= {"fork", "exec"}
+        return {kind: count for kind, count in table.missed_events.items() if kind in kinds} or None
+
     def _status(self) -> Status:
         buffers = self._feed.buffers()
         wanted = self._plan.wanted
@@ -260,6 +269,7 @@ class Exporter:
             reload_timestamp_seconds=None if self._reloading is None else self._reloading.timestamp_seconds,
             unknown_lifetimes=self._table.unknown_lifetimes if LIFETIME in self._shown else None,
             lost_ends=self._table.lost_ends if self._plan.keeps_table else None,
+            missed=self._missed(),
             resyncs=self._feed.resyncs,
             resubscriptions=self._feed.resubscriptions,
             canary_age_seconds=self._canary_age(),

@@ -102,6 +102,7 @@ def status() -> Status:
         reload_timestamp_seconds=23.5,
         unknown_lifetimes=6,
         lost_ends=7,
+        missed={"exit": 2, "fork": 1, "exec": 3},
         resyncs=8,
         resubscriptions=17,
         canary_age_seconds=18.5,

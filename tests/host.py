@@ -251,7 +251,7 @@ class Host:
         last: bool = True,
         cpu_ms: int = 1,
         rss_kib: int = 2048,
-        ms: int = 5,
+        ms: float = 5,
         flags: int = 0,
     ) -> None:
         """The exit record of a thread, where there are any."""
@@ -265,7 +265,7 @@ class Host:
                     ac_flag=flags | (builders.AGROUP if last and self.version >= 12 else 0),
                     cpu_ns=cpu_ms * MS,
                     max_rss_kib=rss_kib,
-                    elapsed_us=ms * 1000,
+                    elapsed_us=round(ms * 1000),
                     version=self.version,
                 )
             )

@@ -80,6 +80,7 @@ def status(tallies: Tallies, pipeline: Pipeline) -> dict[str, Any]:
         "unattributed": tallies.unattributed(),
         "unknown_lifetimes": table.unknown_lifetimes,
         "lost_ends": table.lost_ends,
+        "missed": table.missed_events,
         "canaries": (table.canaries.ended, table.canaries.recorded),
         "records": pipeline.records,
         "lost": pipeline.lost,

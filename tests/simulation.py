@@ -32,7 +32,10 @@ class Name:
     def __init__(self, comm: bytes) -> None:
         self.comm = comm
         self.execs = 0
+        self.owner: Process | None = None
+        """Which exec'd it."""
         self.ended_under = False
+        """Its owner has, and not by a signal: that can have been an exec that failed, which had another name."""
 
 
 @dataclass
@@ -63,6 +66,9 @@ class Process:
     unsent: Callable[[], None] | None = None
     """The event of the exec or rename that it is in the middle of."""
     since_ns: int = 0
+    start_ns: int = 0
+    cloned: bool = False
+    """It is not a child of the process that forked it (CLONE_PARENT)."""
 
     def running(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.status is None]
@@ -75,6 +81,8 @@ class Truth:
     forks: Counter[tuple[bytes, int]] = field(default_factory=Counter)
     execs: Counter[tuple[bytes, int]] = field(default_factory=Counter)
     exits: Counter[tuple[bytes, int, int]] = field(default_factory=Counter)
+    other_exits: Counter[tuple[bytes, int, int]] = field(default_factory=Counter)
+    """Of ends in an exec that failed: what they are also called, as the comm changes amid it."""
     names: list[Name] = field(default_factory=list)
 
 
@@ -112,6 +120,8 @@ class World(Host):
         self._canary: int | None = None
         self._canary_runs = False
         self._born_since_drain: set[int] = set()
+        # Pids of processes that died in an exec.
+        self.dying: set[int] = set()
         self.lives(1, b"init")
 
     # -- the exporter's side ------------------------------------------------------------------------------------
@@ -225,6 +235,8 @@ class World(Host):
 
     def fork(self, a: int, b: int) -> None:  # type: ignore[override]  # a step of its own
         parent = self._pick(a)
+        if parent.cloned and not self.sideband:
+            return
         child = self._free_pid(a + b)
         if child is None:
             return
@@ -233,9 +245,32 @@ class World(Host):
         leads = thread is parent.leader
         leader = Task(child, thread.comm)
         name = parent.name if leads else Name(thread.comm)
-        self.processes[child] = Process(child, parent.tgid, parent.uid, name, leader, {child: leader})
+        born = self.processes[child] = Process(child, parent.tgid, parent.uid, name, leader, {child: leader})
         self.truth.forks[parent.leader.comm, parent.uid] += 1
         super().fork(parent.tgid, child, by_thread=thread.tid, cpu=a % 2)
+        born.start_ns = self.now_ns
+        self._born_since_drain.add(child)
+
+    def clone_sibling(self, a: int, b: int) -> None:
+        """The leader of a process clones a child of its own parent.
+
+        Without side-band records nothing says who forked: the event's parent counts. And then the sibling has that
+        one's uid until it ends, so both have the same here, and its name if that is settled, so it forks nothing.
+        """
+        forker = self._pick(a)
+        parent = self.processes.get(forker.parent)
+        child = self._free_pid(a + b)
+        if child is None or parent is None or parent.ended or parent.unsent or forker.leader.status is not None:
+            return
+        if not self.sideband and (forker.uid != parent.uid or not self.mode.has_records or parent.tgid == 1):
+            return
+        leader = Task(child, forker.leader.comm)
+        born = Process(child, parent.tgid, forker.uid, forker.name, leader, {child: leader}, cloned=True)
+        self.processes[child] = born
+        counts = forker if self.sideband else parent
+        self.truth.forks[counts.leader.comm, counts.uid] += 1
+        super().fork(parent.tgid, child, forker=forker.tgid, cpu=a % 2)
+        born.start_ns = self.now_ns
         self._born_since_drain.add(child)
 
     def fork_by_leader(self, a: int, b: int) -> None:
@@ -273,6 +308,18 @@ class World(Host):
         process = self._pick(a)
         if process.tgid == 1:
             return
+        name = self._change_image(process, a, b)
+        name.execs = 1
+        self.truth.names.append(name)
+
+        def send() -> None:
+            self.truth.execs[name.comm, process.uid] += 1
+            process.cloned = False
+            super(World, self).exec(process.tgid)
+
+        self._begin(process, send)
+
+    def _change_image(self, process: Process, a: int, b: int) -> Name:
         running = process.running()
         caller = running[b % len(running)]
         for task in list(process.tasks.values()):
@@ -287,14 +334,34 @@ class World(Host):
         )
         process.tasks = {process.tgid: process.leader}
         name = process.name = Name(process.leader.comm)
-        name.execs = 1
-        self.truth.names.append(name)
+        name.owner = process
+        return name
 
-        def send() -> None:
-            self.truth.execs[name.comm, process.uid] += 1
-            super(World, self).exec(process.tgid)
+    def exec_dies(self, a: int, b: int) -> None:
+        """An exec fails after the point of no return: the comm has changed, and the process is killed."""
+        process = self._pick(a)
+        if process.tgid == 1:
+            return
+        before = process.leader.comm
+        self.dying.add(process.tgid)
+        target = self._change_image(process, a, b).comm
 
-        self._begin(process, send)
+        def die() -> None:
+            if b % 2:
+                self.event(builders.coredump, tgid=process.tgid)
+            self._exit_begin(process, process.leader, 0xB)
+            self._exit_event(process, process.leader)
+            ends = {comm: (comm, process.uid, 0xB) for comm in (before, target)}
+            if self.sideband or not self.mode.has_records:
+                # Without exit records either can be what was read in /proc.
+                self.truth.exits[ends[target]] -= 1
+                self.truth.exits = +self.truth.exits
+                self.truth.exits[ends[before]] += 1
+                self.truth.other_exits[ends[target]] += 1
+            else:
+                self.truth.other_exits[ends[before]] += 1
+
+        self._begin(process, die)
 
     def exec_at_once(self, a: int, b: int) -> None:
         self.exec_begin(a, b)
@@ -333,7 +400,8 @@ class World(Host):
             return
         running = process.running()
         task = running[b % len(running)]
-        self._exit_begin(process, task, _STATUSES[b % len(_STATUSES)] & ~0x80 if len(running) > 1 else 0x300)
+        # A signal kills all of them.
+        self._exit_begin(process, task, (0, 0x100, 0x700)[b % 3] if len(running) > 1 else 0x300)
         if self.mode is not Mode.EXACT and len(process.tasks) > 1:
             # Without AGROUP the last EXIT is taken for the end, which it is not when two exits overlap.
             self._exit_event(process, task)
@@ -344,8 +412,12 @@ class World(Host):
         if process.tgid == 1:
             return
         running = process.running()
+        status = _STATUSES[b % len(_STATUSES)]
+        if self.mode is Mode.PROCFS and process.leader.status:
+            # A thread that ends well just after its leader failed would be taken for a kernel worker.
+            status = status or 0x200
         for i in range(len(running)):
-            self._exit_begin(process, running[(i + a) % len(running)], _STATUSES[b % len(_STATUSES)])
+            self._exit_begin(process, running[(i + a) % len(running)], status)
 
     def exit_event(self, a: int, b: int) -> None:
         """One EXIT that is under way is sent."""
@@ -370,10 +442,11 @@ class World(Host):
         task.status = status
         task.last = not process.running()
         # Whether others' memory is freed first or not, the record is queued before the EXIT.
-        self.record(Thread(task.tid, task.comm, process.uid), status=status, last=task.last)
+        self._record(process, task, status, last=task.last)
         if task.last:
             process.ended = True
-            process.name.ended_under = True
+            if process.name.owner is process and not status & 0x7F:
+                process.name.ended_under = True
             self.truth.exits[process.leader.comm, process.uid, status & ~0x80] += 1
 
     def _exit_event(self, process: Process, task: Task) -> None:
@@ -384,12 +457,16 @@ class World(Host):
         if process in self.late and not process.tasks:
             self.late.remove(process)
 
+    def _record(self, process: Process, task: Task, status: int, *, last: bool) -> None:
+        ms = (self.now_ns - process.start_ns) / MS if process.start_ns else 1.0
+        self.record(Thread(task.tid, task.comm, process.uid), status=status, last=last, ms=ms)
+
     def _die(self, process: Process, task: Task, status: int) -> None:
         """A thread makes way for another one's exec."""
         if task.tid in process.tasks:
             if task.status is None:
                 task.status = status
-                self.record(Thread(task.tid, task.comm, process.uid), status=status, last=False)
+                self._record(process, task, status, last=False)
             self._exit_event(process, task)
 
     # -- the exporter's own children ----------------------------------------------------------------------------
@@ -412,7 +489,8 @@ class World(Host):
         del a, b
         if self._canary is not None and self._canary_runs:
             self._canary_runs = False
-            super().end(self._canary, b"exporter", status=0x2A00)
+            self.record(Thread(self._canary, b"exporter"), status=0x2A00)
+            self.exit(self._canary, 0x2A00, parent=OWN_TGID)
 
     # -- time and the exporter ----------------------------------------------------------------------------------
 
@@ -432,7 +510,7 @@ class World(Host):
         self.read_early()
 
     KERNEL_STEPS = (
-        fork, fork_by_leader, brief_child, change_comm, exec_begin, exec_at_once, exit_event, exit_group,
-        exit_thread, start_thread, start_thread, change_uid, reap, canary_ends,
+        fork, fork_by_leader, brief_child, clone_sibling, exec_dies, change_comm, exec_begin, exec_at_once,
+        exit_event, exit_group, exit_thread, start_thread, start_thread, change_uid, reap, canary_ends,
     )  # fmt: skip
     STEPS = (*KERNEL_STEPS, exec_begin, change_comm, drain_step, drain_step, pause, read_early_step, canary)

@@ -107,6 +107,14 @@ class Status:
         "exporter was not subscribed are not included.",
         "socket",
     )
+    missed: dict[str, int] | None = _metric(
+        "proc_connector_missed_events_total",
+        "counter",
+        "Events that never came although an exit record or a side-band record shows that they were due. The "
+        "kernel has not counted them as lost.",
+        "event",
+    )
+    """None where no records come."""
     malformed: dict[str, int] | None = _metric(
         "proc_connector_malformed_messages_total",
         "counter",

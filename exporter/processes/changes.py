@@ -98,16 +98,16 @@ class Changes:
         """
         _, timestamp_ns, parent_pid, parent_tgid, _, child_tgid, *_ = event
         record = self._sideband.fork_of(child_tgid, record, timestamp_ns)
+        previous = self._roster.by_tgid.get(child_tgid)
+        if previous is not None:
+            self._make_room(previous, timestamp_ns)
+        if self._records.is_stale(child_tgid, timestamp_ns):
+            # It waits for the EXIT of a process that had this pid. That was lost, or it would be here.
+            self._records.drop_stale(child_tgid)
         if child_tgid in self._canaries:
             return False
         if record is not None:
             _, _, parent_tgid, parent_pid = record
-        previous = self._roster.by_tgid.get(child_tgid)
-        if previous is not None:
-            self._make_room(previous, timestamp_ns)
-        elif self._records.is_stale(child_tgid, timestamp_ns):
-            # It waits for the EXIT of a process that had this pid. That was lost, or it would be here.
-            self._records.drop_stale(child_tgid)
         parent = self._roster.by_tgid.get(parent_tgid)
         if parent is None or parent.is_glimpsed:
             # Its own FORK was lost, and no scan has found it yet.
@@ -126,8 +126,14 @@ class Changes:
         if parent_pid != parent_tgid and parent.odd is not None and parent.odd.thread_uids:
             # A thread that is not among them may have been made by one that is.
             uid = parent.odd.thread_uids.get(parent_pid)
-        if parent_pid != parent_tgid or (parent.odd is not None and parent.odd.children is Children.STRANGERS):
-            # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event.
+        if (
+            parent_pid != parent_tgid
+            or (name is not None and record is None)
+            or (parent.odd is not None and parent.odd.children is Children.STRANGERS)
+        ):
+            # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event. And
+            # without a side-band record the parent need not be the process that forked (CLONE_PARENT): the child
+            # would give its comm to a name that is not its own.
             child.cell = self._tallies.claim_cell(None, uid)
             child.make_odd().stranger = True
             self._naming.look_later(child)
@@ -150,7 +156,7 @@ class Changes:
         if previous.needs_name:
             self._naming.open_name(previous)
         self._naming.names.lose_pid(previous, timestamp_ns)
-        self._roster.lose_pid(previous)
+        self._roster.lose_pid(previous, timestamp_ns)
 
     # -- execs --------------------------------------------------------------------------------------------------
 
@@ -169,7 +175,7 @@ class Changes:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
             odd.threads = odd.named_threads = odd.thread_uids = None
             odd.leader_exited = odd.stranger = odd.glimpsed = False
-            odd.leader_record = odd.fatal = None
+            odd.leader_record = odd.fatal = odd.unsure_end = None
             name = odd.name
         if comm is not None:
             self._naming.rename(process, comm, timestamp_ns)
@@ -231,6 +237,8 @@ class Changes:
     def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
         process = self._roster.by_tgid.get(tgid)
         if process is not None and not process.is_glimpsed:
+            # One that execs cannot rename itself before its EXEC is sent: that was lost.
+            self._sideband.missed_execs += len(self._sideband.end(tgid, process.start_ns, timestamp_ns))
             self._naming.rename(process, comm, timestamp_ns)
         elif self._keeps:
             cell = self._tallies.claim_cell(comm, None)
@@ -261,9 +269,10 @@ class Changes:
         process = self._roster.by_tgid.get(tgid)
         if process is not None:
             odd = process.make_odd()
-            if odd.dumped:
+            if odd.dumped_ns:
                 return
-            odd.dumped = True
+            odd.dumped_ns = event[1] or 1
+            self._naming.part_names(process, event[1])
         cell = self._naming.cell_to_count(tgid)
         cell.coredumps += 1
         self._observer.event("coredump", event, cell, ppid=event[5])

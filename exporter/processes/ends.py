@@ -16,7 +16,8 @@ that nearly all processes go written out; a test holds them equal to what is her
 
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import AGROUP, AXSIG, Record, decode_comm_uid
-from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
+from exporter.kernel.wait_status import CORE_BIT, SIGNAL_BITS, STATUS_BITS
+from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.owners import owner_of_exit, owner_of_thread
 from exporter.processes.process import Odd, Process, UnnamedEnd
 from exporter.processes.shared import Shared
@@ -31,6 +32,8 @@ _WORKER_DIES_WITHIN_NS = 1_000_000_000
 # Where that one's EXIT is not delivered: when to look whether the process is gone; how long that is urgent.
 _LOOK_AFTER_NS = 500_000_000
 _SOON_NS = 5_000_000_000
+# To count that many ends takes milliseconds.
+_MOST_ENDS_AT_ONCE = 1024
 
 
 class Ends:
@@ -56,7 +59,7 @@ class Ends:
         self._keeps = shared.keeps
         self._failures_only = shared.failures_only
         self._unnamed: dict[Process, None] = {}
-        # Processes whose leader failed, and when to look whether they are gone.
+        # Processes whose leader failed, or left no record, and when to look whether they are gone.
         self._unended: dict[Process, int] = {}
         self.unknown_lifetimes = 0
         self.lost_ends = 0
@@ -83,18 +86,23 @@ class Ends:
         if odd is not None and odd.unnamed_end is not None:
             self.end(process, odd.unnamed_end.event, record, odd.unnamed_end.record)
             return True
-        if record is not None and not self._follow_threads:
+        if self._follow_threads:
+            lives_on = odd is not None and bool(odd.threads) and not odd.leader_exited
+        elif record is not None:
             lives_on = not record[2] & AGROUP
         else:
-            # Where records mark the end, having none means that it was lost: this EXIT is taken for the end.
-            lives_on = odd is not None and bool(odd.threads) and not odd.leader_exited
+            # Its record was lost, which would say whether other threads live on: see _look_for_failures.
+            lives_on = self._keeps
         if lives_on:
             process = process or self.glimpse(tgid)
             odd = process.make_odd()
             odd.leader_exited = True
             odd.leader_record = record
             odd.fatal = event if status else None
-            if self._failures_only and status:
+            if record is None and not self._follow_threads:
+                odd.unsure_end = event
+                self._naming.close_name(process, event[1], killed=bool(status & SIGNAL_BITS))
+            if odd.unsure_end is not None or (self._failures_only and status):
                 self._unended[process] = event[1] + _LOOK_AFTER_NS
         else:
             self.end(process, event, record, record)
@@ -106,6 +114,10 @@ class Ends:
         Returns:
             As leader_exit.
         """
+        if event[7] and event[3] in self._canaries:
+            # It is not reaped, so the pid is its own.
+            self._canaries.end(event[3], self._records.take_at(event[3], len(self._records.of(event[3])) - 1))
+            return False
         owner, place, doubtful = owner_of_exit(self._roster, self._records, event)
         # None of these has a name any more, nor a uid unless it is the same.
         uids = {process.cell.uid for process in doubtful}
@@ -209,7 +221,12 @@ class Ends:
             self._records.forget_successes(tgid)
         if process is None or not process.is_late:
             names.reuse(tgid)
-        cell = self._cell_at_end(process, timestamp_ns, leader, last)
+        # By then no other thread is left of one that dies in an exec: the leader is the last one.
+        killed = bool(status & SIGNAL_BITS) and leader is last
+        # A process that dumped core has had a name apart since then, and its comm changes no more.
+        odd = None if process is None else process.odd
+        has_last_name = not killed or (odd is not None and odd.dumped_ns != 0)
+        cell = self._cell_at_end(process, timestamp_ns, leader, last, killed=killed)
         self._tallies.count_end(cell, status & STATUS_BITS)
         lifetime_ns: int | None = None
         if process is not None and process.start_ns:
@@ -224,39 +241,57 @@ class Ends:
             observe(cell.cpu_ns, self._tallies.bounds.cpu_ns, last[3])
             observe(cell.max_rss_kib, self._tallies.bounds.max_rss_kib, last[5])
         if process is not None and (name := process.open_name) is not None:
-            recorded = None if leader is None else decode_comm_uid(leader[4])[0]
-            self._naming.look_later(names.bury(name, process, timestamp_ns, recorded))
+            recorded = decode_comm_uid(leader[4])[0] if leader is not None and has_last_name else None
+            self._naming.look_later(names.bury(name, process, timestamp_ns, recorded, killed=not has_last_name))
         # After its exec, which may just have got its name.
         core = bool(status & CORE_BIT) or (process is not None and process.odd is not None and process.odd.core)
         self._observer.end(event, cell, parent_tgid=parent_tgid, core=core, lifetime_ns=lifetime_ns, last=last)
 
     def _cell_at_end(
-        self, process: Process | None, timestamp_ns: int, leader: Record | None, last: Record | None
+        self,
+        process: Process | None,
+        timestamp_ns: int,
+        leader: Record | None,
+        last: Record | None,
+        *,
+        killed: bool,
     ) -> Cell:
-        """Return the cell in which an end counts, and count the exec that has waited for that name."""
+        """Return the cell in which an end counts, and count the exec that has waited for that name.
+
+        An exec that fails after the point of no return has changed the comm, and kills its process. So the comm of
+        a process that was killed need not be that of its last EXEC.
+        """
         # Records of a pid that was used again can be the next process's.
-        unfinished_exec = (
-            process is not None
-            and not process.is_late
-            and self._sideband.end(process.tgid, process.start_ns, timestamp_ns)
-        )
-        if leader is not None and not unfinished_exec:
+        if process is None or process.is_late:
+            unfinished = False
+        else:
+            names = self._sideband.end(process.tgid, process.start_ns, timestamp_ns)
+            died_ns = timestamp_ns if process.odd is None else process.odd.dumped_ns or timestamp_ns
+            unfinished = killed and bool(names) and died_ns - names[-1].time_ns < READING_SETTLES_NS
+            lost = names[:-1] if unfinished else names
+            if lost:
+                self._sideband.missed_execs += len(lost)
+                self._naming.rename(process, lost[-1].comm, timestamp_ns)
+                if leader is not last:
+                    # Of the leader before that exec, which another thread called.
+                    leader = None
+        if leader is not None and not unfinished:
             cell = self._tallies.claim_cell_of_record(leader[4])
             if process is not None and process.execd_ns:
-                self._naming.count_exec(process, cell)
+                self._naming.count_exec(process, self._tallies.claim_cell(None, cell.uid) if killed else cell)
             return cell
         if process is None:
             # A thread's comm need not be its process's.
             return self._tallies.claim_cell(None, None if last is None else decode_comm_uid(last[4])[1])
         if process.needs_name:
-            self._naming.name_at_end(process, timestamp_ns)
-        return process.cell
+            self._naming.name_at_end(process, timestamp_ns, killed=killed)
+        return self._naming.cell_at_end(process, timestamp_ns, killed=killed)
 
     def _forget(self, process: Process) -> None:
         self._roster.remove(process)
         self._unnamed.pop(process, None)
+        self._unended.pop(process, None)
         if self._failures_only:
-            self._unended.pop(process, None)
             self._records.forget_successes(process.tgid)
 
     def drop(self, process: Process) -> bool:
@@ -267,6 +302,9 @@ class Ends:
         """
         if process.odd is not None and process.odd.unnamed_end is not None:
             self._end_unnamed(process, process.odd.unnamed_end)
+            return False
+        if process.odd is not None and process.odd.unsure_end is not None:
+            self.end(process, process.odd.unsure_end, None, None)
             return False
         if process.execd_ns:
             self._naming.open_name(process)
@@ -298,27 +336,38 @@ class Ends:
             self._look_for_failures(complete_until_ns)
 
     def _look_for_failures(self, complete_until_ns: int) -> None:
-        """Count processes that are gone, and whose last thread was a kernel worker.
+        """Count processes that are gone, and whose last EXIT does not come or was not known to be that.
 
-        A worker exits with 0, so where only failures are delivered its EXIT does not come.
+        A kernel worker exits with 0, so where only failures are delivered its EXIT does not come. And where the
+        record of a leader was lost, its EXIT can have been the last one.
         """
+        ended = 0
         for process, look_ns in list(self._unended.items()):
-            if look_ns > complete_until_ns or process.odd is None or process.odd.fatal is None:
-                continue
-            fatal, leader = process.odd.fatal, process.odd.leader_record
-            if self._naming.is_gone(process.tgid):
-                self.end(process, fatal, leader, leader)
-            else:
-                # Its parent has not reaped it, or other threads live on: look less and less often.
-                self._unended[process] = look_ns + (look_ns - fatal[1])
+            event = _unended_event(process)
+            if event is None:
+                # It has exec'd.
+                del self._unended[process]
+            elif look_ns <= complete_until_ns and ended < _MOST_ENDS_AT_ONCE:
+                leader = process.make_odd().leader_record
+                if process.is_late or self._naming.is_gone(process.tgid):
+                    ended += 1
+                    self.end(process, event, leader, leader)
+                else:
+                    # Its parent has not reaped it, or other threads live on: look less and less often.
+                    self._unended[process] = look_ns + (look_ns - event[1])
 
     @property
     def waits(self) -> bool:
         """Some end becomes known by a later batch, even an empty one."""
         return bool(self._unnamed) or any(
-            process.odd is not None and process.odd.fatal is not None and look_ns - process.odd.fatal[1] < _SOON_NS
+            (event := _unended_event(process)) is not None and look_ns - event[1] < _SOON_NS
             for process, look_ns in self._unended.items()
         )
+
+
+def _unended_event(process: Process) -> ProcEvent | None:
+    """Return the EXIT that ended a process, if it has ended without another one."""
+    return None if process.odd is None else process.odd.unsure_end or process.odd.fatal
 
 
 def _deciding_exit(last: ProcEvent, record: Record | None, odd: Odd | None) -> ProcEvent:

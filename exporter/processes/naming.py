@@ -58,17 +58,34 @@ class Naming:
 
     def open_name(self, process: Process) -> OpenName:
         """Give a process that exec'd, or a stranger, a name of its own to count under."""
-        name = self.names.new(process)
-        uid = process.cell.uid
         hint = self.hints.pop((process.tgid, process.execd_ns or process.start_ns), None)
-        process.cell = name.cell(uid)
-        odd = process.make_odd()
-        odd.name = name
-        odd.stranger = False
+        name = self._carry_new_name(process)
         if process.execd_ns:
             self.count_exec(process, process.cell)
         if hint is not None:
             name.reading = Reading(process, *hint)
+        return name
+
+    def part_names(self, process: Process, timestamp_ns: int) -> None:
+        """Give a process that dumps core a name apart from that of its last exec, if that is not known yet.
+
+        An exec that fails after the point of no return has changed the comm, and ends its process by a signal that
+        dumps core. What it is called now can be another name than that of its last EXEC.
+        """
+        if process.needs_name:
+            self.open_name(process)
+        name = process.open_name
+        if name is not None:
+            successor = self._carry_new_name(process)
+            self.look_later(self.names.leave(name, process, timestamp_ns, successor))
+            self.look_later(process)
+
+    def _carry_new_name(self, process: Process) -> OpenName:
+        name = self.names.new(process)
+        process.cell = name.cell(process.cell.uid)
+        odd = process.make_odd()
+        odd.name = name
+        odd.stranger = False
         return name
 
     def count_exec(self, process: Process, cell: Cell) -> None:
@@ -77,7 +94,7 @@ class Naming:
         self._observer.exec(process.execd_ns, process.tgid, cell)
         process.execd_ns = 0
 
-    def name_at_end(self, process: Process, timestamp_ns: int) -> None:
+    def name_at_end(self, process: Process, timestamp_ns: int, *, killed: bool) -> None:
         """Name a process that ends, having exec'd or being a stranger, and left no record.
 
         A hint that is older than the end is the name: that is what `OpenNames.bury` would find too, without a name
@@ -89,9 +106,31 @@ class Naming:
             self.open_name(process)
             return
         del self.hints[key]
-        process.settle(self._tallies.claim_cell(hint.comm, process.cell.uid))
+        uid = process.cell.uid
+        process.settle(self._tallies.claim_cell(hint.comm, uid))
         if process.execd_ns:
-            self.count_exec(process, process.cell)
+            is_certain = not killed or timestamp_ns > hint.read_ns + READING_SETTLES_NS
+            self.count_exec(process, process.cell if is_certain else self._tallies.claim_cell(None, uid))
+
+    def close_name(self, process: Process, timestamp_ns: int, *, killed: bool) -> None:
+        """Name a process that may have ended and left no record: what is read from now on is not believed."""
+        if process.needs_name:
+            self.name_at_end(process, timestamp_ns, killed=killed)
+        name = process.open_name
+        if name is not None:
+            self.look_later(self.names.bury(name, process, timestamp_ns, None, killed=killed))
+            name.when_known(lambda cell_of: process.settle(cell_of(process.cell.uid)))
+
+    def cell_at_end(self, process: Process, timestamp_ns: int, *, killed: bool) -> Cell:
+        """Return the cell of a process that ends and left no record.
+
+        Of one that was killed what was read last is its comm, even if that need not be the name that is open.
+        """
+        name = process.open_name
+        reading = None if name is None else name.reading
+        if killed and reading is not None and reading.process is process and reading.read_ns < timestamp_ns:
+            return self._tallies.claim_cell(reading.comm, process.cell.uid)
+        return process.cell
 
     def rename(self, process: Process, comm: bytes, timestamp_ns: int) -> None:
         """Give a process the comm that a COMM event has."""

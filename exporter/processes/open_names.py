@@ -86,14 +86,20 @@ class OpenNames:
             successor.depth = name.depth + 1
         return None
 
-    def bury(self, name: OpenName, process: Process, timestamp_ns: int, recorded: bytes | None) -> Process | None:
+    def bury(
+        self, name: OpenName, process: Process, timestamp_ns: int, recorded: bytes | None, *, killed: bool = False
+    ) -> Process | None:
         """Note that a process ends under a name that is still open.
+
+        If it was killed, that can have been an exec which failed after it had changed the comm. So what was read
+        just before is not believed.
 
         Args:
             name: What it was called.
             process: The process.
             timestamp_ns: Of its EXIT.
-            recorded: The comm in its exit record, if there is one.
+            recorded: The comm in its exit record, if there is one and it is the name.
+            killed: By a signal.
 
         Returns:
             Another process that carries the name and should be read now, if there is one.
@@ -103,6 +109,9 @@ class OpenNames:
             self.resolve(name, recorded)
             return None
         reading = name.reading
+        if reading is not None and reading.process is process and killed:
+            is_certain = timestamp_ns > reading.read_ns + READING_SETTLES_NS
+            reading = name.reading = reading if is_certain else None
         if reading is None and name.carriers:
             return next(iter(name.carriers))
         if reading is None:

@@ -19,8 +19,8 @@ class Owner(NamedTuple):
 
     process: Process | None
     """None: to one of which nothing is known."""
-    place: int
-    """Where its record is among those of its pid."""
+    place: int | None
+    """Where its record is among those of its pid; None: it was lost."""
     doubtful: list[Process]
     """Processes that cannot be told apart: the EXIT may be of any of them."""
 
@@ -28,16 +28,22 @@ class Owner(NamedTuple):
 def owner_of_exit(roster: Roster, records: WaitingRecords, event: ProcEvent) -> Owner:
     """Return to which of the processes that had a pid the EXIT of a leader belongs."""
     _, timestamp_ns, _, tgid, status, _, _, parent_tgid = event
+    current = roster.by_tgid.get(tgid)
     owners = [process for process in roster.owners(tgid) if not process.leader_exited]
     started = [process for process in owners if process.start_ns <= timestamp_ns]
+    recorded = [process for process in owners if not process.is_unrecorded]
     places = records.places(tgid, status)
-    if parent_tgid and started:
-        # It is not reaped, so it still has the pid.
-        at = owners.index(started[-1])
-        return Owner(started[-1], at if at in places else places[0], [])
-    if len(started) < 2 or tgid not in records.oldest:
-        return Owner(owners[0] if owners else None, places[0], started if len(started) > 1 else [])
-    return Owner(owners[min(places[0], len(owners) - 1)], places[0], [])
+    if parent_tgid and (started or current is not None):
+        # It is not reaped, so it still has the pid. It can have exited before: see ends.py. If there are too few
+        # records, one of any owner can be missing.
+        owner = current if current is not None and current.start_ns <= timestamp_ns else None
+        owner = owner or (started[-1] if started else None)
+        at = recorded.index(owner) if owner in recorded else len(recorded)
+        return Owner(owner, at if at in places else None, [])
+    first = places[0] if places else None
+    if len(started) < 2 or first is None or not recorded:
+        return Owner(owners[0] if owners else None, first, started if len(started) > 1 else [])
+    return Owner(recorded[min(first, len(recorded) - 1)], first, [])
 
 
 def owner_of_thread(
@@ -58,12 +64,14 @@ def owner_of_thread(
     owners: list[Process | None] = [*roster.late_of[tgid], current]
     if follow_threads:
         return next((o for o in owners if o and o.odd and o.odd.threads and pid in o.odd.threads), current)
-    # Only a process that a thread ends has a leader whose record does not mark its end.
+    # Only a process that a thread ends has a leader whose record does not mark its end. Where that was lost,
+    # it is not known.
     owners = [o for o in owners if not (o and o.odd and o.odd.unnamed_end)] or [current]
-    for owner in owners:
+    sure = [o for o in owners if not (o and o.odd and o.odd.unsure_end)]
+    for owner in sure:
         if owner and owner.leader_exited:
             return owner
-    for owner, record in zip(owners, records.of(tgid), strict=False):
+    for owner, record in zip(sure, records.of(tgid), strict=False):
         if not record[2] & AGROUP:
             return owner
-    return owners[0]
+    return next((o for o in owners if o not in sure), owners[0])

@@ -173,7 +173,7 @@ class Pipeline:
 
     def forget_oldest_record(self, pid: int) -> None:
         """Drop the record of a pid that has waited longest."""
-        self.table.records.take_at(pid, 0)
+        self.table.records.drop_oldest(pid)
 
     @property
     def waits(self) -> bool:

@@ -146,13 +146,15 @@ class Odd:
         named_threads: Those of its threads that gave themselves a name: a kernel worker does not.
         thread_uids: The real uids of those of its threads that took another one than the leader's.
         tracer_tgid: The process that traces it, 0 for none.
-        dumped: It is counted among those that dumped core.
+        dumped_ns: When it began to dump core, and was counted for that; 0 if it has not.
         leader_exited: Its leader has exited, other threads live on.
         leader_record: The exit record of that leader, if there is one.
+        unsure_end: The EXIT of the leader that has exited, if its record was lost: it may be the process's end.
         fatal: The EXIT of the leader that has exited, or of a later thread, if its wait status was not 0.
         unnamed_end: Its end, if only the name is missing.
         adopted_ns: When a scan of /proc read it (CLOCK_MONOTONIC), while events can cast doubt on that; else 0.
         late_number: Another process has its pid already; its own EXIT has not come. 0: that is not so.
+        unrecorded: Its leader's exit record was dropped, as its EXIT cannot come any more.
         core: A thread of it dumped core. Kept only while a client observes.
         glimpsed: Only its threads or its leader's EXIT were seen. It is in no count of processes.
     """
@@ -161,7 +163,7 @@ class Odd:
         "adopted_ns",
         "children",
         "core",
-        "dumped",
+        "dumped_ns",
         "fatal",
         "glimpsed",
         "late_number",
@@ -174,6 +176,8 @@ class Odd:
         "threads",
         "tracer_tgid",
         "unnamed_end",
+        "unrecorded",
+        "unsure_end",
     )
 
     def __init__(self) -> None:
@@ -184,13 +188,15 @@ class Odd:
         self.named_threads: set[int] | None = None
         self.thread_uids: ThreadUids | None = None
         self.tracer_tgid = 0
-        self.dumped = False
+        self.dumped_ns = 0
         self.leader_exited = False
         self.leader_record: Record | None = None
+        self.unsure_end: ProcEvent | None = None
         self.fatal: ProcEvent | None = None
         self.unnamed_end: UnnamedEnd | None = None
         self.adopted_ns = 0
         self.late_number = 0
+        self.unrecorded = False
         self.core = False
         self.glimpsed = False
 
@@ -205,10 +211,11 @@ class Odd:
             and self.unnamed_end is None
             and not self.adopted_ns
             and not self.late_number
+            and not self.unrecorded
             and not self.core
             and not self.thread_uids
             and not self.tracer_tgid
-            and not self.dumped
+            and not self.dumped_ns
             and not self.glimpsed
         )
 
@@ -275,6 +282,11 @@ class Process:
     def is_glimpsed(self) -> bool:
         """Only its threads or its leader's EXIT were seen."""
         return self.odd is not None and self.odd.glimpsed
+
+    @property
+    def is_unrecorded(self) -> bool:
+        """Its leader's exit record was dropped."""
+        return self.odd is not None and self.odd.unrecorded
 
     @property
     def leader_exited(self) -> bool:

@@ -17,6 +17,8 @@ from exporter.tallies.labels import UNKNOWN
 
 # Processes that lost their pid and whose EXIT does not come: no loss that was noticed explains so many.
 _MOST_LATE = 1 << 12
+# A process that lost its pid was released, and sends its EXIT as soon as it has a CPU.
+_EXITS_WITHIN_NS = 10_000_000_000
 
 
 class Reconciler:
@@ -39,6 +41,7 @@ class Reconciler:
         self._special = special
         self._follow_threads = shared.follow_threads
         self._failures_only = shared.failures_only
+        self.overdue = 0
         self._adopted: list[Process] = []
         # Those that have ended already, and whether they were known before: the EXIT is on its way, was before our
         # time, or was lost.
@@ -118,9 +121,12 @@ class Reconciler:
         Args:
             complete_until_ns: All events before that have been applied.
         """
+        for process in self._roster.late_before(complete_until_ns - _EXITS_WITHIN_NS):
+            self._ends.drop_lost(process)
+            self.overdue += 1
         for number in self._roster.late_numbers()[: -_MOST_LATE or None]:
-            if (process := self._roster.late(number)) is not None:
-                self._ends.drop_lost(process)
+            if (oldest := self._roster.late(number)) is not None:
+                self._ends.drop_lost(oldest)
         if self._adopted:
             self._adopted = [process for process in self._adopted if self._is_doubtful(process, complete_until_ns)]
         zombies, self._zombies = self._zombies, []

@@ -21,6 +21,7 @@ class Roster:
         self.by_tgid: dict[int, Process] = {}
         self.late_of: dict[int, list[Process]] = {}
         self._late: dict[int, Process] = {}
+        self._late_since_ns: dict[int, int] = {}
         self._last_number = 0
 
     def __iter__(self) -> Iterator[Process]:
@@ -48,18 +49,20 @@ class Roster:
         if not process.is_late:
             del self.by_tgid[process.tgid]
             return
-        del self._late[process.make_odd().late_number]
+        number = process.make_odd().late_number
+        del self._late[number], self._late_since_ns[number]
         owners = self.late_of[process.tgid]
         owners.remove(process)
         if not owners:
             del self.late_of[process.tgid]
 
-    def lose_pid(self, process: Process) -> None:
-        """Another process has the pid of this one from now on."""
+    def lose_pid(self, process: Process, timestamp_ns: int) -> None:
+        """Another process has the pid of this one since then."""
         del self.by_tgid[process.tgid]
         self._last_number += 1
         process.make_odd().late_number = self._last_number
         self._late[self._last_number] = process
+        self._late_since_ns[self._last_number] = timestamp_ns
         self.late_of.setdefault(process.tgid, []).append(process)
 
     def owners(self, tgid: int) -> list[Process]:
@@ -68,9 +71,22 @@ class Roster:
         late = self.late_of.get(tgid, [])
         return [*late] if owner is None else [*late, owner]
 
+    def note_dropped_record(self, tgid: int) -> None:
+        """Note that the oldest record of a pid was dropped: it was that of the oldest process that had the pid."""
+        for process in self.owners(tgid):
+            if not process.leader_exited and not process.is_unrecorded:
+                process.make_odd().unrecorded = True
+                return
+
     def late_numbers(self) -> list[int]:
         """Return the numbers of all late processes, in the order in which they lost their pids."""
         return list(self._late)
+
+    def late_before(self, before_ns: int) -> list[Process]:
+        """Return the processes that lost their pids before a time, and have not ended."""
+        if not self._late_since_ns:
+            return []
+        return [self._late[number] for number, since_ns in self._late_since_ns.items() if since_ns < before_ns]
 
     def late(self, number: int) -> Process | None:
         """Return a late process by its number."""

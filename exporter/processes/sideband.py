@@ -11,7 +11,7 @@ it is too old, and names nothing.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from exporter.kernel.perf_event import ExecName, Fork, SidebandRecords
 
@@ -22,6 +22,13 @@ _EXEC_WITHIN_NS = 10_000_000_000
 # From a FORK to its record it is microseconds, unless the process is stopped amid them. What comes later is the
 # record of the next process with that pid, and its own was lost.
 _FORK_WITHIN_NS = 1_000_000_000
+
+
+class ExecRecord(NamedTuple):
+    """An exec of one process."""
+
+    time_ns: int
+    comm: bytes
 
 
 class Waiting(Generic[_R]):
@@ -115,6 +122,7 @@ class Sideband:
         execs: Those of execs.
         forks: Those of forks, by the new process.
         records: How many were taken.
+        missed_execs: How many records of execs had no EXEC, although the process lived on.
     """
 
     def __init__(self, *, is_active: bool, since_ns: int = 0) -> None:
@@ -123,6 +131,7 @@ class Sideband:
         self.execs: Waiting[ExecName] = Waiting()
         self.forks: Waiting[Fork] = Waiting()
         self.records = 0
+        self.missed_execs = 0
 
     def add(self, records: SidebandRecords) -> None:
         """Take records; each waits for its event."""
@@ -138,8 +147,14 @@ class Sideband:
             after_ns: When it was forked; 0 if that is not known.
             until_ns: Of the EXEC.
         """
+        own = self._take_execs(tgid, after_ns, until_ns)
+        # An exec after which its process lived on had an EXEC.
+        self.missed_execs += max(0, len(own) - 1)
+        return own[-1].comm if own else None
+
+    def _take_execs(self, tgid: int, after_ns: int, until_ns: int) -> list[ExecRecord]:
         found = self.execs.take_until(tgid, until_ns)
-        return found[-1][2] if found and found[-1][0] > after_ns else None
+        return [ExecRecord(time_ns, comm) for time_ns, _, comm in found if time_ns > after_ns]
 
     def fork_of(self, tgid: int, first: Fork | None, timestamp_ns: int) -> Fork | None:
         """Return the record of a FORK, and forget those of earlier ones with that pid.
@@ -154,13 +169,12 @@ class Sideband:
         self.forks.take_until(tgid, timestamp_ns - 1)
         return self.forks.take_oldest(tgid, timestamp_ns + _FORK_WITHIN_NS - 1)
 
-    def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> bool:
-        """Forget the exec records of a process that ended.
+    def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> list[ExecRecord]:
+        """Return the exec records of a process that ended or was renamed, and forget them: no EXEC came of these.
 
-        Returns:
-            Whether there was one: its last exec died after the point of no return.
+        Either the EXEC was lost, or the last one is of an exec that died after the point of no return.
         """
-        return self.take_exec(tgid, start_ns, timestamp_ns) is not None
+        return self._take_execs(tgid, start_ns, timestamp_ns)
 
     def end_batch(self, complete_until_ns: int) -> int:
         """Forget records whose event does not come any more.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.taskstats import AGROUP, Record
-from exporter.kernel.wait_status import STATUS_BITS
+from exporter.kernel.wait_status import SIGNAL_BITS, STATUS_BITS
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
 from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
@@ -87,6 +87,7 @@ class ProcessTable:
         self._most_records = LEADERLESS_REMEMBERED if failures_only else _MOST_RECORDS
         self._roster = roster = Roster()
         self.records = records = WaitingRecords()
+        records.on_stale = roster.note_dropped_record
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
         self.observer = observer = Observer()
         self.canaries = canaries = Canaries(records)
@@ -127,6 +128,8 @@ class ProcessTable:
         aged_records = self.records.aged
         known_cell = self._tallies.by_record.get
         claim_cell_of_record = self._tallies.claim_cell_of_record
+        claim_cell = self._tallies.claim_cell
+        nameless: dict[int | None, Cell] = {}
         count_end = self._tallies.count_end
         lifetime_bounds, cpu_bounds, rss_bounds = self._tallies.bounds
         graves = naming.names.graves
@@ -183,13 +186,17 @@ class ProcessTable:
                         thread_exits += 1
                         if not later_records and not each_thread:
                             record = pop_record(pid, None)
+                            if record is not None and record[2] & AGROUP and record[1] not in {third, 0}:
+                                # Of a process that has the pid now: the thread's own was lost.
+                                self.records.put_back(record)
+                                record = None
                             if record is None or not record[2] & AGROUP:
                                 process = get(tgid)
                                 if process is not None and process.odd is not None:
                                     ends.pass_thread(process, event)
                                 continue
                         else:
-                            record = self.records.take(pid, third)
+                            record = self.records.take_of_thread(pid, third)
                         ends.thread_exit(event, record)
                         continue
                     if late_of and pid in late_of:
@@ -201,18 +208,27 @@ class ProcessTable:
                         start_ns = process.start_ns
                         # The two ways that nearly all processes go, written out; Ends.end has all.
                         if record is not None:
+                            _, recorded, flags, cpu_ns, comm_uid, max_rss_kib, _ = record
                             if (
                                 process.odd is None
-                                and record[2] & AGROUP
+                                and flags & AGROUP
+                                and recorded == third
                                 and start_ns
                                 and not (sided and pid in exec_records)
                                 and not (graves and pid in graves)
                             ):
                                 exits += 1
-                                _, _, _, cpu_ns, comm_uid, max_rss_kib, _ = record
                                 cell = known_cell(comm_uid) or claim_cell_of_record(comm_uid)
                                 if process.execd_ns:
-                                    cell.execs += 1
+                                    if third & SIGNAL_BITS:
+                                        # See Ends: an exec that failed may have changed the comm.
+                                        uid = cell.uid
+                                        unsure = nameless.get(uid) or nameless.setdefault(
+                                            uid, claim_cell(None, uid)
+                                        )
+                                        unsure.execs += 1
+                                    else:
+                                        cell.execs += 1
                                 status = third & STATUS_BITS
                                 statuses = cell.exits
                                 if status in statuses:
@@ -235,6 +251,7 @@ class ProcessTable:
                             and process.odd is None
                             and not process.execd_ns
                             and start_ns
+                            and not (sided and pid in exec_records)
                             and not (graves and pid in graves)
                         ):
                             exits += 1
@@ -251,6 +268,10 @@ class ProcessTable:
                             histogram[-1] += lifetime_ns
                             continue
                         processes[pid] = process
+                    if record is not None and record[1] != third:
+                        # Of another process that had the pid: its own was lost.
+                        self.records.put_back(record)
+                        record = None
                     exits += ends.leader_exit(processes.get(pid), event, record)
                 elif what == PROC_EVENT_EXEC:
                     execs += 1
@@ -309,8 +330,16 @@ class ProcessTable:
 
     @property
     def uncounted_losses(self) -> int:
-        """How many events are known to be lost although the kernel has not counted them."""
-        return self.records.stale + self.records.overdue
+        """How many events are lost, or seem to be, although the kernel has not counted them.
+
+        Each is a reason to compare with /proc.
+        """
+        return self.records.stale + self.records.overdue + self.reconciler.overdue
+
+    @property
+    def missed_events(self) -> dict[str, int]:
+        """How many events did not come although a record shows that they were due, by kind."""
+        return {"fork": self.missed_forks, "exec": self.sideband.missed_execs, "exit": self.records.missed}
 
     @property
     def unknown_lifetimes(self) -> int:

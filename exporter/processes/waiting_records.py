@@ -1,7 +1,7 @@
 """Exit records whose EXIT event has not come yet: it can take seconds, as the memory is freed in between."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from exporter.kernel.taskstats import AGROUP, Record
@@ -15,6 +15,10 @@ _OVERDUE_AFTER_NS = 10_000_000_000
 _COUNTED_AGAIN_AFTER_NS = 600_000_000_000
 
 
+def _ignore(_: int) -> None:
+    pass
+
+
 class WaitingRecords:
     """Records by pid; those of one pid, which had several owners, in the order of their arrival.
 
@@ -25,6 +29,9 @@ class WaitingRecords:
             can be read a batch before its FORK, as records are read after events.
         stale: How many were dropped because the EXIT that each waited for cannot come any more.
         overdue: How many last records of a process have waited so long that their EXIT must be lost.
+        missed: How many were dropped, by whatever rule, because their EXIT did not come. Those that were there
+            before the first events are not among them: their EXIT was before the subscription.
+        on_stale: Called with the pid of each that is dropped as stale.
     """
 
     def __init__(self) -> None:
@@ -34,7 +41,10 @@ class WaitingRecords:
         self.aged: dict[int, tuple[Record, int]] = {}
         self._fresh: dict[int, Record] = {}
         self.stale = 0
+        self.on_stale: Callable[[int], None] = _ignore
         self.overdue = 0
+        self.missed = 0
+        self._early: dict[int, Record] = {}
         self._now_ns = 0
 
     def __len__(self) -> int:
@@ -47,6 +57,8 @@ class WaitingRecords:
     def add(self, records: Sequence[Record]) -> None:
         """Take records in."""
         oldest = self.oldest
+        if not self._now_ns:
+            self._early.update((record[0], record) for record in records)
         arrived = {record[0]: record for record in records}
         if len(arrived) == len(records) and oldest.keys().isdisjoint(arrived):
             oldest.update(arrived)
@@ -69,15 +81,23 @@ class WaitingRecords:
 
     def drop_stale(self, pid: int) -> None:
         """Drop the record of a pid that has waited longest: its EXIT cannot come any more."""
-        self.take_at(pid, 0)
+        self.drop_oldest(pid)
         self.aged.pop(pid, None)
         self.stale += 1
+        self.on_stale(pid)
+
+    def drop_oldest(self, pid: int) -> None:
+        """Drop the record of a pid that has waited longest, as its EXIT was lost."""
+        record = self.take_at(pid, 0)
+        self.missed += record is not None and self._early.get(pid) is not record
 
     def age(self, complete_until_ns: int) -> None:
         """Note which records are left when all events up to a time have been applied."""
         if not complete_until_ns:
             return
         self._now_ns = complete_until_ns
+        if self._early:
+            self._early = {pid: record for pid, record in self._early.items() if self.oldest.get(pid) is record}
         if len(self.oldest) > _MOST_AGED:
             # An overload: so many records wait that their EXITs have not been read yet.
             self.aged, self._fresh = {}, {}
@@ -115,16 +135,29 @@ class WaitingRecords:
         """Return where among a pid's records that of an EXIT can stand, the likeliest first.
 
         Threads that have a pid one after the other send their EXITs in that order too, unless one is stopped, on
-        another CPU, just before it does. The wait status is in both.
+        another CPU, just before it does. The wait status is in both: a record that has another one is not the
+        thread's, whose own was lost.
         """
-        return [at for at, record in enumerate(self.of(pid)) if record[1] == status] or [0]
+        return [at for at, record in enumerate(self.of(pid)) if record[1] == status]
 
     def take(self, pid: int, status: int) -> Record | None:
-        """Take the record of the thread whose EXIT came."""
-        return self.take_at(pid, self.places(pid, status)[0])
+        """Take the record of the thread whose EXIT came; None if it is not here."""
+        places = self.places(pid, status)
+        return self.take_at(pid, places[0]) if places else None
 
-    def take_at(self, pid: int, at: int) -> Record | None:
-        """Take the record at a place of `places`; the only one if there is but one, None if there is none."""
+    def take_of_thread(self, pid: int, status: int) -> Record | None:
+        """As take, of a thread that is not a leader: before version 12 its record has no wait status."""
+        places = self.places(pid, status) or self.places(pid, 0)
+        return self.take_at(pid, places[0]) if places else None
+
+    def put_back(self, record: Record) -> None:
+        """Let the oldest record of a pid, which was taken out, wait on."""
+        self.oldest[record[0]] = record
+
+    def take_at(self, pid: int, at: int | None) -> Record | None:
+        """Take the record at a place of `places`; None if there is none."""
+        if at is None:
+            return None
         later = self.later.get(pid)
         if not later:
             return self.oldest.pop(pid, None)

@@ -59,6 +59,7 @@ class Replay:
             expired=self._tallies.expired(),
             unknown_lifetimes=self._table.unknown_lifetimes,
             lost_ends=self._table.lost_ends,
+            missed={"exit": self._table.missed_events["exit"]} if self._mode == "taskstats" else None,
             resyncs=0,
             resubscriptions=0,
             lost_messages=dict.fromkeys(sockets, 0),

@@ -106,7 +106,7 @@ def test_lost_records_make_names_unknown_and_never_wrong(
     balanced(world)
     never_wrong(world.forks, world.truth.forks)
     never_wrong(world.execs, world.truth.execs)
-    never_wrong(world.exits, world.truth.exits)
+    never_wrong(world.exits, world.truth.exits, world.truth.other_exits)
     assert world.table.missed_forks == 0
 
 

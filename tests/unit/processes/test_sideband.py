@@ -86,14 +86,22 @@ def test_the_next_process_with_a_pid_does_not_get_the_name_of_the_last_one(sideb
 
 def test_an_exec_that_died_names_nothing_and_goes_with_its_process(sideband: Sideband) -> None:
     sideband.add(execs((10, 400, b"never ran"), (40, 400, b"next owner")))
-    assert sideband.end(400, 5, 30)
+    assert sideband.end(400, 5, 30) == [(10, b"never ran")]
     assert sideband.take_exec(400, 35, 45) == b"next owner"
-    assert not sideband.end(400, 35, 50)
+    assert sideband.end(400, 35, 50) == []
+    assert sideband.missed_execs == 0
+
+
+def test_an_exec_after_which_its_process_lived_on_and_that_had_no_exec_event_is_missed(sideband: Sideband) -> None:
+    sideband.add(execs((10, 400, b"first"), (20, 400, b"second"), (40, 400, b"third")))
+    assert sideband.take_exec(400, 5, 30) == b"second"
+    assert sideband.missed_execs == 1
+    assert sideband.end(400, 5, 50) == [(40, b"third")]
 
 
 def test_a_process_without_an_unfinished_exec_ends_without_one(sideband: Sideband) -> None:
     sideband.add(execs((10, 400, b"of the one before")))
-    assert not sideband.end(400, 20, 30)
+    assert sideband.end(400, 20, 30) == []
     assert waiting_of(sideband.execs) == 0
 
 

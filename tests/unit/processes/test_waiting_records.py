@@ -39,9 +39,18 @@ def test_an_exit_that_overtook_takes_the_record_with_its_own_status() -> None:
     assert records.of(1) == [stopped, last]
 
 
-def test_a_status_that_no_record_has_takes_the_oldest() -> None:
+def test_a_status_that_no_record_has_takes_none() -> None:
+    """The record with that status was lost: others are of other processes that had the pid."""
     records = waiting(record(1), record(1, 0x100))
-    assert records.take(1, 9) == record(1)
+    assert records.take(1, 9) is None
+    assert records.take(2, 9) is None
+    assert records.of(1) == [record(1), record(1, 0x100)]
+
+
+def test_a_thread_of_an_old_kernel_has_no_status_in_its_record() -> None:
+    records = waiting(record(1), record(2, 0x100))
+    assert records.take_of_thread(1, 9) == record(1)
+    assert records.take_of_thread(2, 9) is None
 
 
 def test_successes_are_forgotten_up_to_the_first_failure() -> None:
