@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/io_uring.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
@@ -396,6 +397,39 @@ static int cmd_attach(char **argv)
 	return argv[0] ? 99 : 0;
 }
 
+/* traced: a child that asks to be traced, is let go at its exec of nothing, and exits */
+static int cmd_traced(char **argv)
+{
+	int status;
+	pid_t child = fork();
+
+	(void)argv;
+	if (child == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, 0, 0))
+			_exit(99);
+		raise(SIGSTOP);
+		_exit(5);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
+		die("traced");
+	if (ptrace(PTRACE_DETACH, child, 0, 0) || reap(child, &status, NULL) != child || status != 5 << 8)
+		die("detach");
+	return 0;
+}
+
+/* sqpoll HOW CODE: with a kernel thread that polls for it (io_uring), exit by the code or die by the signal */
+static int cmd_sqpoll(char **argv)
+{
+	struct io_uring_params parameters = { .flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1000 };
+
+	if (syscall(SYS_io_uring_setup, 4, &parameters) < 0)
+		_exit(98);
+	if (!strcmp(argv[0], "signal"))
+		die_by(number(argv[1]), 0);
+	syscall(SYS_exit_group, number(argv[1]));
+	return 99;
+}
+
 /* reuse COUNT PATH0 PATH1 ...: COUNT processes, one after the other, all with the pid of the first.
  * In turn they exec one of the programs (exit code 10 + i % 100) or end under a name of their own ("own-I").
  */
@@ -744,6 +778,8 @@ static const struct {
 	{ "burn", 2, cmd_burn },
 	{ "attach", 0, cmd_attach },
 	{ "reuse", 2, cmd_reuse },
+	{ "traced", 0, cmd_traced },
+	{ "sqpoll", 2, cmd_sqpoll },
 	{ "when_told", 1, cmd_when_told },
 	{ "spawn", 2, cmd_spawn },
 	{ "crowd", 3, cmd_crowd },

@@ -249,6 +249,38 @@ def test_a_ptrace_attach_counts_once_for_the_traced_process(world: World) -> Non
     world.check()
 
 
+def test_a_process_that_asks_to_be_traced_causes_no_event(world: World) -> None:
+    """PTRACE_TRACEME, as gdb's run and strace's: docs/numbers.md says so."""
+    program = world.program("traced")
+    world.spawn([program, "traced"])
+    world.count("forks", program.name)
+    world.count("exits", program.name, status=5 << 8)
+    world.check()
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "dumps"),
+    [
+        pytest.param(["exit", "15"], 15 << 8, False, id="exit_group"),
+        pytest.param(["signal", "9"], signal.SIGKILL, False, id="SIGKILL"),
+        pytest.param(["signal", "11"], signal.SIGSEGV, True, id="SIGSEGV"),
+        pytest.param(["signal", "6"], signal.SIGABRT, True, id="SIGABRT"),
+    ],
+)
+def test_a_kernel_worker_that_ends_last_does_not_decide_how_its_process_ended(
+    world: World, how: list[str], status: int, *, dumps: bool
+) -> None:
+    """The thread that polls for io_uring is killed with the process, exits with 0, and often last."""
+    program = world.program("sqpoll")
+    ended = world.spawn(*[[program, "sqpoll", *how]] * 10)
+    if exit_labels(ended[0].status) == ("98", ""):
+        pytest.skip("no io_uring here")
+    assert {child.status & ~0x80 for child in ended} == {status}
+    if dumps:
+        world.count("coredumps", program.name, 10)
+    world.check()
+
+
 def test_a_medley_of_all_kinds_at_full_speed_is_exact(world: World) -> None:
     """What is right for one process at a time is right when a drain holds dozens of them."""
     after, thread = world.program("after"), world.programs.name("thread")
