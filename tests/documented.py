@@ -3,10 +3,14 @@
 A block of commands has a mark on the line before it, `<!-- test: PATH -->`: the test that runs its lines.
 """
 
+import os
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+# What a make that runs the tests hands to each make below it.
+_OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "VENV", "PYTHON", "ENGINE"}
 
 
 def documented(page: str, test: str) -> list[str]:
@@ -25,3 +29,8 @@ def documented(page: str, test: str) -> list[str]:
     return [
         " ".join(re.sub(r"\s{2,}# .*", "", line[2:]).split()) for line in lines if line.startswith(("# ", "$ "))
     ]
+
+
+def environment_of_a_user() -> dict[str, str]:
+    """Return the environment without what `make test...` has set, for tests that run make as a user does."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_MAKE}

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from container.base_image import find_python, make_root
+from documented import environment_of_a_user
 
 ROOT = Path(__file__).parents[2]
 PYTHON_VERSION = "3.13"
@@ -72,11 +73,12 @@ class Engine:
         self._storage = ("--root", str(folder / "storage"), "--runroot", str(folder / "run"))
         configuration = folder / "containers.conf"
         configuration.write_text(_CONTAINERS_CONF)
-        self._environment = os.environ | {
+        self._own = {
             "CONTAINERS_CONF": str(configuration),
             "STORAGE_DRIVER": "vfs",
             "BUILDAH_ISOLATION": "chroot",
         }
+        self._environment = os.environ | self._own
         self._options: tuple[str, ...] = ()
 
     def _told(self, *command: str | Path) -> str:
@@ -133,7 +135,7 @@ class Engine:
             f'exec podman {own} "$@"\n'
         )
         program.chmod(0o755)
-        return {**self._environment, "PATH": f"{folder}:{os.environ['PATH']}"}
+        return {**environment_of_a_user(), **self._own, "PATH": f"{folder}:{os.environ['PATH']}"}
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the image and of its base."""

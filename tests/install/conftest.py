@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented import environment_of_a_user
 from install import debian
 from kernels import image
 
@@ -16,6 +17,6 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     # As README has it, but for the folder.
     command = ["make", "-s", "deb", f"VENV={sys.prefix}", f"ARGS=--arch amd64 --output {folder}"]
-    subprocess.run(command, cwd=image.ROOT, check=True)
+    subprocess.run(command, cwd=image.ROOT, env=environment_of_a_user(), check=True)
     [built] = folder.glob("*.deb")
     return built

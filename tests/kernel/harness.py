@@ -58,9 +58,20 @@ def wait_until(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that no socket has, of those that the kernel gives to no socket by itself.
+
+    Until the exporter binds it, each connection of another program takes one: of the range of the kernel.
+    """
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    begin = max(1024, end - 12_000)
+    while True:
+        port = begin + secrets.randbelow(end - begin) if end > begin else 0
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 def exit_labels(status: int) -> tuple[str, str]:

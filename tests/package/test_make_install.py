@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documented import documented
+from documented import documented, environment_of_a_user
 
 from deploy.package.environment import NAME, ROOT
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.release
 
 def make(action: str, destdir: Path) -> None:
     words = ["make", "-s", action, f"DESTDIR={destdir}", "PREFIX=/opt/exporter", f"VENV={Path(sys.prefix)}"]
-    subprocess.run(words, cwd=ROOT, check=True)
+    subprocess.run(words, cwd=ROOT, env=environment_of_a_user(), check=True)
 
 
 def files(folder: Path) -> set[str]:
@@ -66,7 +66,7 @@ def test_the_commands_of_the_documentation_make_a_service_of_it_and_remove_it(tm
     commands = documented("docs/install.md", "tests/package/test_make_install.py")
     assert [command.split()[0] for command in commands].count("make") == 2
     for command in commands:
-        subprocess.run(["sh", "-c", below(command, tmp_path)], cwd=ROOT, check=True)
+        subprocess.run(["sh", "-c", below(command, tmp_path)], cwd=ROOT, env=environment_of_a_user(), check=True)
         if "enable" in command:
             # A link of the whole system, which this is not: its target is below the folder.
             assert (tmp_path / str(enabled.readlink()).lstrip("/")).exists()

@@ -5,12 +5,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from documented import environment_of_a_user
 
 from deploy.package.environment import ROOT
 
 
 def make(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "-s", *words], cwd=folder, capture_output=True, text=True, check=False)
+    command = ["make", "-s", *words]
+    environment = environment_of_a_user()
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documented import documented
+from documented import documented, environment_of_a_user
 
 from deploy.package import release
 from deploy.package.environment import NAME, ROOT
@@ -162,7 +162,7 @@ def test_the_source_archive_is_complete(dist: Path, tmp_path: Path) -> None:
     # As CONTRIBUTING has it: in an environment that make sets up.
     commands = documented("CONTRIBUTING.md", "tests/package/test_release.py")
     [quick] = [line for line in commands if line.startswith("make ")]
-    subprocess.run(quick.split(), cwd=folder, check=True)
+    subprocess.run(quick.split(), cwd=folder, env=environment_of_a_user(), check=True)
     sys.stdout.write(f"{quick} of the source archive: {time.monotonic() - began:.0f} s\n")
     others = ["-m", "not release and not container", "tests/package", "tests/charts"]
     subprocess.run([folder / ".venv/bin/pytest", "-q", *others], cwd=folder, check=True)
