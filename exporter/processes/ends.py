@@ -53,6 +53,7 @@ class Ends:
         self._records = shared.records
         self._tallies = shared.tallies
         self._observer = shared.observer
+        self._bad_ends = shared.bad_ends
         self._canaries = shared.canaries
         self._sideband = shared.sideband
         self._follow_threads = shared.follow_threads
@@ -162,9 +163,10 @@ class Ends:
         else:
             self.end(process, event, leader, record)
 
-    def _note_core(self, process: Process | None, status: int) -> None:
-        """Remember for the observer that a thread dumped core: the bit need not be in the last EXIT."""
-        if self._observer.is_active and status & CORE_BIT and process is not None:
+    @staticmethod
+    def _note_core(process: Process | None, status: int) -> None:
+        """Remember that a thread dumped core: the bit need not be in the last EXIT."""
+        if status & CORE_BIT and process is not None:
             process.make_odd().core = True
 
     def pass_thread(self, process: Process, event: ProcEvent) -> None:
@@ -174,6 +176,8 @@ class Ends:
             return
         if odd.leader_exited and event[4]:
             odd.fatal = event
+        if event[4] & CORE_BIT:
+            odd.core = True
         if odd.thread_uids and odd.thread_uids.forget(event[2]) and not odd.thread_uids:
             odd.thread_uids = None
             process.tidy()
@@ -245,6 +249,9 @@ class Ends:
             self._naming.look_later(names.bury(name, process, timestamp_ns, recorded, killed=not has_last_name))
         # After its exec, which may just have got its name.
         core = bool(status & CORE_BIT) or (process is not None and process.odd is not None and process.odd.core)
+        if status & STATUS_BITS and self._bad_ends.is_active:
+            whole = (*event[:4], status | CORE_BIT, *event[5:]) if core else event
+            self._bad_ends.note(whole, process, cell, last)
         self._observer.end(event, cell, parent_tgid=parent_tgid, core=core, lifetime_ns=lifetime_ns, last=last)
 
     def _cell_at_end(

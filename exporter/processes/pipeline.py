@@ -17,6 +17,7 @@ from exporter.kernel.netlink import Batch
 from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import Record, RecordDecoder
+from exporter.processes.bad_ends import Take
 from exporter.processes.name_hints import NameHints
 from exporter.processes.observer import Publish
 from exporter.processes.process import KnownProcess
@@ -226,3 +227,11 @@ class Pipeline:
     def is_observed(self) -> bool:
         """What is counted is handed on to an observer."""
         return self.table.observer.is_active
+
+    def take_failures(self, take: Take | None, *, at_once: bool = False) -> None:
+        """Hand on each process that ends badly from now on, or the newest of many; see BadEnds.hand_to."""
+        self.table.bad_ends.hand_to(take, at_once=at_once)
+
+    def hand_on_failures(self, now_ns: int) -> None:
+        """Hand on those that are known by now; see BadEnds.hand_on."""
+        self.table.bad_ends.hand_on(now_ns)

@@ -85,6 +85,11 @@ class OpenName:
             cell = self.cells[uid] = OpenCell(self, uid)
         return cell
 
+    @property
+    def cell_of(self) -> CellOf | None:
+        """uid -> the cell of this name, None while it is open."""
+        return self._cell_of
+
     def when_known(self, take: Callable[[CellOf], None]) -> None:
         """Call `take` with the cells of this name as soon as they are certain."""
         if self._cell_of is None:
@@ -110,6 +115,15 @@ class OpenCell(Cell):
     def __init__(self, open_name: OpenName, uid: int | None) -> None:
         super().__init__(Program(UNKNOWN), uid)
         self.open_name = open_name
+
+
+def known_cell(cell: Cell) -> Cell | None:
+    """Return the cell in which what was counted in a cell is counted in the end; None while its comm is open."""
+    while isinstance(cell, OpenCell):
+        if cell.open_name.cell_of is None:
+            return None
+        cell = cell.open_name.cell_of(cell.uid)
+    return cell
 
 
 class Children(Enum):
@@ -155,7 +169,8 @@ class Odd:
         adopted_ns: When a scan of /proc read it (CLOCK_MONOTONIC), while events can cast doubt on that; else 0.
         late_number: Another process has its pid already; its own EXIT has not come. 0: that is not so.
         unrecorded: Its leader's exit record was dropped, as its EXIT cannot come any more.
-        core: A thread of it dumped core. Kept only while a client observes.
+        core: A thread of it dumped core. Known of a leader, of the last thread, and of any while a client observes
+            or after a COREDUMP.
         glimpsed: Only its threads or its leader's EXIT were seen. It is in no count of processes.
     """
 

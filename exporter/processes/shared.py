@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
@@ -20,6 +21,7 @@ class Shared:
         naming: Gives them names.
         tallies: Where all is counted.
         observer: Gets each event.
+        bad_ends: Gets each end with a wait status other than 0.
         canaries: Processes that are left out of all counts.
         records: Exit records that wait for their EXIT.
         sideband: Side-band records that wait for their event.
@@ -33,6 +35,7 @@ class Shared:
     naming: Naming
     tallies: Tallies
     observer: Observer
+    bad_ends: BadEnds
     canaries: Canaries
     records: WaitingRecords
     sideband: Sideband

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.taskstats import AGROUP, Record
 from exporter.kernel.wait_status import SIGNAL_BITS, STATUS_BITS
+from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
 from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
@@ -59,6 +60,7 @@ class ProcessTable:
         sideband: Side-band records that wait for their event.
         records: Exit records that wait for their EXIT.
         observer: Gets each event.
+        bad_ends: Gets each end with a wait status other than 0.
         canaries: Children of this program that are in no other count.
         reconciler: Compares with /proc.
         missed_forks: Side-band records of forks whose FORK event never came.
@@ -90,6 +92,7 @@ class ProcessTable:
         records.on_stale = roster.note_dropped_record
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
         self.observer = observer = Observer()
+        self.bad_ends = BadEnds(roster.by_tgid)
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)
         shared = Shared(
@@ -97,6 +100,7 @@ class ProcessTable:
             naming=naming,
             tallies=tallies,
             observer=observer,
+            bad_ends=self.bad_ends,
             canaries=canaries,
             records=records,
             sideband=self.sideband,
@@ -148,6 +152,8 @@ class ProcessTable:
         later_fork_records = sideband.forks.later
         known_exec = self._tallies.by_exec.get
         claim_cell_of_exec = self._tallies.claim_cell_of_exec
+        bad_ends = self.bad_ends
+        note_bad_end = bad_ends.note if bad_ends.is_active else None
         forks = execs = exits = thread_forks = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
@@ -235,6 +241,8 @@ class ProcessTable:
                                     statuses[status] += 1
                                 else:
                                     count_end(cell, status)
+                                if status and note_bad_end is not None:
+                                    note_bad_end(event, process, cell, record)
                                 lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
@@ -262,6 +270,8 @@ class ProcessTable:
                                 statuses[status] += 1
                             else:
                                 count_end(cell, status)
+                            if status and note_bad_end is not None:
+                                note_bad_end(event, process, cell, None)
                             lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
@@ -293,6 +303,7 @@ class ProcessTable:
                         changes.exec(event)
                 else:
                     changes.apply(event)
+            bad_ends.sift()
         counts = changes.counts
         counts.fork += forks
         counts.exec += execs
@@ -300,6 +311,7 @@ class ProcessTable:
         counts.thread_fork += thread_forks
         counts.thread_exit += thread_exits
         self._end_batch(complete_until_ns)
+        bad_ends.end_batch(complete_until_ns)
         self.observer.flush()
 
     def _end_batch(self, complete_until_ns: int) -> None:

@@ -4,6 +4,7 @@
 """
 
 import gc
+import struct
 import sys
 import tracemalloc
 from collections import Counter
@@ -16,6 +17,8 @@ from work.record_storm import STORM
 from exporter.capture.file import open_capture
 from exporter.capture.format import iter_entries, iter_frames
 from exporter.capture.kinds import KINDS
+from exporter.kernel.cn_proc import PROC_EVENT_EXIT
+from exporter.kernel.netlink import Batch
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
@@ -73,9 +76,41 @@ class Replay:
         """Count the datagrams that each drain passes to a method."""
         return [sum(len(args[0].lengths) for name, args in calls if name == method) for calls in self.drains]
 
+    def end_well(self) -> None:
+        """Make all processes of the storm exit with 0, in the datagrams."""
+        for calls in self.drains:
+            for at, (method, args) in enumerate(calls):
+                if method == "take_events":
+                    calls[at] = method, (_ending_well(args[0]),)
+
     @property
     def events(self) -> int:
         return sum(self.count("take_events"))
+
+
+def _ending_well(batch: Batch) -> Batch:
+    data = bytearray(batch.data)
+    for at in range(0, len(batch.lengths) * batch.stride, batch.stride):
+        (what,) = struct.unpack_from("=I", data, at + 36)
+        if what == PROC_EVENT_EXIT:
+            # The exit code, behind CPU, timestamp, pid and tgid.
+            struct.pack_into("=I", data, at + 60, 0)
+    return batch._replace(data=memoryview(data))
+
+
+def count_calls(replay: Replay) -> Counter[str]:
+    """Replay the storm; return how many functions of ours ("call") and of the interpreter ("c_call") it called."""
+    calls: Counter[str] = Counter()
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        calls[event] += 1
+
+    sys.setprofile(count)
+    try:
+        replay.run()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 @pytest.fixture
@@ -99,21 +134,33 @@ def test_only_who_lives_on_after_a_drain_is_looked_up(replay: Replay) -> None:
 
 
 def test_an_event_of_a_storm_costs_hardly_any_call(replay: Replay) -> None:
-    calls: Counter[str] = Counter()
-
-    def count(_: FrameType, event: str, __: object) -> None:
-        calls[event] += 1
-
-    sys.setprofile(count)
-    try:
-        replay.run()
-    finally:
-        sys.setprofile(None)
+    calls = count_calls(replay)
     # Functions of ours: per batch, and for the few processes that live on after a drain. Called for each event
     # they would be at least 1.
     assert calls["call"] < 0.15 * replay.events
     # Of the interpreter's own: dict.get and dict.pop, three bisect, list.append.
     assert calls["c_call"] < 4.5 * replay.events
+
+
+def test_a_failure_costs_one_call_more_and_one_look_for_its_parent(replay: Replay) -> None:
+    """The storm's processes all exit with 3."""
+    without = count_calls(replay)
+    replay = Replay()
+    replay.pipeline.take_failures(lambda failures: None)
+    with_failures = count_calls(replay)
+    assert with_failures["call"] - without["call"] < 1.1 * PROCESSES
+    assert with_failures["c_call"] - without["c_call"] < 2.2 * PROCESSES
+
+
+def test_a_process_that_ends_well_costs_nothing_for_failures(replay: Replay) -> None:
+    replay.end_well()
+    without = count_calls(replay)
+    replay = Replay()
+    replay.end_well()
+    replay.pipeline.take_failures(lambda failures: None)
+    more = count_calls(replay) - without
+    assert {0: PROCESSES} in replay.tallies.snapshot_cells().exits
+    assert more <= Counter(call=2 * len(replay.drains), c_call=2 * len(replay.drains))
 
 
 def test_nothing_is_left_of_an_event_that_was_counted(replay: Replay) -> None:

@@ -77,8 +77,8 @@ def test_an_encoder_takes_what_its_method_takes(kind: Kind) -> None:
 
 def test_every_call_that_changes_a_pipeline_has_a_kind() -> None:
     asks = {"canaries", "canary_returned", "is_observed", "known", "missing", "waiting_records", "waits"}
-    # It is a row of calls of forget_oldest_record; an observer changes nothing of what is counted.
-    indirect = {"forget_records", "observe", "wanted_by_names"}
+    # It is a row of calls of forget_oldest_record; observers change nothing of what is counted.
+    indirect = {"forget_records", "hand_on_failures", "observe", "take_failures", "wanted_by_names"}
     public = {name for name in vars(Pipeline) if not name.startswith("_")}
     assert public == set(BY_NAME) | asks | indirect
 

@@ -1,0 +1,200 @@
+"""Processes that ended badly, one by one, with names: the newest of each kind.
+
+It costs only bad ends, and of a storm of them little more than a note each. The table notes them as they stand.
+Notes are sifted: of those with the same comm, uid and wait status the newest are kept. A note becomes a `Failure`
+when a client asks, or when there are too many notes; it waits until the comm that it counts under is known.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from exporter.kernel.cn_proc import ProcEvent
+from exporter.kernel.taskstats import Record
+from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
+from exporter.processes.process import Process, known_cell
+from exporter.tallies.cells import Cell
+from exporter.tallies.labels import EXCLUDED, UNKNOWN
+
+MOST_OF_A_KIND = 20
+"""So many failures with one comm and wait status are worth a look; a storm of them must not push others out."""
+
+# Notes are sifted when there are so many. A note takes some 900 bytes.
+_MOST_NOTES = 256
+# So long a failure waits for the comm of its parent: a comm that /proc hides stays open while the parent lives.
+_PARENT_NAMED_WITHIN_NS = 1_000_000_000
+
+
+class Failure(NamedTuple):
+    """A process that ended with a wait status other than 0. None: that is not known."""
+
+    time_ns: int
+    """When its last thread had exited, CLOCK_MONOTONIC."""
+    pid: int
+    ppid: int | None
+    """Its parent; None too if the parent had reaped it before it sent its EXIT."""
+    parent_comm: str | None
+    """What its parent was called then, as it is printed in labels."""
+    uid: int | None
+    comm: str
+    """As it is printed in labels."""
+    status: int
+    """Wait status, without the core bit."""
+    core: bool
+    """Core was dumped."""
+    lifetime_ns: int | None
+    cpu_ns: int | None
+    max_rss_kib: int | None
+
+
+Take = Callable[[list[Failure]], None]
+
+# The EXIT of its last thread, what is known of it, its cell, the record of its last thread, its parent's cell.
+_Note = tuple[ProcEvent, Process | None, Cell, Record | None, Cell | None]
+
+
+class BadEnds:
+    """Notes bad ends while a client takes them.
+
+    Args:
+        by_tgid: The processes that live, among which parents are found.
+
+    Attributes:
+        is_active: A client takes them.
+    """
+
+    def __init__(self, by_tgid: Mapping[int, Process]) -> None:
+        self._find = by_tgid.get
+        self._take: Take | None = None
+        self._at_once = False
+        self._notes: list[_Note] = []
+        # Those of them that `noted` has.
+        self._counted = 0
+        self._noted = 0
+        self.is_active = False
+
+    def hand_to(self, take: Take | None, *, at_once: bool = False) -> None:
+        """Note what ends badly from now on; None to stop.
+
+        Args:
+            take: Gets what became known, in the order of the ends as far as it became known together. Of many of
+                one kind it gets the newest.
+            at_once: After each batch, not only when `hand_on` is called or there are too many.
+        """
+        self._take = take
+        self._at_once = at_once
+        self.is_active = take is not None
+        self._notes.clear()
+        self._counted = self._noted = 0
+
+    @property
+    def noted(self) -> int:
+        """How many there were since a client takes them, those that the rules exclude left out."""
+        return self._noted + len(self._notes) - self._counted
+
+    def note(self, event: ProcEvent, process: Process | None, cell: Cell, last: Record | None) -> None:
+        """Note the end of a process.
+
+        Args:
+            event: The EXIT of its last thread, with the wait status of the process.
+            process: The process; None if nothing was known of it.
+            cell: Where its end counts.
+            last: The record of its last thread, if there is one.
+        """
+        if cell.program.comm == EXCLUDED:
+            return
+        parent = self._find(event[7])
+        parent_cell = None
+        # As Process.needs_name, without its calls.
+        if parent is not None and not parent.execd_ns and (parent.odd is None or not parent.odd.stranger):
+            parent_cell = parent.cell
+        self._notes.append((event, process, cell, last, parent_cell))
+
+    def sift(self) -> None:
+        """Throw away the oldest of a kind, if there are many."""
+        if len(self._notes) < _MOST_NOTES:
+            return
+        self._keep(_newest_of_each_kind(self._notes))
+        if len(self._notes) > _MOST_NOTES // 2:
+            self.hand_on(0)
+            # Of those that are left, names are not known.
+            self._keep(self._notes[-_MOST_NOTES // 2 :])
+
+    def _keep(self, notes: list[_Note]) -> None:
+        self._noted = self.noted
+        self._notes = notes
+        self._counted = len(notes)
+
+    def end_batch(self, complete_until_ns: int) -> None:
+        """Hand on what is known, if that was asked for.
+
+        Args:
+            complete_until_ns: All events before that have been applied.
+        """
+        if self._at_once and self._notes:
+            self.hand_on(complete_until_ns)
+
+    def hand_on(self, now_ns: int) -> None:
+        """Hand on what is known; of a kind of which there are many, the newest.
+
+        Args:
+            now_ns: Of CLOCK_MONOTONIC, a moment until which all events have been applied; 0 if that is not known.
+        """
+        failures: list[Failure] = []
+        waiting: list[_Note] = []
+        for note in _newest_of_each_kind(self._notes):
+            event, _, open_cell, _, open_parent = note
+            cell = known_cell(open_cell)
+            parent = None if open_parent is None else known_cell(open_parent)
+            is_recent = event[1] > now_ns - _PARENT_NAMED_WITHIN_NS
+            if cell is None or (parent is None and open_parent is not None and is_recent):
+                waiting.append(note)
+            elif cell.program.comm == EXCLUDED:
+                self._noted -= 1
+            else:
+                failures.append(_failure(note, cell, parent))
+        self._keep(waiting)
+        if failures and self._take is not None:
+            self._take(failures)
+
+
+def _newest_of_each_kind(notes: list[_Note]) -> list[_Note]:
+    if len(notes) <= MOST_OF_A_KIND:
+        return notes
+    numbers: dict[tuple[Cell, int], int] = {}
+    kept: list[_Note] = []
+    kind, number = (notes[-1][2], notes[-1][0][4]), 0
+    for note in reversed(notes):
+        status, cell = note[0][4], note[2]
+        # Most of a storm are of one kind.
+        if cell is not kind[0] or status != kind[1]:
+            numbers[kind] = number
+            kind = cell, status
+            number = numbers.get(kind, 0)
+        number += 1
+        if number <= MOST_OF_A_KIND:
+            kept.append(note)
+    kept.reverse()
+    return kept
+
+
+def _failure(note: _Note, cell: Cell, parent: Cell | None) -> Failure:
+    (_, time_ns, _, tgid, status, _, _, parent_tgid), process, _, last, _ = note
+    if process is not None and process.start_ns:
+        lifetime_ns: int | None = max(0, time_ns - process.start_ns)
+    else:
+        lifetime_ns = None if last is None else last[6] * 1000
+    if parent is not None and (parent.program.comm == EXCLUDED or parent.comm == UNKNOWN):
+        parent = None
+    return Failure(
+        time_ns,
+        tgid,
+        parent_tgid or None,
+        None if parent is None else parent.comm,
+        cell.uid,
+        cell.comm or UNKNOWN,
+        status & STATUS_BITS,
+        bool(status & CORE_BIT),
+        lifetime_ns,
+        None if last is None else last[3],
+        None if last is None else last[5],
+    )
