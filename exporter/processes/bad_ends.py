@@ -20,8 +20,8 @@ MOST_OF_A_KIND = 20
 
 # Notes are sifted when there are so many. A note takes some 900 bytes.
 _MOST_NOTES = 256
-# So long a failure waits for the comm of its parent: a comm that /proc hides stays open while the parent lives.
-_PARENT_NAMED_WITHIN_NS = 1_000_000_000
+# So long a failure waits for comms that are not its own: one that /proc hides stays open while a process has it.
+_OTHERS_NAMED_WITHIN_NS = 1_000_000_000
 
 
 class Failure(NamedTuple):
@@ -44,6 +44,8 @@ class Failure(NamedTuple):
     lifetime_ns: int | None
     cpu_ns: int | None
     max_rss_kib: int | None
+    execs: tuple[str, ...] = ()
+    """What it was called before its last execs, the newest last; `<unknown>` for what is not known."""
 
 
 Take = Callable[[list[Failure]], None]
@@ -142,16 +144,16 @@ class BadEnds:
         failures: list[Failure] = []
         waiting: list[_Note] = []
         for note in _newest_of_each_kind(self._notes):
-            event, _, open_cell, _, open_parent = note
+            event, _, open_cell, _, _ = note
             cell = known_cell(open_cell)
-            parent = None if open_parent is None else known_cell(open_parent)
-            is_recent = event[1] > now_ns - _PARENT_NAMED_WITHIN_NS
-            if cell is None or (parent is None and open_parent is not None and is_recent):
+            others = [known_cell(other) for other in _others(note)]
+            is_recent = event[1] > now_ns - _OTHERS_NAMED_WITHIN_NS
+            if cell is None or (is_recent and None in others):
                 waiting.append(note)
             elif cell.program.comm == EXCLUDED:
                 self._noted -= 1
             else:
-                failures.append(_failure(note, cell, parent))
+                failures.append(_failure(note, cell, others))
         self._keep(waiting)
         if failures and self._take is not None:
             self._take(failures)
@@ -177,19 +179,28 @@ def _newest_of_each_kind(notes: list[_Note]) -> list[_Note]:
     return kept
 
 
-def _failure(note: _Note, cell: Cell, parent: Cell | None) -> Failure:
-    (_, time_ns, _, tgid, status, _, _, parent_tgid), process, _, last, _ = note
+def _others(note: _Note) -> tuple[Cell, ...]:
+    """Return the cells of its other comms: that of its parent, and those that it had before its execs."""
+    _, process, _, _, parent = note
+    before = () if process is None else process.before
+    if process is not None and process.execd_ns:
+        before = (*before, process.cell)
+    return before if parent is None else (parent, *before)
+
+
+def _failure(note: _Note, cell: Cell, others: list[Cell | None]) -> Failure:
+    (_, time_ns, _, tgid, status, _, _, parent_tgid), process, _, last, parent = note
     if process is not None and process.start_ns:
         lifetime_ns: int | None = max(0, time_ns - process.start_ns)
     else:
         lifetime_ns = None if last is None else last[6] * 1000
-    if parent is not None and (parent.program.comm == EXCLUDED or parent.comm == UNKNOWN):
-        parent = None
+    comms = [_shown(other) for other in others]
+    parent_comm = None if parent is None else comms.pop(0)
     return Failure(
         time_ns,
         tgid,
         parent_tgid or None,
-        None if parent is None else parent.comm,
+        None if parent_comm == UNKNOWN else parent_comm,
         cell.uid,
         cell.comm or UNKNOWN,
         status & STATUS_BITS,
@@ -197,4 +208,11 @@ def _failure(note: _Note, cell: Cell, parent: Cell | None) -> Failure:
         lifetime_ns,
         None if last is None else last[3],
         None if last is None else last[5],
+        tuple(comms),
     )
+
+
+def _shown(cell: Cell | None) -> str:
+    if cell is None or cell.comm is None or cell.program.comm == EXCLUDED:
+        return UNKNOWN
+    return cell.comm

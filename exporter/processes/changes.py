@@ -171,6 +171,8 @@ class Changes:
         comm = self._sideband.take_exec(tgid, process.start_ns, timestamp_ns)
         odd = process.odd
         name = None
+        if comm is not None:
+            process.note_exec()
         if odd is not None:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
             odd.threads = odd.named_threads = odd.thread_uids = None

@@ -285,6 +285,7 @@ class Ends:
         if leader is not None and not unfinished:
             cell = self._tallies.claim_cell_of_record(leader[4])
             if process is not None and process.execd_ns:
+                process.note_exec()
                 self._naming.count_exec(process, self._tallies.claim_cell(None, cell.uid) if killed else cell)
             return cell
         if process is None:

@@ -59,6 +59,8 @@ class Naming:
     def open_name(self, process: Process) -> OpenName:
         """Give a process that exec'd, or a stranger, a name of its own to count under."""
         hint = self.hints.pop((process.tgid, process.execd_ns or process.start_ns), None)
+        if process.execd_ns:
+            process.note_exec()
         name = self._carry_new_name(process)
         if process.execd_ns:
             self.count_exec(process, process.cell)
@@ -106,6 +108,8 @@ class Naming:
             self.open_name(process)
             return
         del self.hints[key]
+        if process.execd_ns:
+            process.note_exec()
         uid = process.cell.uid
         process.settle(self._tallies.claim_cell(hint.comm, uid))
         if process.execd_ns:

@@ -42,6 +42,9 @@ from exporter.processes.thread_uids import ThreadUids
 from exporter.tallies.cells import Cell, Program
 from exporter.tallies.labels import UNKNOWN
 
+# Of a chain of execs; a process can exec itself for ever.
+_MOST_BEFORE = 3
+
 CellOf = Callable[[int | None], Cell]
 """uid -> the cell of a name that has become known"""
 
@@ -238,7 +241,7 @@ class Odd:
 class Process:
     """A thread group.
 
-    The hot loop makes processes by `object.__new__` and five stores, which costs half of a call of `__init__`.
+    The hot loop makes processes by `object.__new__` and six stores, which costs half of a call of `__init__`.
 
     Attributes:
         tgid: The pid that it has, or had when it was forked.
@@ -246,9 +249,11 @@ class Process:
         start_ns: When it was forked, CLOCK_MONOTONIC; 0 if that is not known.
         execd_ns: When it exec'd, if that exec is not counted yet, because its comm is not known; else 0.
         odd: What is unusual about it; None for nearly all.
+        before: The cells that it had before its execs, the newest last, of many execs only the last few. What is
+            a stranger's is not among them.
     """
 
-    __slots__ = ("cell", "execd_ns", "odd", "start_ns", "tgid")
+    __slots__ = ("before", "cell", "execd_ns", "odd", "start_ns", "tgid")
 
     def __init__(self, tgid: int, cell: Cell, start_ns: int) -> None:
         self.tgid = tgid
@@ -256,6 +261,12 @@ class Process:
         self.start_ns = start_ns
         self.execd_ns = 0
         self.odd: Odd | None = None
+        self.before: tuple[Cell, ...] = ()
+
+    def note_exec(self) -> None:
+        """Note that an exec has ended the comm that its cell has."""
+        if not self.is_stranger:
+            self.before = (*self.before[1 - _MOST_BEFORE :], self.cell)
 
     def make_odd(self) -> Odd:
         """Return what is unusual about it, to add to that."""

@@ -183,6 +183,7 @@ class ProcessTable:
                         child.start_ns = timestamp_ns
                         child.execd_ns = 0
                         child.odd = None
+                        child.before = ()
                         cell.forks += 1
                         processes[third] = child
                     else:
@@ -294,6 +295,8 @@ class ProcessTable:
                                 continue
                             del exec_records[tgid]
                             uid = process.cell.uid
+                            if note_bad_end is not None:
+                                process.note_exec()
                             process.cell = cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid)
                             cell.execs += 1
                             continue

@@ -51,7 +51,7 @@ def test_a_failure_is_handed_on_with_all_that_is_known_of_it() -> None:
     ended_ns = host.now_ns
     host.drain()
     assert taken.failures == [
-        Failure(ended_ns, 400, 100, "sh", 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048)
+        Failure(ended_ns, 400, 100, "sh", 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048, ("sh",))
     ]
 
 
@@ -169,6 +169,76 @@ def test_a_name_that_will_never_be_known_is_unknown() -> None:
     taken.host.exit(400, 9)
     taken.host.drain()
     assert (taken.last.comm, taken.last.uid, taken.last.cpu_ns) == ("<unknown>", 1000, None)
+
+
+@pytest.mark.parametrize("sideband", [False, True], ids=["no side-band", "side-band"])
+@pytest.mark.parametrize("observed", [False, True], ids=["fast", "observed"])
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_a_chain_of_execs_is_kept_from_its_beginning(mode: Mode, observed: bool, sideband: bool) -> None:
+    taken = Taken(mode, sideband=sideband)
+    host = taken.host
+    if observed:
+        host.pipeline.observe(lambda news: None)
+    host.fork(100, 400)
+    for comm in (b"env", b"wrapper", b"python3"):
+        host.exec(400, comm)
+        host.read_early()
+        host.settle()
+    host.record(Thread(400, b"python3", 1000), status=0x100)
+    host.exit(400, 0x100)
+    host.settle()
+    assert (taken.last.comm, taken.last.execs) == ("python3", ("sh", "env", "wrapper"))
+
+
+def test_of_execs_that_were_not_seen_in_time_the_chain_has_an_unknown_name() -> None:
+    taken = Taken()
+    host = taken.host
+    host.fork(100, 400)
+    host.exec(400)
+    host.exec(400)
+    host.record(Thread(400, b"python3", 1000), status=0x100)
+    host.exit(400, 0x100)
+    host.settle()
+    assert taken.last.execs == ("sh", "<unknown>")
+
+
+def test_side_band_records_name_a_chain_without_a_look_into_proc() -> None:
+    taken = Taken(sideband=True)
+    host = taken.host
+    host.fork(100, 400)
+    for comm in (b"env", b"python3"):
+        host.exec(400, comm)
+        host.drain()
+    host.record(Thread(400, b"python3", 1000), status=0x100)
+    host.exit(400, 0x100)
+    host.drain()
+    assert taken.last.execs == ("sh", "env")
+    assert 400 not in host.looks
+
+
+def test_of_a_process_that_execs_for_ever_the_last_few_names_are_kept() -> None:
+    taken = Taken(sideband=True)
+    host = taken.host
+    host.fork(100, 400)
+    for number in range(100):
+        host.exec(400, b"p%d" % number)
+        host.drain()
+    host.exit(400, 0x100)
+    host.settle()
+    assert taken.last.execs == ("p96", "p97", "p98")
+
+
+def test_a_child_does_not_have_the_execs_of_its_parent() -> None:
+    taken = Taken(sideband=True)
+    host = taken.host
+    host.fork(100, 400)
+    host.exec(400, b"env")
+    host.drain()
+    host.fork(400, 401)
+    host.record(Thread(401, b"env", 1000), status=0x100)
+    host.exit(401, 0x100)
+    host.drain()
+    assert taken.last.execs == ()
 
 
 def test_the_core_bit_is_found_on_whichever_thread_has_it() -> None:
