@@ -20,6 +20,8 @@ from exporter.exposition.metrics import LIFETIME, program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
+from exporter.failures.keeper import Keeper
+from exporter.failures.log import LOGGER as FAILURE_LOGGER
 from exporter.feeds import Core, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
@@ -27,6 +29,7 @@ from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
 from exporter.revision import REVISION
+from exporter.service.logs import log_all_of
 from exporter.service.privileges import User, drop_privileges
 from exporter.service.reloading import Reloading
 from exporter.service.sd_notify import Notifier
@@ -63,6 +66,7 @@ class Exporter:
         config: What the user set.
         hub: Streams to local clients, if anybody wants it.
         read_rules: Reads the file of rules; None if there is none.
+        failures: Keeps the processes that failed.
     """
 
     def __init__(
@@ -72,11 +76,13 @@ class Exporter:
         config: Config,
         hub: Hub | None,
         read_rules: Callable[[], RulesFile] | None,
+        failures: Keeper,
     ) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
         self._hub = hub
+        self._failures = failures
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
@@ -116,6 +122,7 @@ class Exporter:
             facts=self._facts,
             form=self._exposition.form,
             most_bytes=config.client_bytes // 2,
+            other_pages=self._failures.pages(self._drain),
         )
         server = Server(app, gate, WebLimits(connections=_connections(config).web))
         notifier = Notifier()
@@ -131,7 +138,7 @@ class Exporter:
             # What is here now stays: a full collection amid a storm would look at all of it again, for 20 ms.
             gc.freeze()
             self._log_start(addresses)
-            tasks.append(asyncio.ensure_future(self._upkeep.run()))
+            tasks += [asyncio.ensure_future(self._upkeep.run()), asyncio.ensure_future(self._failures.run())]
             if config.canary_interval_seconds and isinstance(self._feed, Listener):
                 interval, records = config.canary_interval_seconds, self._counting.has_records
                 self._canary = Canary(self._counting.pipeline, self._feed, interval, records=records)
@@ -198,6 +205,7 @@ class Exporter:
 
     async def _render(self, accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
         await self._drain()
+        self._failures.refresh()
         return self._exposition.pieces(accept, names)
 
     def _facts(self) -> dict[str, str]:
@@ -272,6 +280,7 @@ class Exporter:
             missed=self._missed(),
             resyncs=self._feed.resyncs,
             resubscriptions=self._feed.resubscriptions,
+            failures_left_out=self._failures.left_out(),
             canary_age_seconds=self._canary_age(),
             lost_messages=self._counting.pipeline.lost,
             malformed=self._feed.malformed(),
@@ -341,9 +350,24 @@ async def run(config: Config) -> None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
             counting = make_live_core(sources, procfs, tallies, tape=tape)
-        exporter = Exporter(counting, procfs, config, await _stream(config, counting, clock, stack), read_rules)
+        failures = _keep_failures(config, counting, clock)
+        hub = await _stream(config, counting, clock, stack)
+        exporter = Exporter(counting, procfs, config, hub, read_rules, failures)
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
+
+
+def _keep_failures(config: Config, counting: Core, clock: Callable[[], WallClock]) -> Keeper:
+    if config.failures_log:
+        log_all_of(FAILURE_LOGGER)
+    ends = bool(counting.plan.wanted & {"exit", "nonzero_exit"})
+    return Keeper(
+        counting.pipeline,
+        counting.feed.now_ns,
+        clock,
+        most=config.failures_keep if ends else 0,
+        log=config.failures_log and ends,
+    )
 
 
 async def _stream(

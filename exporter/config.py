@@ -24,6 +24,7 @@ from exporter.service.privileges import User, find_user
 from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
 DEFAULT_PORT = 10061
+FAILURES_PATH = "/failures"
 ATTRIBUTIONS = ("auto", "taskstats", "procfs")
 EXEC_NAMES = ("auto", "sideband", "events")
 LOG_LEVELS = ("debug", "info", "warn", "error")
@@ -37,6 +38,7 @@ LOG_FORMATS = ("logfmt", "json")
 # The headings of --help.
 _WEB, _EVENTS, _NAMES, _PRIVILEGES, _LIMITS = "web", "events", "names", "privileges", "limits"
 _STREAM, _CAPTURE, _LOGGING = "stream", "capture and replay", "logging"
+_FAILURES = "failures"
 
 
 class ListenAddress(NamedTuple):
@@ -190,6 +192,21 @@ class Config:
         group=_EVENTS,
         no_effect_with=("--replay",),
     )
+    failures_keep: int = flag(
+        "--failures.keep",
+        "N",
+        "1000",
+        "How many of the last processes that ended with a wait status other than 0 the page /failures has, at "
+        "most 20 with the same comm and status; 0 for no such page.",
+        count_between(0, 100_000),
+        group=_FAILURES,
+    )
+    failures_log: bool = switch(
+        "--failures.log",
+        "Log each process that ends with a wait status other than 0: at most 10 lines a minute with the same "
+        "comm and status, and 600 in all.",
+        group=_FAILURES,
+    )
     stream_socket: Path | None = flag(
         "--stream.socket",
         "PATH",
@@ -340,6 +357,18 @@ class Config:
         choices=LOG_FORMATS,
         group=_LOGGING,
     )
+
+    def __post_init__(self) -> None:
+        """Check what flags mean together.
+
+        Raises:
+            ConfigError: Two pages would have the same path.
+        """
+        if self.failures_keep and self.telemetry_path == FAILURES_PATH:
+            raise ConfigError(
+                f"--web.telemetry-path must not be {FAILURES_PATH}, which is the page of the failures; "
+                "--failures.keep=0 leaves that out"
+            )
 
 
 ROWS = flags_of(Config)

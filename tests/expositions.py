@@ -106,6 +106,7 @@ def status() -> Status:
         resyncs=8,
         resubscriptions=17,
         canary_age_seconds=18.5,
+        failures_left_out={"page": 24, "log": 25},
         stream_clients=3,
         stream_dropped=7,
         lost_messages={"connector": 9, "taskstats": 10},

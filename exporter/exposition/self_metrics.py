@@ -148,6 +148,14 @@ class Status:
         " of its own.",
     )
     """None where there is no stream."""
+    failures_left_out: dict[str, int] | None = _metric(
+        "proc_connector_failures_left_out_total",
+        "counter",
+        "Processes that ended with a wait status other than 0 and are not on the page /failures, because newer "
+        "ones took their place, or not in the log, because of its limit.",
+        "place",
+    )
+    """None where failures are neither kept nor logged."""
     canary_age_seconds: float | None = _metric(
         "proc_connector_canary_age_seconds",
         "gauge",

@@ -89,6 +89,11 @@ class BadEnds:
         self._counted = self._noted = 0
 
     @property
+    def waiting(self) -> int:
+        """How many of them were not handed on yet, and still can be."""
+        return len(self._notes)
+
+    @property
     def noted(self) -> int:
         """How many there were since a client takes them, those that the rules exclude left out."""
         return self._noted + len(self._notes) - self._counted

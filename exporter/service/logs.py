@@ -49,7 +49,11 @@ class LogfmtFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return " ".join(f"{key}={_quote(str(value))}" for key, value in _fields(record).items())
+        return " ".join(f"{key}={_quote(_text(value))}" for key, value in _fields(record).items())
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _quote(value: str) -> str:
@@ -70,6 +74,15 @@ def configure_logging(level: str, log_format: str) -> None:
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     # aiohttp would log a line for each scrape.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def log_all_of(logger: str) -> None:
+    """Log all lines of a logger, whatever --log.level is: the user asked for them. It limits them itself."""
+    logging.getLogger(logger).setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        for limit in handler.filters:
+            if isinstance(limit, RateLimit):
+                limit.exempt(logger)
 
 
 def flush_or_drop(stream: TextIO | None) -> None:
@@ -101,10 +114,17 @@ class RateLimit(logging.Filter):
     def __init__(self, per_minute: int = _LINES_PER_MINUTE) -> None:
         super().__init__()
         self._per_minute = per_minute
+        self._exempt: set[str] = set()
         self._windows: dict[tuple[str, int, object], tuple[float, int]] = {}
+
+    def exempt(self, logger: str) -> None:
+        """Let all lines of a logger through from now on."""
+        self._exempt.add(logger)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line may be written, and count it."""
+        if record.name in self._exempt:
+            return True
         kind = (record.name, record.levelno, record.msg)
         began, lines = self._windows.get(kind, (record.created, 0))
         # The clock can be set back.

@@ -24,6 +24,14 @@ class WallClock:
         """Return the clock of this machine, as it is set now."""
         return cls(time.time_ns(), time.monotonic_ns())
 
+    def monotonic_ns(self, wall_ns: int) -> int:
+        """Return the CLOCK_MONOTONIC of a time of day, which is in ns since the epoch."""
+        return wall_ns - self._offset_ns
+
+    def seconds(self, time_ns: int) -> float:
+        """Return the time in seconds since the epoch."""
+        return (time_ns + self._offset_ns) / _NS_PER_SECOND
+
     def _format_second(self, time_ns: int) -> int:
         """Format the second of a time, if the last call had another one; return the microseconds in it."""
         second, ns = divmod(time_ns + self._offset_ns, _NS_PER_SECOND)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 Pieces = Callable[[str, Collection[str]], Awaitable[tuple[str, Iterator[bytes]]]]
 """Accept header, names of the wanted samples or none for all -> (Content-Type, body in pieces)"""
 
-_Asked = tuple[str, frozenset[str]]
+_Asked = tuple[Pieces, str, frozenset[str]]
 
 # Half the time of zlib's default level, for 10 % more bytes.
 _GZIP_LEVEL = 3
@@ -71,7 +71,7 @@ class Bodies:
     """Renders bodies, and knows who reads them.
 
     Args:
-        pieces: Renders a body.
+        pieces: Renders a body of the metrics.
         form: Accept header -> a shorter one for which `pieces` returns the same.
         most_bytes: How many bytes all bodies together may have; one can always be read, however long it is.
     """
@@ -81,21 +81,24 @@ class Bodies:
         self._form = form
         self._most_bytes = most_bytes
         self._lock = asyncio.Lock()
-        # There are any number of sets of names: only one of them at a time waits with the bodies that have all.
+        # There are any number of sets of names, and of other pages: only one of them at a time waits with the
+        # bodies that have all metrics.
         self._lock_of_names = asyncio.Lock()
         # Those whose rendering has not begun, by form and names.
         self._next: dict[_Asked, _Rendering] = {}
         # Who reads each body, the oldest body first.
         self._readers: dict[Body, list[Callable[[], None]]] = {}
 
-    async def render(self, accept: str, names: frozenset[str] = frozenset()) -> Body:
+    async def render(self, accept: str, names: frozenset[str] = frozenset(), page: Pieces | None = None) -> Body:
         """Return a body that describes a moment after this call.
 
         Args:
             accept: The request's Accept header.
             names: The samples in it; empty for all.
+            page: Renders another page than the metrics; equal ones render the same. It takes no other argument
+                into account.
         """
-        asked = self._form(accept), names
+        asked: _Asked = (self._pieces, self._form(accept), names) if page is None else (page, "", frozenset())
         rendering = self._next.get(asked)
         if rendering is None:
             rendering = self._next[asked] = _Rendering(asyncio.ensure_future(self._render_next(asked)))
@@ -111,11 +114,12 @@ class Bodies:
                     del self._next[asked]
 
     async def _render_next(self, asked: _Asked) -> Body:
-        _, names = asked
-        async with self._lock_of_names if names else contextlib.nullcontext(), self._lock:
+        pieces, form, names = asked
+        in_turn = bool(names) or pieces != self._pieces
+        async with self._lock_of_names if in_turn else contextlib.nullcontext(), self._lock:
             # What comes from now on has to be told of a later moment.
             del self._next[asked]
-            content_type, parts = await self._pieces(*asked)
+            content_type, parts = await pieces(form, names)
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
             chunks: list[bytes] = []
             plain_bytes = 0

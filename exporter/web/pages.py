@@ -2,10 +2,12 @@
 
 import asyncio
 import html
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 
+from exporter.errors import ConfigError
 from exporter.web.bodies import Bodies, Body, Pieces
 from exporter.web.places import NoPlaceError, Place, Places
 
@@ -23,10 +25,19 @@ def accepts_gzip(accept_encoding: str) -> bool:
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Ask = Callable[[Sequence[tuple[str, str]], str], Pieces]
+"""Query, Accept header -> what renders the answer; raises ConfigError if the query is wrong."""
 
 
-class _Metrics:
-    """Answers scrapes, a limited number at once."""
+class OtherPage(NamedTuple):
+    """A page that is rendered for each request, as the metrics are."""
+
+    name: str
+    ask: Ask
+
+
+class _Rendered:
+    """Answers requests for what is rendered, a limited number at once."""
 
     def __init__(self, bodies: Bodies, places: Places) -> None:
         self._bodies = bodies
@@ -34,17 +45,36 @@ class _Metrics:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a scrape, or refuse it at the limit."""
+        names = frozenset(request.query.getall("name[]", ()))
+        return await self._answer(request, lambda accept: self._bodies.render(accept, names))
+
+    def answerer(self, ask: Ask) -> Handler:
+        """Return what answers requests for another page."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                page = ask(list(request.query.items()), request.headers.get("Accept", ""))
+            except ConfigError as error:
+                raise web.HTTPBadRequest(text=f"{error}\n") from error
+            return await self._answer(request, lambda accept: self._bodies.render(accept, page=page), _NOT_KEPT)
+
+        return answer
+
+    async def _answer(
+        self,
+        request: web.Request,
+        render: Callable[[str], Awaitable[Body]],
+        headers: Mapping[str, str] = {},
+    ) -> web.StreamResponse:
         transport = request.transport
         peer = request.get_extra_info("peer") or request.remote or ""
         response: web.StreamResponse = web.Response(status=503, text=_NO_PLACE.format(count=self._places.count))
         try:
             async with self._places.taken(peer, lambda: None if transport is None else transport.abort()) as place:
-                body = await self._bodies.render(
-                    request.headers.get("Accept", ""), frozenset(request.query.getall("name[]", ()))
-                )
+                body = await render(request.headers.get("Accept", ""))
                 with self._bodies.read(body, place.cut):
                     zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-                    response = _head(body, zipped=zipped)
+                    response = _head(body, headers, zipped=zipped)
                     # Written here, and not by aiohttp after the return: until the client has read it, it takes
                     # memory, and a place.
                     await _write(request, response, body, place, zipped=zipped)
@@ -56,11 +86,11 @@ class _Metrics:
         return response
 
 
-def _head(body: Body, *, zipped: bool) -> web.StreamResponse:
-    headers = {"Content-Type": body.content_type, "Vary": "Accept, Accept-Encoding"}
+def _head(body: Body, headers: Mapping[str, str], *, zipped: bool) -> web.StreamResponse:
+    all_headers = {"Content-Type": body.content_type, "Vary": "Accept, Accept-Encoding", **headers}
     if zipped:
-        headers["Content-Encoding"] = "gzip"
-    response = web.StreamResponse(headers=headers)
+        all_headers["Content-Encoding"] = "gzip"
+    response = web.StreamResponse(headers=all_headers)
     response.content_length = body.zipped_bytes if zipped else body.plain_bytes
     return response
 
@@ -89,6 +119,7 @@ def make_app(
     facts: Callable[[], Mapping[str, str]] = dict,
     form: Callable[[str], str] = str,
     most_bytes: int = 32 << 20,
+    other_pages: Mapping[str, OtherPage] = {},
 ) -> web.Application:
     """Build the application.
 
@@ -102,9 +133,11 @@ def make_app(
         facts: What the landing page says of the exporter.
         form: Accept header -> a shorter one for which `pieces` renders the same.
         most_bytes: How many bytes all bodies that clients read may have together, zipped.
+        other_pages: Pages by their path, with the same limits as the metrics.
     """
-    pages = {telemetry_path: "metrics", "/-/ready": "ready", "/-/healthy": "healthy"}
-    metrics = _Metrics(Bodies(pieces, form, most_bytes), Places(max_requests))
+    others = {path: page.name for path, page in other_pages.items()}
+    pages = {telemetry_path: "metrics", **others, "/-/ready": "ready", "/-/healthy": "healthy"}
+    rendered = _Rendered(Bodies(pieces, form, most_bytes), Places(max_requests))
 
     async def landing_page(_: web.Request) -> web.Response:
         return web.Response(text=_landing_page(pages, facts()), content_type="text/html")
@@ -141,7 +174,9 @@ def make_app(
     app = web.Application(middlewares=[explain_not_found])
     app.router.add_get("/", landing_page)
     app.router.add_get("/favicon.ico", favicon)
-    app.router.add_get(telemetry_path, metrics.answer)
+    app.router.add_get(telemetry_path, rendered.answer)
+    for path, page in other_pages.items():
+        app.router.add_get(path, rendered.answerer(page.ask))
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_post("/-/reload", reload_rules)
@@ -149,6 +184,8 @@ def make_app(
     return app
 
 
+# What is shown of single processes stays in no cache, and is what its type says.
+_NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
 
 

@@ -48,6 +48,8 @@ SETTINGS = [
     Setting("--canary.interval", "CANARY_INTERVAL", "2500ms", "0", "canary_interval_seconds", 2.5),
     Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
     Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4KiB", "8192", "receive_buffer_bytes", 4096),
+    Setting("--failures.keep", "FAILURES_KEEP", "50", "0", "failures_keep", 50),
+    Setting("--failures.log", "FAILURES_LOG", "true", "false", "failures_log", True),
     Setting("--stream.socket", "STREAM_SOCKET", "/a/b", "c", "stream_socket", Path("/a/b")),
     Setting("--stream.mode", "STREAM_MODE", "0660", "666", "stream_mode", 0o660, SOCKET),
     Setting("--stream.group", "STREAM_GROUP", "4000000001", "0", "stream_gid", 4000000001, SOCKET),
@@ -106,6 +108,12 @@ def test_a_setting_comes_from_its_flag_or_its_variable_and_the_flag_wins(setting
     assert parse_args(beside, {variable: value}) == expected
     assert parse_args([*beside, flag, value], {variable: other}) == expected
     assert BY_FLAG[flag].variable == variable
+
+
+def test_the_metrics_do_not_take_the_page_of_the_failures() -> None:
+    with pytest.raises(ConfigError, match=r"^--web.telemetry-path must not be /failures, .*--failures.keep=0"):
+        parse_args(["--web.telemetry-path=/failures"], {})
+    assert parse_args(["--web.telemetry-path=/failures", "--failures.keep=0"], {}).failures_keep == 0
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,14 @@ ROOMS: dict[str, set[str]] = {
     "command_line": {"__init__", "arguments", "config", "revision"},
     "web": {"config", "errors"},
     "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
+    "failures": {"config", "errors", "kernel", "processes", "quantities", "stream", "tallies", "web"},
     "watch": {
         "arguments", "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live",
         "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "exposition", "feeds", "kernel", "live", "revision", "service",
-        "stream", "tallies", "web",
+        "__init__", "capture", "config", "exposition", "failures", "feeds", "kernel", "live", "revision",
+        "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
@@ -49,7 +50,8 @@ ROOMS: dict[str, set[str]] = {
 # No socket, clock or file of their own: what they need is passed in.
 PURE = {"errors", "quantities", "events", "plan", "tallies", "processes", "exposition"}
 PURE_MODULES = {
-    "capture.format", "capture.kinds", "capture.recorder", "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
+    "capture.format", "capture.kinds", "capture.recorder", "failures.page", "failures.rows", "failures.store",
+    "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
     "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
     "watch.text_lines", "watch.top_table", "web.config_file", "web.deadline", "web.outgoing", "web.protection",

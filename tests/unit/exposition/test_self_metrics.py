@@ -40,6 +40,8 @@ def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
         ("lost_ends_total",): 7,
         ("resyncs_total",): 8,
         ("resubscriptions_total",): 17,
+        ("failures_left_out_total", "page"): 24,
+        ("failures_left_out_total", "log"): 25,
         ("canary_age_seconds",): 18.5,
         ("stream_clients",): 3,
         ("stream_dropped_events_total",): 7,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from freezegun import freeze_time
 
-from exporter.service.logs import JsonFormatter, LogfmtFormatter, RateLimit, configure_logging
+from exporter.service.logs import JsonFormatter, LogfmtFormatter, RateLimit, configure_logging, log_all_of
 
 PAIR = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)(?: |$)', re.ASCII)
 
@@ -182,6 +182,21 @@ def test_kinds_without_end_do_not_fill_the_memory() -> None:
     for number in range(5000):
         limit.filter(line_of(f"kind {number}", 0))
     assert len(limit._windows) <= 1000
+
+
+def test_a_logger_with_a_limit_of_its_own_logs_all_lines_whatever_the_level_is(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("error", "logfmt")
+    own, other = logging.getLogger("test_logs.own"), logging.getLogger("test_logs.other")
+    own.parent = other.parent = root
+    log_all_of(own.name)
+    for number in range(50):
+        own.info("a line", extra={"number": number})
+        other.error("another")
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("number=" in line for line in lines) == 50
+    assert 1 <= sum("another" in line for line in lines) <= 10
 
 
 def test_a_flood_reaches_stderr_as_a_few_lines(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,3 +119,33 @@ async def test_a_body_with_all_waits_for_no_more_than_one_with_some_names() -> N
     await asyncio.gather(whole, *some)
     assert renderer.forms.index("a") <= 2
     assert len(renderer.forms) == 21
+
+
+async def test_another_page_has_a_body_of_its_own_and_equal_ones_share_it() -> None:
+    renderer, other = Renderer(), Renderer()
+    bodies = Bodies(renderer.pieces, str, 1 << 20)
+    all_asked = [
+        asyncio.ensure_future(bodies.render("a", page=page)) for page in (None, other.pieces, other.pieces)
+    ]
+    renderer.proceed.set()
+    other.proceed.set()
+    got = [await one for one in all_asked]
+    assert (renderer.forms, other.forms) == (["a"], [""])
+    assert got[1] is got[2]
+    assert got[0] is not got[1]
+
+
+async def test_other_pages_do_not_keep_the_metrics_waiting() -> None:
+    renderer = Renderer()
+    others = [Renderer() for _ in range(10)]
+    bodies = Bodies(renderer.pieces, str, 1 << 20)
+    pages = [asyncio.ensure_future(bodies.render("a", page=other.pieces)) for other in others]
+    await turn()
+    metrics = asyncio.ensure_future(bodies.render("a"))
+    renderer.proceed.set()
+    others[0].proceed.set()
+    await metrics
+    # Of the others, one that was under way and one that came between.
+    assert sum(page.done() for page in pages) <= 2
+    for page in pages:
+        page.cancel()

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from serving import Authority, Served, basic, hash_password, overwrite, rewrite, serving
 
 from exporter.errors import ConfigError
 from exporter.web.gate import Gate
+from exporter.web.pages import OtherPage, make_app
 
 USERS = f"basic_auth_users:\n  alice: {hash_password('right')}\n"
 
@@ -47,6 +50,31 @@ async def test_configured_headers_are_on_every_answer(file: Path) -> None:
             await served.ask(method="POST", Authorization=basic("alice", "right")),
         ]
     assert [reply.status for reply in replies] == [401, 200, 404, 405]
+    assert {reply.headers.get("X-Frame-Options") for reply in replies} == {"deny"}
+
+
+async def test_another_page_is_behind_the_same_passwords_rate_and_headers_as_the_metrics(file: Path) -> None:
+    async def pieces(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
+        return "text/html", iter([b"pid 1"])
+
+    def app() -> web.Application:
+        return make_app(
+            "/metrics", pieces, lambda: None, other_pages={"/failures": OtherPage("failures", lambda *_: pieces)}
+        )
+
+    text = (
+        f"{USERS}rate_limit: {{interval: 1h, burst: 3}}\n"
+        "http_server_config:\n  headers:\n    X-Frame-Options: deny\n"
+    )
+    async with serving(gate(file, text), make_app=app) as served:
+        replies = [
+            await served.ask("/failures"),
+            await served.ask("/failures", Authorization=basic("alice", "wrong")),
+            await served.ask("/failures?comm=x", Authorization=basic("alice", "right")),
+            await served.ask("/failures", Authorization=basic("alice", "right")),
+        ]
+    assert [reply.status for reply in replies] == [401, 401, 200, 429]
+    assert [b"pid 1" in reply.body for reply in replies] == [False, False, True, False]
     assert {reply.headers.get("X-Frame-Options") for reply in replies} == {"deny"}
 
 

@@ -4,13 +4,15 @@ import asyncio
 import gzip
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from exporter.web.pages import make_app
+from exporter.errors import ConfigError
+from exporter.web.pages import OtherPage, make_app
 
 Client = TestClient[web.Request, web.Application]
 AiohttpClient = Callable[..., Awaitable[Client]]
@@ -197,6 +199,81 @@ async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: Aioht
 
     await asyncio.gather(client.get("/metrics"), ask())
     assert answers == [200]
+
+
+# -- other pages that are rendered ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What another page was asked for."""
+
+    query: tuple[tuple[str, str], ...]
+    accept: str
+
+    async def __call__(self, accept: str, names: Collection[str]) -> tuple[str, Iterator[bytes]]:
+        return "text/html; charset=utf-8", iter([repr(self.query).encode(), self.accept.encode() * 1000])
+
+
+def ask(query: Sequence[tuple[str, str]], accept: str) -> Asked:
+    if ("bad", "1") in query:
+        raise ConfigError("bad must not be 1")
+    return Asked(tuple(query), accept)
+
+
+@pytest.fixture
+async def client_of_more(aiohttp_client: AiohttpClient) -> Client:
+    app = make_app("/metrics", pieces, lambda: None, 1, other_pages={"/failures": OtherPage("failures", ask)})
+    return await aiohttp_client(app, auto_decompress=False)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_another_page_gets_query_and_accept_and_is_kept_nowhere(
+    client_of_more: Client, encoding: str
+) -> None:
+    headers = {"Accept": "a/b", "Accept-Encoding": encoding}
+    response = await client_of_more.get("/failures?x=1&x=2&y=%3Cb%3E", headers=headers)
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    text = await response.read()
+    text = gzip.decompress(text) if encoding == "gzip" else text
+    assert text == b"(('x', '1'), ('x', '2'), ('y', '<b>'))" + b"a/b" * 1000
+
+
+async def test_a_query_that_is_wrong_is_said_in_plain_text(client_of_more: Client) -> None:
+    response = await client_of_more.get("/failures?bad=1")
+    assert (response.status, await response.text()) == (400, "bad must not be 1\n")
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+async def test_another_page_is_linked_and_listed(client_of_more: Client) -> None:
+    assert '<a href="/failures">' in await (await client_of_more.get("/")).text()
+    assert "/metrics, /failures, /-/ready" in await (await client_of_more.get("/nothing")).text()
+
+
+async def test_another_page_can_only_be_read(client_of_more: Client) -> None:
+    assert (await client_of_more.post("/failures")).status == 405
+    response = await client_of_more.head("/failures")
+    assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_another_page_takes_a_place_as_a_scrape_does(aiohttp_client: AiohttpClient) -> None:
+    rendering, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: str, __: Collection[str]) -> tuple[str, Iterator[bytes]]:
+        rendering.set()
+        await go_on.wait()
+        return TEXT, iter([b"x"])
+
+    pages = {"/failures": OtherPage("failures", lambda query, accept: slow)}
+    client = await aiohttp_client(make_app("/metrics", pieces, lambda: None, 1, other_pages=pages))
+    first = asyncio.ensure_future(client.get("/failures"))
+    await rendering.wait()
+    assert (await client.get("/metrics")).status == 503
+    go_on.set()
+    assert (await first).status == 200
+    assert (await client.get("/metrics")).status == 200
 
 
 # -- reloading -----------------------------------------------------------------------------------------------

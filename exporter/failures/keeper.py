@@ -1,0 +1,91 @@
+"""Puts the parts together: what takes failures from the pipeline, keeps them, answers and logs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from exporter.config import FAILURES_PATH
+from exporter.failures.answers import Answers
+from exporter.failures.log import FailureLog
+from exporter.failures.store import FailureStore
+from exporter.processes.bad_ends import Failure
+from exporter.processes.pipeline import Pipeline
+from exporter.stream.wall_clock import WallClock
+from exporter.web.pages import OtherPage
+
+_REPORT_SECONDS = 60.0
+
+
+class Keeper:
+    """Takes the failures of a pipeline.
+
+    Args:
+        pipeline: Where they come from.
+        now_ns: CLOCK_MONOTONIC of the host where they happen.
+        clock: Returns the clock of that host.
+        most: How many to keep; 0 for none.
+        log: Log each of them.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        now_ns: Callable[[], int],
+        clock: Callable[[], WallClock],
+        *,
+        most: int,
+        log: bool,
+    ) -> None:
+        self._pipeline = pipeline
+        self._now_ns = now_ns
+        self._clock = clock
+        self.store = FailureStore(most) if most else None
+        self._log = FailureLog(self._ended, clock) if log else None
+        if most or log:
+            pipeline.take_failures(self._take, at_once=log)
+
+    def _ended(self) -> int:
+        bad_ends = self._pipeline.table.bad_ends
+        return bad_ends.noted - bad_ends.waiting
+
+    def _take(self, failures: list[Failure]) -> None:
+        if self.store is not None:
+            self.store.take(failures)
+        if self._log is not None:
+            self._log.take(failures)
+
+    def refresh(self) -> None:
+        """Take what is known by now."""
+        self._pipeline.hand_on_failures(self._now_ns())
+
+    def left_out(self) -> dict[str, int]:
+        """Count those that are not on the page, and those that were not logged, if there is such a place."""
+        counts = {}
+        if self.store is not None:
+            counts["page"] = self._ended() - len(self.store)
+        if self._log is not None:
+            counts["log"] = self._log.left_out
+        return counts
+
+    def pages(self, drain: Callable[[], Awaitable[None]]) -> dict[str, OtherPage]:
+        """Return the page of the failures by its path, if they are kept.
+
+        Args:
+            drain: Counts all that has happened.
+        """
+        store = self.store
+        if store is None:
+            return {}
+
+        async def refresh() -> None:
+            await drain()
+            self.refresh()
+
+        answers = Answers(store, refresh, self._now_ns, self._clock, lambda: self._ended() - len(store))
+        return {FAILURES_PATH: OtherPage("failures", answers.ask)}
+
+    async def run(self) -> None:
+        """Log once a minute, for ever, how many were left out of the log."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            if self._log is not None:
+                self._log.report()

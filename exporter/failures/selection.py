@@ -1,0 +1,137 @@
+"""The filters of /failures: `?comm=make&signal=SIGKILL&since=1h`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import translate
+
+from exporter.errors import ConfigError
+from exporter.kernel.wait_status import exit_code, signal_name
+from exporter.processes.bad_ends import Failure
+from exporter.quantities import parse_duration_ns
+from exporter.tallies.labels import OTHER, uid_label
+
+FILTERS = ("comm", "uid", "exit_code", "signal", "since")
+FORMATS = ("html", "json")
+
+_SIGNALS = {name: signal_name(number) for number in range(1, 65) for name in (signal_name(number), str(number))}
+_NS_PER_SECOND = 1_000_000_000
+# A comm has 15 bytes, and each of them can be printed as four characters.
+_LONGEST = 64
+_MOST_VALUES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The failures to show. A filter that is empty lets all through.
+
+    The filters are labels of proc_connector_nonzero_exits_total, so that an alert can link here with its own.
+    """
+
+    comms: frozenset[str] = frozenset()
+    """As they are printed."""
+    globs: re.Pattern[str] | None = None
+    """The same as globs: a comm can have the characters of one."""
+    uids: frozenset[str] = frozenset()
+    exit_codes: frozenset[int] = frozenset()
+    signals: frozenset[str] = frozenset()
+    since_ns: int | None = None
+    """Time before the request."""
+    since_wall_ns: int | None = None
+    """Time of day, ns since the epoch."""
+
+    def matches(self, failure: Failure) -> bool:
+        """Return whether the filters let a failure through, without that of the time."""
+        if self.uids and uid_label(failure.uid) not in self.uids:
+            return False
+        if self.exit_codes and exit_code(failure.status) not in self.exit_codes:
+            return False
+        if self.signals and signal_name(failure.status) not in self.signals:
+            return False
+        if self.globs is None or failure.comm in self.comms:
+            return True
+        return self.globs.match(failure.comm) is not None
+
+
+def parse_selection(values: Mapping[str, Sequence[str]]) -> Selection:
+    """Parse the query of a request, `format` left out. An empty value is no filter.
+
+    Args:
+        values: Name of a filter -> its values, each of which can be a list with commas, except of `comm`.
+
+    Raises:
+        ConfigError: A filter is not known, or has a value that it cannot take.
+    """
+    unknown = [name for name in values if name not in FILTERS]
+    if unknown:
+        raise ConfigError(f"there is no filter {unknown[0]!r}; there are {', '.join(FILTERS)}, and format")
+    comms = list(dict.fromkeys(text for text in values.get("comm", ()) if text))
+    if len(comms) > _MOST_VALUES or any(len(text) > _LONGEST for text in comms):
+        raise ConfigError(f"comm may be given {_MOST_VALUES} times, with {_LONGEST} characters each")
+    if OTHER in comms:
+        # What is folded has no name of its own in the metrics, but here.
+        comms = []
+    since_ns, since_wall_ns = _parse_since(values.get("since", ()))
+    return Selection(
+        frozenset(comms),
+        re.compile("|".join(map(translate, comms))) if comms else None,
+        _uids(_words(values, "uid")),
+        frozenset(int(word) for word in _numbers(values, "exit_code", 255)),
+        frozenset(_signal(word) for word in _words(values, "signal")),
+        since_ns,
+        since_wall_ns,
+    )
+
+
+def _words(values: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    return [word.strip() for text in values.get(name, ()) for word in text.split(",") if word.strip()]
+
+
+def _uids(words: list[str]) -> frozenset[str]:
+    if OTHER in words:
+        return frozenset()
+    for word in words:
+        if word != uid_label(None) and not _is_number(word, 0xFFFFFFFF):
+            raise ConfigError(f"uid must be numbers from 0 to {0xFFFFFFFF}, or {uid_label(None)}, got {word!r}")
+    return frozenset(words)
+
+
+def _numbers(values: Mapping[str, Sequence[str]], name: str, most: int) -> list[str]:
+    words = _words(values, name)
+    for word in words:
+        if not _is_number(word, most):
+            raise ConfigError(f"{name} must be numbers from 0 to {most}, got {word!r}")
+    return words
+
+
+def _is_number(word: str, most: int) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) < 11 and int(word) <= most
+
+
+def _signal(word: str) -> str:
+    name = _SIGNALS.get(word.upper()) or _SIGNALS.get(f"SIG{word.upper()}")
+    if name is None:
+        raise ConfigError(f"signal must be names such as SIGKILL or numbers from 1 to 64, got {word!r}")
+    return name
+
+
+def _parse_since(texts: Sequence[str]) -> tuple[int | None, int | None]:
+    text = next((text.strip() for text in reversed(texts)), "")
+    if not text:
+        return None, None
+    ns = parse_duration_ns(text)
+    if ns is not None:
+        return ns, None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise ConfigError(
+            "since must be a duration such as 90s, 15m, 2h or 1d, or a time such as 2026-11-29T10:00:00Z, "
+            f"got {text!r}"
+        )
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return None, round(moment.timestamp() * _NS_PER_SECOND)

@@ -1,0 +1,18 @@
+"""Failures for tests."""
+
+from exporter.processes.bad_ends import Failure
+from exporter.stream.wall_clock import WallClock
+
+SECOND = 1_000_000_000
+# 2026-11-29 10:00:00 UTC, when the host had been up for 1000 seconds.
+NOW_NS = 1000 * SECOND
+WALL_NS = 1_795_946_400 * SECOND
+CLOCK = WallClock(WALL_NS, NOW_NS)
+
+FAILED = Failure(
+    NOW_NS - 90 * SECOND, 400, 100, "sh", 1000, "make", 0x200, False, 1_500_000_000, 3_000_000, 2048, ("sh", "env")
+)
+KILLED = FAILED._replace(time_ns=NOW_NS - 60 * SECOND, pid=401, uid=0, comm="oracle_1", status=9, execs=())
+DUMPED = FAILED._replace(time_ns=NOW_NS - 30 * SECOND, pid=402, status=11, core=True)
+BARE = Failure(NOW_NS, 403, None, None, None, "<unknown>", 0x100, False, None, None, None)
+ALL = {"failed": FAILED, "killed": KILLED, "dumped": DUMPED, "bare": BARE}

@@ -1,0 +1,76 @@
+"""One failure as JSON has it, and in words."""
+
+import pytest
+from unit.failures.made import BARE, CLOCK, DUMPED, FAILED, KILLED
+
+from exporter.failures.rows import fields_of, shown_duration, shown_end, shown_kib
+from exporter.processes.bad_ends import Failure
+
+
+def test_a_failure_has_the_names_and_units_of_the_stream() -> None:
+    assert fields_of(FAILED, CLOCK) == {
+        "time": "2026-11-29T09:58:30.000000Z",
+        "pid": 400,
+        "ppid": 100,
+        "parent_comm": "sh",
+        "uid": 1000,
+        "comm": "make",
+        "exit_code": 2,
+        "signal": None,
+        "core": False,
+        "lifetime_seconds": 1.5,
+        "cpu_seconds": 0.003,
+        "max_rss_bytes": 2 << 20,
+        "execs": ["sh", "env"],
+    }
+
+
+def test_what_is_not_known_is_none() -> None:
+    fields = fields_of(BARE, CLOCK)
+    unknown = {"ppid", "parent_comm", "uid", "comm", "signal", "lifetime_seconds", "cpu_seconds", "max_rss_bytes"}
+    assert {name for name, value in fields.items() if value is None} == unknown
+
+
+@pytest.mark.parametrize(
+    ("failure", "end"), [(FAILED, "exit 2"), (KILLED, "SIGKILL"), (DUMPED, "SIGSEGV, core")], ids=str
+)
+def test_an_end_in_words(failure: Failure, end: str) -> None:
+    assert shown_end(failure) == end
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (None, ""),
+        (0, "0 us"),
+        (812_400, "812 us"),
+        (1_234_567, "1.23 ms"),
+        (999_400_000, "999 ms"),
+        (999_600_000, "1 s"),
+        (1_000_000_000, "1 s"),
+        (35_400_000_000, "35.4 s"),
+        (60_000_000_000, "1 min"),
+        (125_000_000_000, "2 min 5 s"),
+        (7_500_000_000_000, "2 h 5 min"),
+        (90_061_000_000_000, "1 d 1 h"),
+        (400 * 86400 * 1_000_000_000, "400 d"),
+    ],
+)
+def test_a_duration_in_words(ns: int | None, text: str) -> None:
+    assert shown_duration(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("kib", "text"),
+    [
+        (None, ""),
+        (0, "0 KiB"),
+        (1023, "1023 KiB"),
+        (1500, "1.46 MiB"),
+        (1022 << 10, "0.998 GiB"),
+        (1 << 20, "1 GiB"),
+        (5 << 20, "5 GiB"),
+    ],
+)
+def test_memory_in_words(kib: int | None, text: str) -> None:
+    assert shown_kib(kib) == text
