@@ -140,6 +140,19 @@ def test_a_parent_that_has_execd_and_has_no_name_yet_is_not_called_what_it_was_b
     assert (taken.last.pid, taken.last.parent_comm) == (401, None)
 
 
+def test_a_parent_that_was_read_amid_a_change_of_its_comm_has_no_comm() -> None:
+    taken = Taken()
+    host = taken.host
+    host.adopt(400, b"server", 1000)
+    host.adopt(401, b"sh", 1000)
+    host.record(Thread(401, b"sh", 1000), status=0x100)
+    host.exit(401, 0x100, parent=400)
+    # The scan read the comm of the exec whose event is sent only now.
+    host.exec(400, b"server")
+    host.settle()
+    assert (taken.last.pid, taken.last.ppid, taken.last.parent_comm) == (401, 400, None)
+
+
 def test_a_process_that_was_reaped_before_its_exit_has_no_parent() -> None:
     taken = Taken()
     fails(taken.host, 400, parent=100)
