@@ -57,6 +57,14 @@ _LOG = logging.getLogger(__name__)
 _READY_LOOK_SECONDS = 0.1
 
 
+class OneByOne(NamedTuple):
+    """Where events are shown one by one."""
+
+    hub: Hub | None
+    """Streams to local clients, if anybody wants it."""
+    failures: Keeper
+
+
 class Exporter:
     """The running program. Made while an event loop runs.
 
@@ -64,9 +72,8 @@ class Exporter:
         counting: What it shows.
         procfs: The host's; None for a replay.
         config: What the user set.
-        hub: Streams to local clients, if anybody wants it.
+        one_by_one: Where events are shown one by one.
         read_rules: Reads the file of rules; None if there is none.
-        failures: Keeps the processes that failed.
     """
 
     def __init__(
@@ -74,20 +81,21 @@ class Exporter:
         counting: Core,
         procfs: Procfs | None,
         config: Config,
-        hub: Hub | None,
+        one_by_one: OneByOne,
         read_rules: Callable[[], RulesFile] | None,
-        failures: Keeper,
     ) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
-        self._hub = hub
-        self._failures = failures
+        self._hub, self._failures = one_by_one
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
         self._exposition = Exposition(
-            self._snapshot, self._status, own_process=not config.disable_exporter_metrics
+            self._snapshot,
+            self._status,
+            own_process=not config.disable_exporter_metrics,
+            exemplars=self._failures.exemplars,
         )
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
@@ -350,9 +358,10 @@ async def run(config: Config) -> None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
             counting = make_live_core(sources, procfs, tallies, tape=tape)
-        failures = _keep_failures(config, counting, clock)
-        hub = await _stream(config, counting, clock, stack)
-        exporter = Exporter(counting, procfs, config, hub, read_rules, failures)
+        one_by_one = OneByOne(
+            await _stream(config, counting, clock, stack), _keep_failures(config, counting, clock)
+        )
+        exporter = Exporter(counting, procfs, config, one_by_one, read_rules)
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 
@@ -367,6 +376,7 @@ def _keep_failures(config: Config, counting: Core, clock: Callable[[], WallClock
         clock,
         most=config.failures_keep if ends else 0,
         log=config.failures_log and ends,
+        exemplars=config.exemplars and ends,
     )
 
 

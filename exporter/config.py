@@ -125,6 +125,11 @@ class Config:
         "Add native histograms to the classic ones, for clients that ask for protobuf.",
         group=_WEB,
     )
+    exemplars: bool = switch(
+        "--web.exemplars",
+        "Add the last process of each series of proc_connector_nonzero_exits_total, as an OpenMetrics exemplar.",
+        group=_WEB,
+    )
     attribution: str = flag(
         "--attribution",
         "MODE",

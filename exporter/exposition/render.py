@@ -11,7 +11,8 @@ from itertools import islice
 
 from exporter.exposition.buckets import bound_labels
 from exporter.exposition.budget import budget
-from exporter.exposition.metrics import BUDGET, FOLDED, PROCESSES, HistogramRow
+from exporter.exposition.exemplars import Exemplar, Exemplars, write_exemplar
+from exporter.exposition.metrics import BUDGET, FOLDED, NONZERO_EXITS, PROCESSES, HistogramRow
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
@@ -20,15 +21,23 @@ from exporter.tallies.tallies import ProgramCounts
 
 # Rows that are written in one piece.
 _SLICE = 4000
+_NO_EXEMPLARS: Exemplars = {}
 
 
-def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str] = ()) -> Iterator[str]:
+def render(
+    snapshot: TallySnapshot,
+    *,
+    openmetrics: bool,
+    names: Collection[str] = (),
+    exemplars: Exemplars = _NO_EXEMPLARS,
+) -> Iterator[str]:
     """Write the families of a snapshot in the text format or in OpenMetrics, without its closing line.
 
     Args:
         snapshot: What was counted.
         openmetrics: Which of the two formats.
         names: The samples to write; empty for all.
+        exemplars: Of the series of NONZERO_EXITS; for OpenMetrics only.
 
     Yields:
         Pieces of text. Each takes a few milliseconds to write, so that others can have their turn in between.
@@ -38,9 +47,9 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str]
         snapshot = snapshot.restricted(names)
     born = snapshot.cells.born
     if openmetrics and born is not None:
-        yield from _cells_with_births(snapshot, born.exits)
+        yield from _cells_with_births(snapshot, born.exits, exemplars)
     else:
-        yield from _cells(snapshot, openmetrics=openmetrics)
+        yield from _cells(snapshot, openmetrics=openmetrics, exemplars=exemplars if openmetrics else _NO_EXEMPLARS)
     began = snapshot.began_seconds if openmetrics else None
     for row, of_programs in snapshot.histograms():
         yield _head(row.spec, openmetrics=openmetrics)
@@ -65,7 +74,7 @@ def render(snapshot: TallySnapshot, *, openmetrics: bool, names: Collection[str]
             yield from _join(f"{spec.name}{{{labels}}} {value}\n" for labels, value in labels_of)
 
 
-def _cells(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
+def _cells(snapshot: TallySnapshot, *, openmetrics: bool, exemplars: Exemplars) -> Iterator[str]:
     """Write what is counted per comm and uid."""
     cells = snapshot.cells
     for spec, values in snapshot.counters():
@@ -77,6 +86,16 @@ def _cells(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
     for spec, least in snapshot.ends():
         yield _head(spec, openmetrics=openmetrics)
         start = f"{spec.name}{{"
+        of_spec = exemplars if spec is NONZERO_EXITS else _NO_EXEMPLARS
+        if of_spec:
+            yield from _join(
+                f"{start}{labels}{write_status_labels(status)}}} {value}"
+                f"{write_exemplar(of_spec.get((*key, status)))}\n"
+                for key, labels, exits in zip(cells.keys, cells.labels, cells.exits, strict=True)
+                for status, value in exits.items()
+                if status >= least
+            )
+            continue
         yield from _join(
             f"{start}{labels}{write_status_labels(status)}}} {value}\n"
             for labels, exits in zip(cells.labels, cells.exits, strict=True)
@@ -85,7 +104,9 @@ def _cells(snapshot: TallySnapshot, *, openmetrics: bool) -> Iterator[str]:
         )
 
 
-def _cells_with_births(snapshot: TallySnapshot, born: list[dict[int, float]]) -> Iterator[str]:
+def _cells_with_births(
+    snapshot: TallySnapshot, born: list[dict[int, float]], exemplars: Exemplars
+) -> Iterator[str]:
     """Write what is counted per comm and uid in OpenMetrics, each series with when it was born."""
     cells = snapshot.cells
     for spec, values, times in snapshot.counters_and_births():
@@ -97,17 +118,24 @@ def _cells_with_births(snapshot: TallySnapshot, born: list[dict[int, float]]) ->
         )
     for spec, least in snapshot.ends():
         yield _head(spec, openmetrics=True)
+        of_spec = exemplars if spec is NONZERO_EXITS else _NO_EXEMPLARS
         yield from _join(
-            _with_birth(spec.name, f"{labels}{write_status_labels(status)}", value, times_of[status])
-            for labels, exits, times_of in zip(cells.labels, cells.exits, born, strict=True)
+            _with_birth(
+                spec.name,
+                f"{labels}{write_status_labels(status)}",
+                value,
+                times_of[status],
+                of_spec.get((*key, status)),
+            )
+            for key, labels, exits, times_of in zip(cells.keys, cells.labels, cells.exits, born, strict=True)
             for status, value in exits.items()
             if status >= least
         )
 
 
-def _with_birth(name: str, labels: str, value: int, born_seconds: float) -> str:
+def _with_birth(name: str, labels: str, value: int, born_seconds: float, exemplar: Exemplar | None = None) -> str:
     created = f"{name.removesuffix('_total')}_created"
-    return f"{name}{{{labels}}} {value}\n{created}{{{labels}}} {born_seconds:.3f}\n"
+    return f"{name}{{{labels}}} {value}{write_exemplar(exemplar)}\n{created}{{{labels}}} {born_seconds:.3f}\n"
 
 
 def _render_histograms(

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from exporter.exposition.accept import PROTOBUF, prefers_protobuf
+from exporter.exposition.exemplars import Exemplars
 from exporter.exposition.protobuf import CONTENT_TYPE, ProtobufRenderer, render_families
 from exporter.exposition.render import render
 from exporter.exposition.self_metrics import Status, StatusCollector
@@ -37,12 +38,19 @@ class Exposition:
         snapshot: Copies the tallies; called once per scrape.
         status: Copies the exporter's own state; called once per scrape.
         own_process: Whether the metrics of the exporter's own process are there: process_*, python_*.
+        exemplars: Copies the exemplars, for OpenMetrics.
     """
 
     def __init__(
-        self, snapshot: Callable[[], TallySnapshot], status: Callable[[], Status], *, own_process: bool = True
+        self,
+        snapshot: Callable[[], TallySnapshot],
+        status: Callable[[], Status],
+        *,
+        own_process: bool = True,
+        exemplars: Callable[[], Exemplars] = dict,
     ) -> None:
         self._snapshot = snapshot
+        self._exemplars = exemplars
         self._status = StatusCollector(status)
         self._protobuf = ProtobufRenderer()
         self._registry = CollectorRegistry(auto_describe=False)
@@ -85,7 +93,8 @@ class Exposition:
         self._status.began_seconds = snapshot.began_seconds if openmetrics else None
         # The library's part comes last: it ends with OpenMetrics' closing line.
         own = encode(_restricted(self._registry, wanted) if wanted else self._registry)
-        texts = render(snapshot, openmetrics=openmetrics, names=wanted)
+        exemplars = self._exemplars() if openmetrics else {}
+        texts = render(snapshot, openmetrics=openmetrics, names=wanted, exemplars=exemplars)
         return content_type, chain((text.encode() for text in texts), (own,))
 
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from exporter.config import FAILURES_PATH
+from exporter.exposition.exemplars import Exemplars
 from exporter.failures.answers import Answers
+from exporter.failures.latest import Latest
 from exporter.failures.log import FailureLog
 from exporter.failures.store import FailureStore
 from exporter.processes.bad_ends import Failure
@@ -24,6 +26,7 @@ class Keeper:
         clock: Returns the clock of that host.
         most: How many to keep; 0 for none.
         log: Log each of them.
+        exemplars: Keep the last one of each series.
     """
 
     def __init__(
@@ -34,13 +37,15 @@ class Keeper:
         *,
         most: int,
         log: bool,
+        exemplars: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._now_ns = now_ns
         self._clock = clock
         self.store = FailureStore(most) if most else None
         self._log = FailureLog(self._ended, clock) if log else None
-        if most or log:
+        self._latest = Latest(clock) if exemplars else None
+        if most or log or exemplars:
             pipeline.take_failures(self._take, at_once=log)
 
     def _ended(self) -> int:
@@ -52,6 +57,12 @@ class Keeper:
             self.store.take(failures)
         if self._log is not None:
             self._log.take(failures)
+        if self._latest is not None:
+            self._latest.take(failures)
+
+    def exemplars(self) -> Exemplars:
+        """Return a copy of the last failure of each series; none unless they are kept."""
+        return {} if self._latest is None else self._latest.exemplars()
 
     def refresh(self) -> None:
         """Take what is known by now."""

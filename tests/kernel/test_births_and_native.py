@@ -1,14 +1,15 @@
-"""A real Prometheus stores what only some ask for: births of series, and native histograms."""
+"""A real Prometheus stores what only some ask for: births of series, native histograms, and exemplars."""
 
 import shutil
 import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernel.harness import Exporter, Programs, World, running, wait_until
-from kernel.prometheus import scraping
+from kernel.prometheus import JOB, scraping
 
 LIFETIME = "proc_connector_process_lifetime_seconds"
 BUCKET = 2**0.25
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     # Other tests may run beside this one, and fill what there is by default.
-    flags = ("--web.created-timestamps", "--web.native-histograms", "--limit.series", "100000")
+    flags = ("--web.created-timestamps", "--web.native-histograms", "--web.exemplars", "--limit.series", "100000")
     with running("taskstats", tmp_path_factory.mktemp("exporter") / "log", *flags) as made:
         yield made
 
@@ -61,3 +62,42 @@ def test_prometheus_stores_when_a_series_was_born(exporter: Exporter, programs: 
         born = float(series["value"][1])
         assert before - 0.001 <= born <= float(series["value"][0])
         assert series["metric"]["exit_code"] == "3"
+
+
+def test_prometheus_stores_the_last_process_that_failed_as_an_exemplar(
+    exporter: Exporter, programs: Programs, tmp_path: Path
+) -> None:
+    world = World(exporter, programs)
+    failing = world.program("failing")
+    # 2.42 asks for OpenMetrics by itself.
+    with scraping(exporter.port, tmp_path, "--enable-feature=exemplar-storage") as prometheus:
+        selector = f'proc_connector_nonzero_exits_total{{comm="{failing.name}"}}'
+
+        def stored() -> list[dict[str, Any]]:
+            now = time.time()
+            series = prometheus.get("query_exemplars", query=selector, start=str(now - 600), end=str(now + 60))
+            return [exemplar for one in series for exemplar in one["exemplars"]]
+
+        before = time.time()
+        ((first,), (second,)) = (world.spawn([failing, "exit", "3"]) for _ in range(2))
+        exemplars = wait_until(stored, lambda found: str(second.pid) in pids(found), "the last one is stored")
+        # The first one too, if a scrape came in between.
+        assert pids(exemplars)[-1] == str(second.pid)
+        assert set(pids(exemplars)) <= {str(first.pid), str(second.pid)}
+        last = exemplars[-1]
+        assert set(last["labels"]) <= {"pid", "ppid"}
+        assert before <= last["timestamp"] + 0.001 <= time.time() + 0.001
+        assert float(last["value"]) == 1
+        # As often as it is scraped, it is one exemplar.
+        scrapes = f'count_over_time(up{{job="{JOB}"}}[10m])'
+        count = int(prometheus.get("query", query=scrapes)["result"][0]["value"][1])
+        wait_until(
+            lambda: int(prometheus.get("query", query=scrapes)["result"][0]["value"][1]),
+            lambda now: now >= count + 3,
+            "three scrapes more",
+        )
+        assert stored() == exemplars
+
+
+def pids(exemplars: list[dict[str, Any]]) -> list[str]:
+    return [exemplar["labels"]["pid"] for exemplar in exemplars]

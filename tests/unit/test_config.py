@@ -41,6 +41,7 @@ SETTINGS = [
     Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
     Setting("--web.created-timestamps", "WEB_CREATED_TIMESTAMPS", "true", "false", "created_timestamps", True),
     Setting("--web.native-histograms", "WEB_NATIVE_HISTOGRAMS", "true", "false", "native_histograms", True),
+    Setting("--web.exemplars", "WEB_EXEMPLARS", "true", "false", "exemplars", True),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
     Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "exec_names", "sideband"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),

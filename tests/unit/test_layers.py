@@ -35,7 +35,9 @@ ROOMS: dict[str, set[str]] = {
     "command_line": {"__init__", "arguments", "config", "revision"},
     "web": {"config", "errors"},
     "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
-    "failures": {"config", "errors", "kernel", "processes", "quantities", "stream", "tallies", "web"},
+    "failures": {
+        "config", "errors", "exposition", "kernel", "processes", "quantities", "stream", "tallies", "web",
+    },
     "watch": {
         "arguments", "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live",
         "processes", "stream", "tallies",

@@ -6,6 +6,7 @@ import logging
 import pytest
 from host import Host, Thread
 
+from exporter.exposition.exemplars import Exemplar
 from exporter.failures.keeper import Keeper
 from exporter.failures.log import LOGGER
 from exporter.stream.wall_clock import WallClock
@@ -81,3 +82,18 @@ def test_failures_are_logged_as_they_happen(caplog: pytest.LogCaptureFixture, mo
     assert len(caplog.records) == 10
     kept.keeper.refresh()
     assert kept.keeper.left_out()["log"] == 993
+
+
+def test_the_last_failure_of_each_series_is_an_exemplar() -> None:
+    host = Host()
+    host.lives(100, b"sh", 1000)
+    keeper = Keeper(host.pipeline, lambda: host.now_ns, lambda: CLOCK, most=0, log=False, exemplars=True)
+    for tgid in (400, 401):
+        host.fork(100, tgid)
+        host.record(Thread(tgid, b"make", 1000), status=0x100)
+        host.exit(tgid, 0x100, parent=100)
+        ended_ns = host.now_ns
+    host.drain()
+    assert keeper.exemplars() == {}
+    keeper.refresh()
+    assert keeper.exemplars() == {("make", 1000, 0x100): Exemplar(401, 100, ended_ns / 1_000_000_000)}
