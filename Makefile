@@ -88,10 +88,12 @@ soak: $(VENV)/.lab
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
 # Writes dashboards/*.json and dashboards/rules/*.yaml anew. RUNBOOKS is the address where readers of an alert
-# find docs/runbooks; without it alerts have no runbook_url.
+# find docs/runbooks; without it alerts have no runbook_url. FAILURES is the address of an alert's exporter, such as
+# FAILURES='http://{{ $$labels.instance }}'; without it alerts have no failures_url.
 RUNBOOKS ?=
+FAILURES ?=
 dashboards: $(VENV)/.test
-	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)"
+	$(BIN)/python -m dashboards.generate --runbooks "$(RUNBOOKS)" --failures '$(FAILURES)'
 
 # The exporter, a Prometheus with the rules, and a workload, until Ctrl-C or make demo ARGS="--seconds 120".
 demo: $(VENV)/.run

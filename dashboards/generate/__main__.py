@@ -1,4 +1,4 @@
-"""Writes all dashboards and rules: `python -m dashboards.generate [--runbooks URL]`."""
+"""Writes all dashboards and rules: `python -m dashboards.generate [--runbooks URL] [--failures URL]`."""
 
 import argparse
 import json
@@ -17,11 +17,12 @@ FOLDER = Path(__file__).parents[1]
 CHART = FOLDER.parent / "helm" / "proc-connector-exporter" / "dashboards"
 
 
-def generate(runbooks: str = "") -> dict[Path, str]:
+def generate(runbooks: str = "", failures_base: str = "") -> dict[Path, str]:
     """Return the text of every generated file by its path below this folder.
 
     Args:
         runbooks: The address of docs/runbooks, where readers of an alert find it; empty for no address.
+        failures_base: The address of an alert's exporter; see rules.alerts_yaml.
     """
     dashboards = {"fleet": fleet(), "node": node(), "failures": failures(), "exporter": exporter()}
     texts = {
@@ -30,7 +31,7 @@ def generate(runbooks: str = "") -> dict[Path, str]:
     }
     return texts | {
         Path("rules/recording.yaml"): rules.recording_yaml(),
-        Path("rules/alerts.yaml"): rules.alerts_yaml(runbooks),
+        Path("rules/alerts.yaml"): rules.alerts_yaml(runbooks, failures=failures_base),
         Path("thresholds.yaml"): rules.thresholds_yaml(),
     }
 
@@ -39,7 +40,9 @@ def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runbooks", default="", help="what runbook_url begins with; it is left out otherwise")
-    for path, text in generate(parser.parse_args().runbooks).items():
+    parser.add_argument("--failures", default="", help="what failures_url begins with; it is left out otherwise")
+    given = parser.parse_args()
+    for path, text in generate(given.runbooks, given.failures).items():
         (FOLDER / path).write_text(text, encoding="utf-8")
         if path.name != "thresholds.yaml":
             (CHART / path).write_text(text, encoding="utf-8")

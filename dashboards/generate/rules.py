@@ -127,6 +127,10 @@ def with_thresholds(expr: str, thresholds: Mapping[str, Threshold]) -> str:
     return re.sub(r"\$(\w+)", lambda name: f"{json.dumps(thresholds[name[1]].value)} # {name[1]}", expr)
 
 
+# The filters are the labels that an alert can have. Without one of them its filter is empty, and lets all through.
+_FAILURES = "/failures?comm={{ $labels.comm | urlquery }}&signal={{ $labels.signal | urlquery }}"
+
+
 @dataclass(frozen=True)
 class Alert:
     """An alert. `$name` in its expression is the threshold of that name, at the end of a line."""
@@ -145,8 +149,9 @@ class Alert:
         """Return the names of the thresholds in the expression, each once."""
         return list(dict.fromkeys(re.findall(r"\$(\w+)", f"{self.suspects}\n{self.expr}")))
 
-    def rule(self, thresholds: Mapping[str, Threshold], runbooks: str) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it."""
+    def rule(self, thresholds: Mapping[str, Threshold], runbooks: str, failures: str = "") -> dict[str, Any]:
+        """Return the rule as Prometheus reads it; see alerts_yaml."""
+        of_programs = failures and self.name.startswith("Process")
         return {
             "alert": self.name,
             "expr": with_thresholds(self.expr, thresholds),
@@ -156,6 +161,7 @@ class Alert:
                 "summary": self.summary,
                 "description": self.description,
                 **({"runbook_url": f"{runbooks}/{self.name}.md"} if runbooks else {}),
+                **({"failures_url": f"{failures}{_FAILURES}"} if of_programs else {}),
             },
         }
 
@@ -408,14 +414,18 @@ def recording_yaml() -> str:
     return _yaml(_groups({name: [r.rule() for r in rules] for name, rules in RECORDINGS.items()}))
 
 
-def alerts_yaml(runbooks: str, thresholds: Mapping[str, Threshold] = THRESHOLDS) -> str:
+def alerts_yaml(runbooks: str, thresholds: Mapping[str, Threshold] = THRESHOLDS, *, failures: str = "") -> str:
     """Return the file of alerts.
 
     Args:
         runbooks: Where the runbooks are: what `runbook_url` begins with; empty to leave it out.
         thresholds: Other numbers than the defaults.
+        failures: Where the exporter of an alert is: what `failures_url` begins with, a template such as
+            `http://{{ $labels.instance }}`; empty to leave it out.
     """
-    groups = {name: [alert.rule(thresholds, runbooks) for alert in alerts] for name, alerts in ALERTS.items()}
+    groups = {
+        name: [alert.rule(thresholds, runbooks, failures) for alert in alerts] for name, alerts in ALERTS.items()
+    }
     # In the same group and before the alerts, so that these are evaluated with what was found at the same moment.
     groups["proc-connector-programs"][:0] = _naming(thresholds)
     return _yaml(_groups(groups))

@@ -19,6 +19,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dashboards.generate.rules import alerts_yaml, recording_yaml
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "dashboards" / "rules"
 JOB = "proc-connector-exporter"
@@ -124,8 +126,12 @@ def main() -> None:
     ):
         folder = Path(name)
         exporter, prometheus = free_port(10061), free_port(options.prometheus_port)
-        for file in ("recording.yaml", "alerts.yaml"):
-            (folder / file).write_text(hurried((RULES / file).read_text(), options.hurry))
+        texts = {
+            "recording.yaml": recording_yaml(),
+            "alerts.yaml": alerts_yaml("", failures=f"http://127.0.0.1:{exporter}"),
+        }
+        for file, text in texts.items():
+            (folder / file).write_text(hurried(text, options.hurry))
         config = folder / "prometheus.yml"
         rules = [folder / "recording.yaml", folder / "alerts.yaml"]
         config.write_text(configuration(rules, {socket.gethostname(): f"127.0.0.1:{exporter}"}))
@@ -153,6 +159,7 @@ def main() -> None:
             started([sys.executable, Path(__file__).with_name("workload.py")], folder / "workload.log")
         )
         print(
+            f"failures     http://127.0.0.1:{exporter}/failures, where the alerts' failures_url leads\n"
             f"metrics      http://127.0.0.1:{exporter}/metrics\n"
             f"alerts       http://127.0.0.1:{prometheus}/alerts\n"
             f"queries      http://127.0.0.1:{prometheus}/graph?g0.tab=0&g0.range_input=5m&g0.expr="

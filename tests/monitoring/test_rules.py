@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
 
 from dashboards.generate import rules
 from dashboards.generate.__main__ import CHART, FOLDER, generate
+from exporter.failures.selection import parse_selection
 
 ROOT = FOLDER.parent
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -85,6 +87,65 @@ def test_each_alert_says_who_how_bad_and_where_to_read_on(alert: rules.Alert) ->
     assert rule["annotations"]["runbook_url"] == f"https://example.org/runbooks/{alert.name}.md"
     assert not rule["annotations"]["summary"].endswith(".")
     assert rule["annotations"]["description"].endswith(".")
+
+
+@each_alert
+def test_alerts_of_programs_lead_to_the_failures_that_they_are_about(alert: rules.Alert) -> None:
+    text = rules.alerts_yaml("", failures="http://{{ $labels.instance }}")
+    written = {
+        rule["alert"]: rule["annotations"].get("failures_url")
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    query = "comm={{ $labels.comm | urlquery }}&signal={{ $labels.signal | urlquery }}"
+    url = f"http://{{{{ $labels.instance }}}}/failures?{query}"
+    assert written[alert.name] == (url if alert in rules.PROGRAMS else None)
+    assert "failures_url" not in rules.alerts_yaml("")
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
+)
+@pytest.mark.parametrize("labels", [{"comm": 'a b&c="%', "signal": "SIGKILL"}, {"comm": "日本語"}, {}], ids=str)
+def test_prometheus_makes_a_link_of_the_labels_that_an_alert_has(tmp_path: Path, labels: dict[str, str]) -> None:
+    (alert,) = (alert for alert in rules.PROGRAMS if alert.name == "ProcessKilled")
+    url = alert.rule(rules.THRESHOLDS, "", "http://{{ $labels.instance }}")["annotations"]["failures_url"]
+    rule = {"alert": "A", "expr": "x", "annotations": {"failures_url": url}}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    text = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items())
+
+    def said(expected: str) -> "subprocess.CompletedProcess[str]":
+        exp = {"exp_labels": {"instance": "n:1", **labels}, "exp_annotations": {"failures_url": expected}}
+        tests = {
+            "rule_files": ["rules.yml"],
+            "tests": [
+                {
+                    "input_series": [{"series": f'x{{instance="n:1",{text}}}', "values": "1 1"}],
+                    "alert_rule_test": [{"eval_time": "1m", "alertname": "A", "exp_alerts": [exp]}],
+                }
+            ],
+        }
+        (tmp_path / "test.yml").write_text(yaml.safe_dump(tests, allow_unicode=True))
+        command = ["promtool", "test", "rules", str(tmp_path / "test.yml")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    wrong = said("wrong")
+    assert wrong.returncode != 0
+    (got,) = re.findall(r'http://n:1[^"\\]*', wrong.stdout + wrong.stderr)
+    assert urlsplit(got).path == "/failures"
+    assert dict(parse_qsl(urlsplit(got).query)) == labels
+    assert said(got).returncode == 0
+
+
+@pytest.mark.parametrize("alert", rules.PROGRAMS, ids=lambda alert: alert.name)
+def test_runbooks_of_programs_say_where_their_failures_are(alert: rules.Alert) -> None:
+    commands = (RUNBOOKS / f"{alert.name}.md").read_text().partition("## First commands")[2]
+    assert "`failures_url`" in commands
+    for query in re.findall(r"/failures\?([^'`]*)", commands):
+        parse_selection(
+            {name: [value.replace("SIGNAL", "SEGV")] for name, value in parse_qsl(query) if name != "format"}
+        )
 
 
 @each_alert
