@@ -152,22 +152,23 @@ def rss_kib(exporter: Exporter) -> int:
 
 
 def test_without_failures_there_is_no_page(tmp_path: Path) -> None:
-    with running("taskstats", tmp_path / "log", "--failures.keep", "0") as exporter:
+    with Exporter("taskstats", tmp_path / "log", "--failures.keep", "0").closing() as exporter:
         assert exporter.request("/failures").status == 404
         assert "failures_left_out" not in exporter.scrape_raw()
 
 
 def test_of_ends_that_are_not_wanted_there_is_no_page(tmp_path: Path) -> None:
-    with running("taskstats", tmp_path / "log", "--events", "fork") as exporter:
+    with Exporter("taskstats", tmp_path / "log", "--events", "fork").closing() as exporter:
         assert exporter.request("/failures").status == 404
 
 
 def test_of_failures_alone_there_is_a_page(programs: Programs, tmp_path: Path) -> None:
     victim = programs.link("alone")
-    with running("taskstats", tmp_path / "log", "--events", "nonzero_exit") as exporter:
+    with Exporter("taskstats", tmp_path / "log", "--events", "nonzero_exit").closing() as exporter:
         with subprocess.Popen([victim, "exit", "4"]) as child:
             child.wait()
         failure = one(exporter, victim.name)
+        # Who lives is not known, so parents have no comm.
         assert (failure["pid"], failure["exit_code"], failure["parent_comm"]) == (child.pid, 4, None)
 
 
