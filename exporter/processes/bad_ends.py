@@ -11,14 +11,14 @@ from typing import NamedTuple
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
-from exporter.processes.process import Process, known_cell
+from exporter.processes.process import Before, Process, chain_of, known_cell
 from exporter.tallies.cells import Cell
 from exporter.tallies.labels import EXCLUDED, UNKNOWN
 
 MOST_OF_A_KIND = 20
 """So many failures with one comm and wait status are worth a look; a storm of them must not push others out."""
 
-# Notes are sifted when there are so many. A note takes some 900 bytes.
+# Notes are sifted when there are so many. A note takes some 300 bytes.
 _MOST_NOTES = 256
 # So long a failure waits for comms that are not its own: one that /proc hides stays open while a process has it.
 _OTHERS_NAMED_WITHIN_NS = 1_000_000_000
@@ -50,8 +50,32 @@ class Failure(NamedTuple):
 
 Take = Callable[[list[Failure]], None]
 
-# The EXIT of its last thread, what is known of it, its cell, the record of its last thread, its parent's cell.
-_Note = tuple[ProcEvent, Process | None, Cell, Record | None, Cell | None]
+
+class _Note(NamedTuple):
+    """A bad end as the table saw it. On the hot path notes are plain tuples with these positions.
+
+    It refers neither to the event nor to the process: in a storm their memory is used again at once.
+    """
+
+    cell: Cell
+    """Where it counts."""
+    status: int
+    """Wait status, with the core bit."""
+    time_ns: int
+    tgid: int
+    parent_tgid: int
+    parent: Cell | None
+    """Where its parent counted then, if that was known."""
+    lifetime_ns: int | None
+    cpu_ns: int | None
+    max_rss_kib: int | None
+    before: Before
+    """As Process.before."""
+    unnamed: Cell | None
+    """What it was before an exec that was not counted yet."""
+
+
+PlainNote = tuple[Cell, int, int, int, int, Cell | None, int | None, int | None, int | None, Before, Cell | None]
 
 
 class BadEnds:
@@ -62,13 +86,14 @@ class BadEnds:
 
     Attributes:
         is_active: A client takes them.
+        notes: Of the last ones. The hot loop adds its own.
     """
 
     def __init__(self, by_tgid: Mapping[int, Process]) -> None:
         self._find = by_tgid.get
         self._take: Take | None = None
         self._at_once = False
-        self._notes: list[_Note] = []
+        self.notes: list[PlainNote] = []
         # Those of them that `noted` has.
         self._counted = 0
         self._noted = 0
@@ -85,20 +110,22 @@ class BadEnds:
         self._take = take
         self._at_once = at_once
         self.is_active = take is not None
-        self._notes.clear()
+        self.notes.clear()
         self._counted = self._noted = 0
 
     @property
     def waiting(self) -> int:
         """How many of them were not handed on yet, and still can be."""
-        return len(self._notes)
+        return len(self.notes)
 
     @property
     def noted(self) -> int:
         """How many there were since a client takes them, those that the rules exclude left out."""
-        return self._noted + len(self._notes) - self._counted
+        return self._noted + len(self.notes) - self._counted
 
-    def note(self, event: ProcEvent, process: Process | None, cell: Cell, last: Record | None) -> None:
+    def note(
+        self, event: ProcEvent, process: Process | None, cell: Cell, last: Record | None, lifetime_ns: int | None
+    ) -> None:
         """Note the end of a process.
 
         Args:
@@ -106,29 +133,47 @@ class BadEnds:
             process: The process; None if nothing was known of it.
             cell: Where its end counts.
             last: The record of its last thread, if there is one.
+            lifetime_ns: How long it lived, if that is known.
         """
-        if cell.program.comm == EXCLUDED:
-            return
-        parent = self._find(event[7])
-        parent_cell = None
-        # As Process.needs_name, without its calls.
-        if parent is not None and not parent.execd_ns and (parent.odd is None or not parent.odd.stranger):
-            parent_cell = parent.cell
-        self._notes.append((event, process, cell, last, parent_cell))
+        _, time_ns, _, tgid, status, _, _, parent_tgid = event
+        parent = self._find(parent_tgid)
+        if parent is not None and parent.needs_name:
+            parent = None
+        self.notes.append(
+            (
+                cell,
+                status,
+                time_ns,
+                tgid,
+                parent_tgid,
+                None if parent is None else parent.cell,
+                lifetime_ns,
+                None if last is None else last[3],
+                None if last is None else last[5],
+                None if process is None else process.before,
+                process.cell if process is not None and process.execd_ns else None,
+            )
+        )
 
     def sift(self) -> None:
         """Throw away the oldest of a kind, if there are many."""
-        if len(self._notes) < _MOST_NOTES:
+        if len(self.notes) < _MOST_NOTES:
             return
-        self._keep(_newest_of_each_kind(self._notes))
-        if len(self._notes) > _MOST_NOTES // 2:
+        self._sift()
+        if len(self.notes) > _MOST_NOTES // 2:
             self.hand_on(0)
             # Of those that are left, names are not known.
-            self._keep(self._notes[-_MOST_NOTES // 2 :])
+            self._keep(self.notes[-_MOST_NOTES // 2 :])
 
-    def _keep(self, notes: list[_Note]) -> None:
+    def _sift(self) -> None:
+        kept, excluded = _newest_of_each_kind(self.notes)
+        self._keep(kept)
+        self._noted -= excluded
+
+    def _keep(self, notes: list[PlainNote]) -> None:
         self._noted = self.noted
-        self._notes = notes
+        # In place: the hot loop has it.
+        self.notes[:] = notes
         self._counted = len(notes)
 
     def end_batch(self, complete_until_ns: int) -> None:
@@ -137,7 +182,7 @@ class BadEnds:
         Args:
             complete_until_ns: All events before that have been applied.
         """
-        if self._at_once and self._notes:
+        if self._at_once and self.notes:
             self.hand_on(complete_until_ns)
 
     def hand_on(self, now_ns: int) -> None:
@@ -146,15 +191,16 @@ class BadEnds:
         Args:
             now_ns: Of CLOCK_MONOTONIC, a moment until which all events have been applied; 0 if that is not known.
         """
+        self._sift()
         failures: list[Failure] = []
-        waiting: list[_Note] = []
-        for note in _newest_of_each_kind(self._notes):
-            event, _, open_cell, _, _ = note
-            cell = known_cell(open_cell)
+        waiting: list[PlainNote] = []
+        for plain in self.notes:
+            note = _Note(*plain)
+            cell = known_cell(note.cell)
             others = [known_cell(other) for other in _others(note)]
-            is_recent = event[1] > now_ns - _OTHERS_NAMED_WITHIN_NS
+            is_recent = note.time_ns > now_ns - _OTHERS_NAMED_WITHIN_NS
             if cell is None or (is_recent and None in others):
-                waiting.append(note)
+                waiting.append(plain)
             elif cell.program.comm == EXCLUDED:
                 self._noted -= 1
             else:
@@ -164,55 +210,52 @@ class BadEnds:
             self._take(failures)
 
 
-def _newest_of_each_kind(notes: list[_Note]) -> list[_Note]:
-    if len(notes) <= MOST_OF_A_KIND:
-        return notes
+def _newest_of_each_kind(notes: list[PlainNote]) -> tuple[list[PlainNote], int]:
+    """Return the newest notes of each comm, uid and status, and how many there were of what the rules exclude."""
     numbers: dict[tuple[Cell, int], int] = {}
-    kept: list[_Note] = []
-    kind, number = (notes[-1][2], notes[-1][0][4]), 0
+    kept: list[PlainNote] = []
+    excluded = 0
+    kind_cell: Cell | None = None
+    kind_status, number, is_excluded = 0, 0, False
     for note in reversed(notes):
-        status, cell = note[0][4], note[2]
+        cell, status = note[0], note[1]
         # Most of a storm are of one kind.
-        if cell is not kind[0] or status != kind[1]:
-            numbers[kind] = number
-            kind = cell, status
-            number = numbers.get(kind, 0)
+        if cell is not kind_cell or status != kind_status:
+            if kind_cell is not None:
+                numbers[kind_cell, kind_status] = number
+            kind_cell, kind_status = cell, status
+            number = numbers.get((cell, status), 0)
+            is_excluded = cell.program.comm == EXCLUDED
         number += 1
-        if number <= MOST_OF_A_KIND:
+        if is_excluded:
+            excluded += 1
+        elif number <= MOST_OF_A_KIND:
             kept.append(note)
     kept.reverse()
-    return kept
+    return kept, excluded
 
 
 def _others(note: _Note) -> tuple[Cell, ...]:
     """Return the cells of its other comms: that of its parent, and those that it had before its execs."""
-    _, process, _, _, parent = note
-    before = () if process is None else process.before
-    if process is not None and process.execd_ns:
-        before = (*before, process.cell)
-    return before if parent is None else (parent, *before)
+    parent = () if note.parent is None else (note.parent,)
+    return (*parent, *chain_of(note.before, note.unnamed))
 
 
 def _failure(note: _Note, cell: Cell, others: list[Cell | None]) -> Failure:
-    (_, time_ns, _, tgid, status, _, _, parent_tgid), process, _, last, parent = note
-    if process is not None and process.start_ns:
-        lifetime_ns: int | None = max(0, time_ns - process.start_ns)
-    else:
-        lifetime_ns = None if last is None else last[6] * 1000
     comms = [_shown(other) for other in others]
-    parent_comm = None if parent is None else comms.pop(0)
+    parent_comm = None if note.parent is None else comms.pop(0)
     return Failure(
-        time_ns,
-        tgid,
-        parent_tgid or None,
+        note.time_ns,
+        note.tgid,
+        note.parent_tgid or None,
         None if parent_comm == UNKNOWN else parent_comm,
         cell.uid,
         cell.comm or UNKNOWN,
-        status & STATUS_BITS,
-        bool(status & CORE_BIT),
-        lifetime_ns,
-        None if last is None else last[3],
-        None if last is None else last[5],
+        note.status & STATUS_BITS,
+        bool(note.status & CORE_BIT),
+        note.lifetime_ns,
+        note.cpu_ns,
+        note.max_rss_kib,
         tuple(comms),
     )
 

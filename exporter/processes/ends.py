@@ -251,7 +251,7 @@ class Ends:
         core = bool(status & CORE_BIT) or (process is not None and process.odd is not None and process.odd.core)
         if status & STATUS_BITS and self._bad_ends.is_active:
             whole = (*event[:4], status | CORE_BIT, *event[5:]) if core else event
-            self._bad_ends.note(whole, process, cell, last)
+            self._bad_ends.note(whole, process, cell, last, lifetime_ns)
         self._observer.end(event, cell, parent_tgid=parent_tgid, core=core, lifetime_ns=lifetime_ns, last=last)
 
     def _cell_at_end(

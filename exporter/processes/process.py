@@ -45,6 +45,9 @@ from exporter.tallies.labels import UNKNOWN
 # Of a chain of execs; a process can exec itself for ever.
 _MOST_BEFORE = 3
 
+Before = Cell | tuple[Cell, ...] | None
+"""The cells that a process had before its execs: none, the only one (no tuple, as most have one), or several."""
+
 CellOf = Callable[[int | None], Cell]
 """uid -> the cell of a name that has become known"""
 
@@ -249,8 +252,7 @@ class Process:
         start_ns: When it was forked, CLOCK_MONOTONIC; 0 if that is not known.
         execd_ns: When it exec'd, if that exec is not counted yet, because its comm is not known; else 0.
         odd: What is unusual about it; None for nearly all.
-        before: The cells that it had before its execs, the newest last, of many execs only the last few. What is
-            a stranger's is not among them.
+        before: What it was before its execs; see chain_of.
     """
 
     __slots__ = ("before", "cell", "execd_ns", "odd", "start_ns", "tgid")
@@ -261,12 +263,18 @@ class Process:
         self.start_ns = start_ns
         self.execd_ns = 0
         self.odd: Odd | None = None
-        self.before: tuple[Cell, ...] = ()
+        self.before: Before = None
 
     def note_exec(self) -> None:
-        """Note that an exec has ended the comm that its cell has."""
-        if not self.is_stranger:
+        """Note that an exec has ended the comm that its cell has. The hot loop does it for the first exec."""
+        if self.is_stranger:
+            return
+        if self.before is None:
+            self.before = self.cell
+        elif isinstance(self.before, tuple):
             self.before = (*self.before[1 - _MOST_BEFORE :], self.cell)
+        else:
+            self.before = (self.before, self.cell)
 
     def make_odd(self) -> Odd:
         """Return what is unusual about it, to add to that."""
@@ -323,6 +331,20 @@ class Process:
     def is_late(self) -> bool:
         """Another process has its pid already."""
         return self.odd is not None and self.odd.late_number != 0
+
+
+def chain_of(before: Before, unnamed: Cell | None) -> tuple[Cell, ...]:
+    """Return the cells that a process had before its execs, the newest last, of many execs those of the last few.
+
+    Args:
+        before: Of the process.
+        unnamed: The cell that it had before an exec that is not counted yet.
+    """
+    if before is None:
+        before = ()
+    elif not isinstance(before, tuple):
+        before = (before,)
+    return before if unnamed is None else (*before, unnamed)
 
 
 class KnownProcess(NamedTuple):

@@ -153,11 +153,11 @@ class ProcessTable:
         known_exec = self._tallies.by_exec.get
         claim_cell_of_exec = self._tallies.claim_cell_of_exec
         bad_ends = self.bad_ends
-        note_bad_end = bad_ends.note if bad_ends.is_active else None
+        note_bad_end = bad_ends.notes.append if bad_ends.is_active else None
         forks = execs = exits = thread_forks = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
-                what, timestamp_ns, pid, tgid, third, fourth, _, _ = event
+                what, timestamp_ns, pid, tgid, third, fourth, _, parent_tgid = event
                 if what == PROC_EVENT_FORK:
                     # pid and tgid are the parent's; third and fourth the child's.
                     if third != fourth:
@@ -183,7 +183,7 @@ class ProcessTable:
                         child.start_ns = timestamp_ns
                         child.execd_ns = 0
                         child.odd = None
-                        child.before = ()
+                        child.before = None
                         cell.forks += 1
                         processes[third] = child
                     else:
@@ -242,8 +242,6 @@ class ProcessTable:
                                     statuses[status] += 1
                                 else:
                                     count_end(cell, status)
-                                if status and note_bad_end is not None:
-                                    note_bad_end(event, process, cell, record)
                                 lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                                 histogram = cell.lifetime_ns
                                 histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
@@ -254,6 +252,16 @@ class ProcessTable:
                                 histogram = cell.max_rss_kib
                                 histogram[bisect_left(rss_bounds, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
+                                if status and note_bad_end is not None:
+                                    # As BadEnds.note.
+                                    parent = processes.get(parent_tgid)
+                                    if parent is not None and (parent.execd_ns or parent.odd is not None):
+                                        parent = None if parent.needs_name else parent
+                                    note_bad_end((
+                                        cell, third, timestamp_ns, pid, parent_tgid,
+                                        None if parent is None else parent.cell, lifetime_ns, cpu_ns, max_rss_kib,
+                                        process.before, process.cell if process.execd_ns else None,
+                                    ))  # fmt: skip
                                 continue
                         elif (
                             follow
@@ -271,12 +279,12 @@ class ProcessTable:
                                 statuses[status] += 1
                             else:
                                 count_end(cell, status)
-                            if status and note_bad_end is not None:
-                                note_bad_end(event, process, cell, None)
                             lifetime_ns = timestamp_ns - start_ns if timestamp_ns > start_ns else 0
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                             histogram[-1] += lifetime_ns
+                            if status and note_bad_end is not None:
+                                bad_ends.note(event, process, cell, None, lifetime_ns)
                             continue
                         processes[pid] = process
                     if record is not None and record[1] != third:
@@ -295,7 +303,9 @@ class ProcessTable:
                                 continue
                             del exec_records[tgid]
                             uid = process.cell.uid
-                            if note_bad_end is not None:
+                            if process.before is None:
+                                process.before = process.cell
+                            else:
                                 process.note_exec()
                             process.cell = cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid)
                             cell.execs += 1
