@@ -12,6 +12,7 @@ from exporter.events import EVENTS
 from exporter.exposition.metrics import program_metrics
 from exporter.exposition.render import render
 from exporter.exposition.snapshot import TallySnapshot
+from exporter.processes.bad_ends import Take
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.table import ProcessTable
 from exporter.tallies.tallies import Tallies
@@ -43,10 +44,17 @@ class Replayed:
         frames: What it plays.
         tape: Gets a capture of the replay.
         sideband: They have side-band records.
+        take: Gets the failures after each batch.
     """
 
     def __init__(
-        self, mode: Mode, frames: list[Frame], tape: Tape | None = None, *, sideband: bool = False
+        self,
+        mode: Mode,
+        frames: list[Frame],
+        tape: Tape | None = None,
+        *,
+        sideband: bool = False,
+        take: Take | None = None,
     ) -> None:
         answers = Answers()
         self.tallies = Tallies()
@@ -58,6 +66,7 @@ class Replayed:
         if recorder is not None:
             recorder.record(self.pipeline)
         self.table = self.pipeline.table
+        self.pipeline.take_failures(take, at_once=True)
         self.player = Player(self.pipeline, answers)
         for frame in frames:
             for _ in self.player.play(frame):

@@ -6,6 +6,7 @@ import pytest
 from host import Mode
 from hypothesis import given, settings
 from property.test_histories import HISTORY, MEANWHILE
+from replayed import MemoryTape, Replayed
 from simulation import Step, World
 
 from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure
@@ -13,10 +14,15 @@ from exporter.tallies.labels import uid_label
 
 
 def run(
-    mode: Mode, history: list[Step], meanwhile: list[Step], *, observed: bool = False
+    mode: Mode,
+    history: list[Step],
+    meanwhile: list[Step],
+    *,
+    observed: bool = False,
+    tape: MemoryTape | None = None,
 ) -> tuple[World, list[Failure]]:
     failures: list[Failure] = []
-    world = World(mode, meanwhile)
+    world = World(mode, meanwhile, tape=tape)
     world.pipeline.take_failures(failures.extend, at_once=True)
     if observed:
         world.pipeline.observe(lambda news: None)
@@ -49,3 +55,15 @@ def test_the_fast_ways_of_the_loop_note_what_the_slow_ones_note(
     _, fast = run(mode, history, meanwhile)
     _, slow = run(mode, history, meanwhile, observed=True)
     assert fast == slow
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+@settings(max_examples=100)
+@given(history=HISTORY, meanwhile=MEANWHILE)
+def test_a_replay_hands_on_the_same_failures(mode: Mode, history: list[Step], meanwhile: list[Step]) -> None:
+    tape = MemoryTape()
+    world, failures = run(mode, history, meanwhile, tape=tape)
+    again: list[Failure] = []
+    replayed = Replayed(mode, tape.files[0], take=again.extend)
+    replayed.pipeline.hand_on_failures(world.now_ns)
+    assert again == failures
