@@ -162,7 +162,10 @@ class BadEnds:
         self._sift()
         if len(self.notes) > _MOST_NOTES // 2:
             self.hand_on(0)
-            # Of those that are left, names are not known.
+        if len(self.notes) > _MOST_NOTES // 2:
+            # There are too many that wait: without the comms of others.
+            self.hand_on(max(note[2] for note in self.notes) + _OTHERS_NAMED_WITHIN_NS)
+            # Of those that are left their own comm is not known.
             self._keep(self.notes[-_MOST_NOTES // 2 :])
 
     def _sift(self) -> None:

@@ -316,7 +316,8 @@ class ProcessTable:
                         changes.exec(event)
                 else:
                     changes.apply(event)
-            bad_ends.sift()
+            if note_bad_end is not None:
+                bad_ends.sift()
         counts = changes.counts
         counts.fork += forks
         counts.exec += execs
@@ -324,7 +325,8 @@ class ProcessTable:
         counts.thread_fork += thread_forks
         counts.thread_exit += thread_exits
         self._end_batch(complete_until_ns)
-        bad_ends.end_batch(complete_until_ns)
+        if note_bad_end is not None:
+            bad_ends.end_batch(complete_until_ns)
         self.observer.flush()
 
     def _end_batch(self, complete_until_ns: int) -> None:
