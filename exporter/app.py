@@ -174,6 +174,8 @@ class Exporter:
                 gate.load()
         if self._procfs is not None:
             self._procfs.check()
+            if self._exit_check is not None and self._procfs.read_task_totals() is None:
+                _LOG.warning("no proc_connector_task_exits_total: /proc lacks stat or loadavg (subset=pid)")
 
     def reload_soon(self) -> None:
         """Read the rules anew; once for all SIGHUPs that come together, as a large file takes its time."""

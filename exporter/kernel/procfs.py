@@ -28,6 +28,8 @@ _COMM_BYTES = 15
 _FIELDS_NEEDED = 20
 _CREATED = re.compile(rb"^processes ([0-9]{1,19})\n", re.MULTILINE)
 _PRESENT = re.compile(rb"[0-9.]+ [0-9.]+ [0-9.]+ [0-9]+/([0-9]{1,19}) [0-9]+\n")
+# A clock's name and its offset to the host's, of a time namespace: time_namespaces(7).
+_OFFSET = re.compile(rb"^(?:monotonic|1|boottime|7)\s+(-?[0-9]+)\s+([0-9]+)$", re.MULTILINE)
 _ESCAPED = re.compile(rb"\\[n\\]")
 
 
@@ -162,7 +164,7 @@ class Procfs:
             raise
 
     def check(self) -> None:
-        """Raise SetupError unless root is a proc file system that shows other users' processes."""
+        """Raise SetupError unless root is a proc file system that shows others' processes, and the host's time."""
         try:
             os.close(os.open(f"{self._root}/self/stat", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -178,6 +180,16 @@ class Procfs:
             raise SetupError(
                 f"hidepid hides the processes of others in {self._root}: "
                 "mount it with hidepid=0, or with gid= of a group of ours, or run as root"
+            )
+        self._check_clocks()
+
+    def _check_clocks(self) -> None:
+        """Raise SetupError in a time namespace whose clocks are not those of the kernel's events."""
+        offsets = self._read("self/timens_offsets")
+        if offsets and any(seconds != b"0" or ns != b"0" for seconds, ns in _OFFSET.findall(offsets)):
+            raise SetupError(
+                "the clocks of this time namespace are not the host's, by which the kernel's events are timed: "
+                "run in the host's time namespace"
             )
 
     def _read(self, path: str) -> bytes | None:

@@ -239,8 +239,9 @@ class Changes:
     def _rename(self, tgid: int, comm: bytes, timestamp_ns: int) -> None:
         process = self._roster.by_tgid.get(tgid)
         if process is not None and not process.is_glimpsed:
-            # One that execs cannot rename itself before its EXEC is sent: that was lost.
-            self._sideband.missed_execs += len(self._sideband.end(tgid, process.start_ns, timestamp_ns))
+            if tgid in self._sideband.execs.first:
+                # One that execs cannot rename itself before its EXEC is sent: that was lost.
+                self._sideband.missed_execs += len(self._sideband.end(tgid, process.start_ns, timestamp_ns))
             self._naming.rename(process, comm, timestamp_ns)
         elif self._keeps:
             cell = self._tallies.claim_cell(comm, None)

@@ -222,6 +222,32 @@ def test_root_sees_through_hidepid(folder: Path, programs: Programs, tmp_path: P
         spawn_some(exporter, programs)
 
 
+def test_a_proc_that_has_processes_only_costs_one_metric_and_is_named(
+    folder: Path, programs: Programs, tmp_path: Path
+) -> None:
+    root, mounted = mounted_proc(folder, "subset=pid")
+    with running("taskstats", tmp_path / "log", "--path.procfs", str(root), prefix=mounted) as exporter:
+        spawn_some(exporter, programs)
+        assert "proc_connector_task_exits_total" not in exporter.scrape().samples
+    [line] = [line for line in exporter.log.read_text().splitlines() if "subset=pid" in line]
+    assert "level=warn " in line
+
+
+@pytest.mark.parametrize("clock", ["--monotonic", "--boottime"])
+def test_a_time_namespace_with_clocks_of_its_own_is_named(clock: str) -> None:
+    if not Path("/proc/self/ns/time").exists():
+        pytest.skip("this kernel has no time namespaces")
+    line = run_to_its_end(prefix=("unshare", "--time", clock, "1000"))
+    assert "time namespace" in line
+
+
+def test_a_time_namespace_with_the_hosts_clocks_is_as_good(programs: Programs, tmp_path: Path) -> None:
+    if not Path("/proc/self/ns/time").exists():
+        pytest.skip("this kernel has no time namespaces")
+    with running("procfs", tmp_path / "log", prefix=("unshare", "--time")) as exporter:
+        spawn_some(exporter, programs)
+
+
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_that_is_not_a_proc_file_system_is_named(name: str, tmp_path: Path) -> None:
     line = run_to_its_end("--path.procfs", str(tmp_path / name))

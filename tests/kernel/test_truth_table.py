@@ -272,7 +272,7 @@ def test_a_kernel_worker_that_ends_last_does_not_decide_how_its_process_ended(
 ) -> None:
     """The thread that polls for io_uring is killed with the process, exits with 0, and often last."""
     program = world.program("sqpoll")
-    ended = world.spawn(*[[program, "sqpoll", *how]] * 10)
+    ended = world.spawn(*[[str(program), "sqpoll", *how]] * 10)
     if exit_labels(ended[0].status) == ("98", ""):
         pytest.skip("no io_uring here")
     assert {child.status & ~0x80 for child in ended} == {status}

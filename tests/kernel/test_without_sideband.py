@@ -54,7 +54,7 @@ def test_a_sibling_that_is_cloned_gives_its_name_to_no_other_process(
     """The connector's event has its parent, which did not fork (CLONE_PARENT)."""
     world = World(events_only, programs)
     program = world.program("sibling")
-    world.spawn(*[[program, "sibling", "3", "7"]] * 10)
+    world.spawn(*[(program, "sibling", "3", "7")] * 10)
     scrape = events_only.wait_for(
         lambda scrape: sum(n for row, n in scrape.rows("exits").items() if row[1] == str(world.uid)) >= 51,
         "all ends",

@@ -36,7 +36,9 @@ def test_what_is_observed_is_what_is_counted(mode: Mode, history: list[Step], me
     assert Counter((*labels(h), h.status) for h in exits) == world.exits
     lifetimes = [h.lifetime_ns for h in exits if h.lifetime_ns is not None]
     assert sum(lifetimes) == sum(total for _, total in world.lifetimes.values())
-    assert {h.event for h in happenings} <= {"fork", "exec", "exit", "uid", "comm", "thread_fork", "thread_exit"}
+    assert {h.event for h in happenings} <= {
+        "fork", "exec", "exit", "uid", "comm", "thread_fork", "thread_exit", "coredump"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)

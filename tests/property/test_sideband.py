@@ -84,11 +84,18 @@ class LossyWorld(World):
         self._written = 0
         super().__init__(mode, meanwhile, sideband=True)
 
+    def _is_lost(self, number: int) -> bool:
+        return bool(self._losses) and self._losses[number % len(self._losses)]
+
+    def is_recorded(self, child: int) -> bool:
+        # Without its record a sibling is counted for the parent that it got.
+        return not self._is_lost(child)
+
     def ring(self, record: bytes, *, cpu: int = 0) -> None:
         kind, _, _, tgid = struct.unpack_from("=IHHI", record)
         self._written += 1
         number = tgid if kind == _FORK else self._written
-        if self._losses and self._losses[number % len(self._losses)]:
+        if self._is_lost(number):
             return
         super().ring(record, cpu=cpu)
 

@@ -228,6 +228,30 @@ def test_a_proc_file_system_is_one_that_shows_the_reader_and_others(tmp_path: Pa
     assert procfs.read_comm(10) == b"sh"
 
 
+@pytest.mark.parametrize(
+    ("offsets", "is_refused"),
+    [
+        ("monotonic           0         0\nboottime            0         0\n", False),
+        ("monotonic        1000         0\nboottime            0         0\n", True),
+        ("monotonic           0         0\nboottime         -500         0\n", True),
+        ("monotonic           0         7\nboottime            0         0\n", True),
+        ("1 0 0\n7 5 0\n", True),
+        ("", False),
+    ],
+)
+def test_a_time_namespace_with_clocks_of_its_own_is_refused(
+    tmp_path: Path, offsets: str, *, is_refused: bool
+) -> None:
+    add_process(tmp_path, 1, b"init")
+    (add_process(tmp_path, 10, b"sh") / "timens_offsets").write_text(offsets)
+    (tmp_path / "self").symlink_to("10")
+    if is_refused:
+        with pytest.raises(SetupError, match="time namespace"):
+            Procfs(str(tmp_path)).check()
+    else:
+        Procfs(str(tmp_path)).check()
+
+
 def test_a_proc_file_system_that_hides_others_says_what_to_do(tmp_path: Path) -> None:
     add_process(tmp_path, 10, b"sh")
     (tmp_path / "self").symlink_to("10")
