@@ -23,9 +23,6 @@ from exporter.web.peers import greediest
 # Prometheus keeps its connections open: a stop does not wait until they are closed.
 _SHUTDOWN_SECONDS = 0.5
 _ACCEPT_AGAIN_SECONDS = 1.0
-# A turn of the event loop accepts so many connections. With one a turn a client would wait long behind many:
-# a turn takes ten milliseconds while the exporter has much to count.
-_ACCEPTS_PER_TURN = 32
 # The most bytes of one line of a request and of one header, and the most headers of a request.
 _LINE_BYTES = 4096
 _HEADERS = 32
@@ -109,21 +106,15 @@ class Server:
             self._loop.add_reader(sock, self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
-            try:
-                sock, _ = listening.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:
-                continue
-            except OSError:
-                # No descriptor or no memory is left. The socket stays readable, so stop listening for a second.
-                self._loop.remove_reader(listening)
-                self._loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen, listening)
-                return
-            self._serve(sock)
-
-    def _serve(self, sock: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:
+            # No descriptor or no memory is left. The socket stays readable, so stop listening for a second.
+            self._loop.remove_reader(listening)
+            self._loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen, listening)
+            return
         sock.setblocking(False)
         tls = None if self._gate is None else self._gate.tls()
         owner = Owner(self._limits, self._make_protocol, self._shake_soon, self._connections.discard)

@@ -50,7 +50,7 @@ def test_tls_connections_that_are_closing_count_until_their_descriptor_is_closed
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "readers", "addresses", "reads_first"),
-    [(5, 8, 4, 0), (40, 60, 30, 0), (5, 300, 300, 0), (5, 300, 300, 2)],
+    [(5, 8, 4, 0), (40, 60, 30, 0), (5, 300, 300, 0), (5, 300, 300, 1)],
     ids=["5", "40", "300 addresses", "300 addresses that have read well"],
 )
 def test_an_honest_scrape_gets_through_while_clients_of_other_addresses_read_slowly(
@@ -62,9 +62,9 @@ def test_an_honest_scrape_gets_through_while_clients_of_other_addresses_read_slo
         over = threading.Event()
         names = others(addresses)
         for _ in range(2 * reads_first):
-            assert program.get("/metrics")[0] == 200
+            assert program.get("/metrics", headers="Accept-Encoding: gzip\r\n")[0] == 200
         for name in names * reads_first:
-            assert program.get("/metrics", name)[0] == 200
+            assert program.get("/metrics", name, "Accept-Encoding: gzip\r\n")[0] == 200
 
         def read_slowly(n: int) -> None:
             while not over.is_set():
