@@ -276,12 +276,12 @@ async def test_a_bug_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_no_descriptors_left_is_no_reason_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
+    refused = 0
 
     def accept(self: socket.socket) -> tuple[socket.socket, object]:
-        nonlocal calls
-        calls += 1
-        if calls < 3:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
             raise OSError(24, "Too many open files")
         return original(self)
 
@@ -289,8 +289,32 @@ async def test_no_descriptors_left_is_no_reason_to_spin(monkeypatch: pytest.Monk
     monkeypatch.setattr("exporter.web.server._ACCEPT_AGAIN_SECONDS", SOON)
     monkeypatch.setattr(socket.socket, "accept", accept)
     async with serving() as served:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         assert (await served.ask()).status == 200
-        assert calls == 3
+        assert refused == 2
+        assert loop.time() - began >= 2 * SOON
+
+
+@pytest.mark.parametrize(("most", "turns"), [(100, 10), (20, 60)], ids=["below the limit", "at the limit"])
+async def test_connections_that_come_together_are_accepted_together_until_they_replace_others(
+    most: int, turns: int
+) -> None:
+    async with serving(limits=limits(connections=most)) as served:
+        accepted = served.server._connections
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(60)
+            ]
+            seen: set[object] = set()
+            needed = 0
+            while len(seen) < len(clients):
+                await asyncio.sleep(0)
+                needed += 1
+                seen |= accepted
+            assert needed <= turns
+            # At the limit one is accepted in a turn.
+            assert needed >= len(clients) - most
 
 
 async def test_stopping_ends_every_connection() -> None:
