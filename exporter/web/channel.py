@@ -1,16 +1,17 @@
 """A client's socket in the event loop, with TLS or without.
 
 asyncio's own transports give a descriptor up before they close it, and keep a quarter of a MiB for TLS that only a
-full garbage collection frees. A channel keeps neither buffers nor callbacks: what it is handed for an event of the
-socket, the event loop has, until the channel is closed.
+full garbage collection frees. A channel keeps no callbacks: what it is handed for an event of the socket, the
+event loop has, until the channel is closed.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
+
+from exporter.web.tls_records import TlsRecords
 
 WAITS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What recv() and send() raise while there is nothing to read or no room to write."""
@@ -26,30 +27,22 @@ class Channel:
         loop: The event loop.
 
     Attributes:
+        socket: As given.
         certificate: The client's, as of ssl.SSLSocket.getpeercert; None without one, or without TLS.
     """
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self._sock = sock
+        self.socket = sock
         self._loop = loop
+        self._records: TlsRecords | None = None
         self._reads = self._writes = False
         self.certificate: Any = None
-
-    @property
-    def socket(self) -> socket.socket:
-        """The socket."""
-        return self._sock
 
     # -- TLS ------------------------------------------------------------------------------------------------------
 
     def secure(self, tls: ssl.SSLContext) -> None:
-        """Use TLS from now on; the handshake is to follow.
-
-        Raises:
-            OSError: The client has disconnected.
-            ValueError: TLS cannot be had with this socket.
-        """
-        self._sock = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+        """Use TLS from now on; the handshake is to follow."""
+        self._records = TlsRecords(tls, self.socket.recv, self.socket.send)
 
     def shake_hands(self, go_on: _Callback) -> bool:
         """Take one step of the handshake, which can take a millisecond of CPU.
@@ -63,23 +56,22 @@ class Channel:
         Raises:
             OSError: It has failed.
         """
-        if not isinstance(self._sock, ssl.SSLSocket):
+        if self._records is None:
             return True
         try:
-            self._sock.do_handshake()
-        except ssl.SSLWantReadError:
+            self.certificate = self._records.shake_hands()
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
             self.watch(go_on, None)
             return False
         except ssl.SSLWantWriteError:
             self.watch(None, go_on)
             return False
-        self.certificate = self._sock.getpeercert()
         return True
 
     @property
     def has_read_ahead(self) -> bool:
-        """OpenSSL has read bytes that recv() has not returned: they make no descriptor readable."""
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        """Bytes have been read that recv() has not returned: they make no descriptor readable."""
+        return self._records is not None and self._records.has_read_ahead
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
@@ -97,7 +89,7 @@ class Channel:
             can_read: None for nothing.
             can_write: None for nothing.
         """
-        fd = self._sock.fileno()
+        fd = self.socket.fileno()
         if (can_read is not None) != self._reads:
             self._reads = can_read is not None
             _ = self._loop.remove_reader(fd) if can_read is None else self._loop.add_reader(fd, can_read)
@@ -111,15 +103,17 @@ class Channel:
         Raises:
             OSError: One of WAITS, or the connection is broken.
         """
-        return self._sock.recv(most_bytes)
+        return self.socket.recv(most_bytes) if self._records is None else self._records.recv(most_bytes)
 
     def send(self, data: memoryview) -> int:
         """Send what the socket takes of some bytes; returns how many.
 
+        After one of WAITS it has to be called with the same bytes again.
+
         Raises:
             OSError: One of WAITS, or the connection is broken.
         """
-        return self._sock.send(data)
+        return self.socket.send(data) if self._records is None else self._records.send(data)
 
     def close(self, *, says_goodbye: bool) -> None:
         """Close the socket.
@@ -127,11 +121,11 @@ class Channel:
         Args:
             says_goodbye: Say in TLS that nothing follows. The answer to that is not waited for.
         """
-        if self._sock.fileno() < 0:
+        if self.socket.fileno() < 0:
             return
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        if says_goodbye and isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError, ValueError):
-                self._sock.unwrap()
-        self._sock.close()
+        self._loop.remove_reader(self.socket.fileno())
+        self._loop.remove_writer(self.socket.fileno())
+        if says_goodbye and self._records is not None:
+            self._records.say_goodbye()
+        self._records = None
+        self.socket.close()

@@ -72,11 +72,7 @@ class Connection(asyncio.Transport):
         if self._tls is None:
             self._begin()
             return
-        try:
-            self._channel.secure(self._tls)
-        except (OSError, ValueError):
-            self.abort()
-            return
+        self._channel.secure(self._tls)
         self._owner.shake_soon(self)
 
     def shake_hands(self) -> None:

@@ -9,8 +9,6 @@ from exporter.errors import AddressError
 
 # The first descriptor that systemd passes: sd_listen_fds(3).
 _FIRST_PASSED = 3
-# So many connections may wait to be accepted; the kernel has the client of one more try again after a second.
-_BACKLOG = 1024
 
 
 def open_web_sockets(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
@@ -26,16 +24,11 @@ def _open(address: ListenAddress) -> list[socket.socket]:
     try:
         if address.host is None:
             if socket.has_dualstack_ipv6():
-                return [
-                    socket.create_server(
-                        ("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
-                    )
-                ]
-            return [socket.create_server(("", address.port), backlog=_BACKLOG)]
+                return [socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)]
+            return [socket.create_server(("", address.port))]
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return [
-            socket.create_server(name, family=family, backlog=_BACKLOG)
-            for family, name in {(row[0], row[4]): None for row in found}
+            socket.create_server(name, family=family) for family, name in {(row[0], row[4]): None for row in found}
         ]
     except (OSError, UnicodeError) as error:
         # create_server appends the address in Python's notation.

@@ -23,8 +23,8 @@ from exporter.web.peers import greediest
 # Prometheus keeps its connections open: a stop does not wait until they are closed.
 _SHUTDOWN_SECONDS = 0.5
 _ACCEPT_AGAIN_SECONDS = 1.0
-# A turn of the event loop accepts so many connections. With one a turn a client would wait long behind many:
-# a turn takes ten milliseconds while the exporter has much to count.
+# So many connections are accepted in a turn of the event loop, which takes 10 ms and more amid a storm of events.
+# At the limit it is one: each cuts another, which should have had the time to send its request.
 _ACCEPTS_PER_TURN = 32
 # The most bytes of one line of a request and of one header, and the most headers of a request.
 _LINE_BYTES = 4096
@@ -112,16 +112,16 @@ class Server:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, _ = listening.accept()
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionAbortedError):
                 return
-            except ConnectionAbortedError:
-                continue
             except OSError:
                 # No descriptor or no memory is left. The socket stays readable, so stop listening for a second.
                 self._loop.remove_reader(listening)
                 self._loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen, listening)
                 return
             self._serve(sock)
+            if len(self._connections) >= self._limits.connections:
+                return
 
     def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)

@@ -50,8 +50,11 @@ def reset_amid_an_answer(program: Program, sock: socket.socket) -> None:
     reset(shaken)
 
 
+HALF_A_HANDSHAKE = bytes.fromhex("1603010200010001fc0303") + bytes(100)
+
+
 def half_a_handshake(_: Program, sock: socket.socket) -> None:
-    sock.sendall(bytes.fromhex("1603010200010001fc0303") + bytes(100))
+    sock.sendall(HALF_A_HANDSHAKE)
     sock.close()
 
 
@@ -86,7 +89,16 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     tls = authority.client() if request.param else None
     # Under the limit of the chart: a kill by the kernel ends the test.
     with running(folder / "log", *flags, tls=tls, memory_bytes=min(limits_of_memory_mib()) << 20) as program:
+        come_together(program)
         yield program
+
+
+def come_together(program: Program) -> None:
+    """Have the program hold what it needs for as many connections as there may be: that is not what is left."""
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            for sock in [stack.enter_context(program.connect()) for _ in range(LATE)]:
+                sock.sendall(HALF_A_HANDSHAKE)
 
 
 @pytest.mark.slow

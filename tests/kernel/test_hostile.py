@@ -12,6 +12,9 @@ import pytest
 from kernel.harness import Exporter, Programs, running, wait_until
 from kernel.test_web import storm_during
 
+# The exporter is stopped for a while, and the host is kept busy.
+pytestmark = pytest.mark.alone
+
 ANSWERED_WITHIN_SECONDS = 1.0
 STOPPED_SECONDS = 3.0
 EXECS = 20_000

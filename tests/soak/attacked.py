@@ -65,7 +65,7 @@ class Attacked(Exporter):
         """Let all attackers at it while the block runs; after that its descriptors must be as they were."""
         before = self.descriptors
         words = [str(one) for one in (self.port, self.ca, self.stream, self.rules, self.process.pid)]
-        attackers = subprocess.Popen([sys.executable, "-m", "soak.attacks", *words])
+        attackers = subprocess.Popen([sys.executable, "-m", "soak.attacks", *words], stderr=subprocess.DEVNULL)
         try:
             yield
             assert attackers.poll() is None, "the attackers have given up"
