@@ -30,12 +30,19 @@ _BEFORE = "80s"
 _YOUNG_SECONDS = 16 * 60 + 20
 """GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
 _START = f"process_start_time_seconds offset {SETTLED}"
+_START_BEFORE = f"process_start_time_seconds offset {_BEFORE}"
 _LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
+# What has become of an exporter within the minute. It stands in each rule and has none of its own, because only
+# Prometheus lets a rule read what another one has recorded in the same evaluation: vmalert does not.
+_RESTARTED = f"({_START} > {_LAST_START})"
+# It did not answer for a while. Without the last condition a series of an earlier life would be the past of a new
+# one.
+_RETURNED = f"({_START} == {_LAST_START} unless {_START_BEFORE})"
+_KNOWN = f"({_START} and {_LAST_START} or {_START} > time() - {_YOUNG_SECONDS})"
 
 _SPECS = {spec.name: spec for spec in METRICS}
 _BUILD_LABELS = _SPECS[BUILD_INFO].labels
 _ONLY_OURS = f"and ignoring ({', '.join(_BUILD_LABELS)}) {BUILD_INFO}"
-_ONLY_OURS_SETTLED = f"{_ONLY_OURS} offset {SETTLED}"
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
 
@@ -69,10 +76,6 @@ SEEN = "instance:proc_connector_exporter:seen_timestamp_seconds"
 MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
 UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
 USUAL_FORKS = "instance:proc_connector_forks:rate5m_usual"
-
-RESTARTED = f"instance:proc_connector_exporter:restarted{EACH}"
-RETURNED = "instance:proc_connector_exporter:returned"
-KNOWN = "instance:proc_connector_exporter:known"
 
 FAILURES_EACH = f"end:proc_connector_nonzero_exits:increase{EACH}"
 ENDS_EACH = f"comm_uid:proc_connector_exits:increase{EACH}"
@@ -134,11 +137,11 @@ def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[
     return Recording(
         record,
         f"sum {without(*summed)} (\n"
-        f"  ({now} - {before} >= 0 unless {of_exporter} {RESTARTED})\n"
+        f"  ({now} - {before} >= 0 unless {of_exporter} {_RESTARTED})\n"
         f"  or\n"
-        f"  ({now} - {last} >= 0 and {of_exporter} {RETURNED})\n"
+        f"  ({now} - {last} >= 0 and {of_exporter} {_RETURNED})\n"
         f"  or\n"
-        f"  {now} and {of_exporter} {KNOWN}\n"
+        f"  {now} and {of_exporter} {_KNOWN}\n"
         f") > 0",
     )
 
@@ -196,16 +199,6 @@ OWN_COUNTERS = (
 )
 """Counters of the exporter itself that are 0 on a good day."""
 INCREMENTS = (
-    Recording(RESTARTED, f"({_START} > {_LAST_START})\n{_ONLY_OURS_SETTLED}"),
-    # Without the condition a series of an earlier life of the exporter would be taken for the past of a new one.
-    Recording(
-        RETURNED,
-        f"{_START} == {_LAST_START}\nunless process_start_time_seconds offset {_BEFORE}\n{_ONLY_OURS_SETTLED}",
-    ),
-    Recording(
-        KNOWN,
-        f"(\n  {_START} and {_LAST_START}\n  or\n  {_START} > time() - {_YOUNG_SECONDS}\n)\n{_ONLY_OURS_SETTLED}",
-    ),
     _of_spec(FAILURES_EACH, NONZERO_EXITS),
     _of_spec(ENDS_EACH, EXITS, "exit_code", "signal"),
     _of_spec(COREDUMPS_EACH, COUNTER_SPECS["coredumps"]),
