@@ -58,7 +58,7 @@ def _when(chosen: str) -> str:
 
 def _in_range(title: str, description: str, increments: str, labels: str, steps: Steps) -> stat.Panel:
     expr = or_zero(f"sum({counted(increments, labels)})")
-    return number(title, f"{description} in the shown time.", COUNT, expr, steps, at_end=True)
+    return number(title, f"{description} in the shown time.", COUNT, expr, steps)
 
 
 def failures() -> Dashboard:
@@ -106,7 +106,6 @@ def failures() -> Dashboard:
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
                     or_zero(f"count({_FAILURES} > 0)"),
-                    at_end=True,
                 ),
                 rare(
                     "Failures by program",
