@@ -103,7 +103,6 @@ def exporter() -> Dashboard:
                     COUNT,
                     or_zero(f"sum({counted(recordings.LOST_EACH)})"),
                     ANY_IS_BAD,
-                    at_end=True,
                 ),
                 number(
                     "Unknown names",

@@ -10,12 +10,12 @@ from dashboards.generate.looks import (
     COUNT,
     EACH_POINT,
     FAILURE_STEPS,
+    ORANGE,
     PER_SECOND,
     RATIO,
     RED,
     SECONDS,
     SIGNAL_COLORS,
-    YELLOW,
     Query,
     Scale,
     Steps,
@@ -58,7 +58,7 @@ def _when(chosen: str) -> str:
 
 def _in_range(title: str, description: str, increments: str, labels: str, steps: Steps) -> stat.Panel:
     expr = or_zero(f"sum({counted(increments, labels)})")
-    return number(title, f"{description} in the shown time.", COUNT, expr, steps, at_end=True)
+    return number(title, f"{description} in the shown time.", COUNT, expr, steps)
 
 
 def failures() -> Dashboard:
@@ -106,7 +106,6 @@ def failures() -> Dashboard:
                     "Different programs with at least one failure in the shown time.",
                     COUNT,
                     or_zero(f"count({_FAILURES} > 0)"),
-                    at_end=True,
                 ),
                 rare(
                     "Failures by program",
@@ -139,7 +138,7 @@ def failures() -> Dashboard:
                             "Share of ends",
                             RATIO,
                             f"{_FAILURES} / {_ENDS}",
-                            ((None, YELLOW), (0.9, RED)),
+                            ((None, ORANGE), (0.9, RED)),
                             width=150,
                             least=0.5,
                         ),

@@ -218,7 +218,7 @@ def fleet() -> Dashboard:
                             width=90,
                         ),
                         Column("Signals", COUNT, _counted_each(recordings.SIGNALS), ANY_IS_ODD, width=90),
-                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=100),
+                        Column("Core dumps", COUNT, _counted_each(recordings.COREDUMPS), ANY_IS_ODD, width=115),
                         Column("Lost", COUNT, _counted_each(recordings.LOST), ANY_IS_BAD, width=90),
                         Column(
                             "No name",

@@ -38,7 +38,6 @@ def number(
     *,
     width: int = 8,
     decimals: int = 0,
-    at_end: bool = False,
     words: Words = NO_WORDS,
 ) -> stat.Panel:
     """Return a panel with one big number and where it comes from.
@@ -51,7 +50,6 @@ def number(
         steps: Thresholds that colour the number.
         width: In 24ths of the page.
         decimals: How many.
-        at_end: It is a sum over the shown time, which is asked for once.
         words: What stands there for certain values.
     """
     query = Query(expr, title)
@@ -69,7 +67,8 @@ def number(
         # A line of the past would run through the digits.
         .graph_mode(common.BigValueGraphMode.NONE)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
-        .with_target(query.at_end("A") if at_end else query.over_time("A"))
+        # Of the shown time nothing but its end is shown, so nothing else is asked for.
+        .with_target(query.at_end("A"))
         .height(3)
         .span(width)
     )

@@ -8,7 +8,6 @@ restarts and missed scrapes.
 An increment is there only where something happened, so a rule of increments costs few samples.
 """
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dashboards.generate.queries import BUILD_INFO
@@ -31,12 +30,19 @@ _BEFORE = "80s"
 _YOUNG_SECONDS = 16 * 60 + 20
 """GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
 _START = f"process_start_time_seconds offset {SETTLED}"
+_START_BEFORE = f"process_start_time_seconds offset {_BEFORE}"
 _LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
+# What has become of an exporter within the minute. It stands in each rule and has none of its own, because only
+# Prometheus lets a rule read what another one has recorded in the same evaluation: vmalert does not.
+_RESTARTED = f"({_START} > {_LAST_START})"
+# It did not answer for a while. Without the last condition a series of an earlier life would be the past of a new
+# one.
+_RETURNED = f"({_START} == {_LAST_START} unless {_START_BEFORE})"
+_KNOWN = f"({_START} and {_LAST_START} or {_START} > time() - {_YOUNG_SECONDS})"
 
 _SPECS = {spec.name: spec for spec in METRICS}
 _BUILD_LABELS = _SPECS[BUILD_INFO].labels
 _ONLY_OURS = f"and ignoring ({', '.join(_BUILD_LABELS)}) {BUILD_INFO}"
-_ONLY_OURS_SETTLED = f"{_ONLY_OURS} offset {SETTLED}"
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
 
@@ -71,10 +77,6 @@ MISSED = "instance:proc_connector_task_exits_missed:ratio_rate5m"
 UNATTRIBUTED = "instance:proc_connector_unattributed:ratio_rate5m"
 USUAL_FORKS = "instance:proc_connector_forks:rate5m_usual"
 
-RESTARTED = f"instance:proc_connector_exporter:restarted{EACH}"
-RETURNED = "instance:proc_connector_exporter:returned"
-KNOWN = "instance:proc_connector_exporter:known"
-
 FAILURES_EACH = f"end:proc_connector_nonzero_exits:increase{EACH}"
 ENDS_EACH = f"comm_uid:proc_connector_exits:increase{EACH}"
 COREDUMPS_EACH = f"comm_uid:proc_connector_coredumps:increase{EACH}"
@@ -96,7 +98,10 @@ PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
 PAST_FAILURE_RATIO = f"instance_comm:proc_connector_nonzero_exits:ratio_offset{WINDOW}"
 FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW}"
 
-END_LABELS = ("uid", "exit_code", "signal")
+FURTHER_LABELS = ("uid",)
+"""What the series of a program have beside comm: alerts and recordings by program sum it away."""
+END_LABELS = (*FURTHER_LABELS, "exit_code", "signal")
+_FURTHER = ", ".join(FURTHER_LABELS)
 
 
 def own_each(metric: str) -> str:
@@ -104,7 +109,7 @@ def own_each(metric: str) -> str:
     return f"instance:{metric.removesuffix('_total')}:increase{EACH}"
 
 
-def increments(record: str, metric: str, labels: Iterable[str], summed: Iterable[str] = ()) -> Recording:
+def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[str, ...] = ()) -> Recording:
     """Return the rule of a counter's increments.
 
     The difference to a minute ago is what happened since; after scrapes that failed, the difference to the last
@@ -118,16 +123,25 @@ def increments(record: str, metric: str, labels: Iterable[str], summed: Iterable
         labels: The labels that it has beside the target's.
         summed: Those of them that are summed away.
     """
-    of_exporter = f"ignoring ({', '.join(labels)})"
-    now = f"{metric} offset {SETTLED}"
+    now, before, last = (
+        f"{metric} offset {SETTLED}",
+        f"{metric} offset {_BEFORE}",
+        f"last_over_time({metric}[{GAP}] offset {_BEFORE})",
+    )
+    left = labels
+    if summed and summed == labels:
+        # One series of each exporter is left: to sum first spares half the time of the rule.
+        now, before, last = (f"sum without ({', '.join(summed)}) ({samples})" for samples in (now, before, last))
+        left, summed = (), ()
+    of_exporter = f"ignoring ({', '.join(left)})"
     return Recording(
         record,
         f"sum {without(*summed)} (\n"
-        f"  ({now} - {metric} offset {_BEFORE} >= 0 unless {of_exporter} {RESTARTED})\n"
+        f"  ({now} - {before} >= 0 unless {of_exporter} {_RESTARTED})\n"
         f"  or\n"
-        f"  ({now} - last_over_time({metric}[{GAP}] offset {_BEFORE}) >= 0 and {of_exporter} {RETURNED})\n"
+        f"  ({now} - {last} >= 0 and {of_exporter} {_RETURNED})\n"
         f"  or\n"
-        f"  {now} and {of_exporter} {KNOWN}\n"
+        f"  {now} and {of_exporter} {_KNOWN}\n"
         f") > 0",
     )
 
@@ -185,16 +199,6 @@ OWN_COUNTERS = (
 )
 """Counters of the exporter itself that are 0 on a good day."""
 INCREMENTS = (
-    Recording(RESTARTED, f"({_START} > {_LAST_START})\n{_ONLY_OURS_SETTLED}"),
-    # Without the condition a series of an earlier life of the exporter would be taken for the past of a new one.
-    Recording(
-        RETURNED,
-        f"{_START} == {_LAST_START}\nunless process_start_time_seconds offset {_BEFORE}\n{_ONLY_OURS_SETTLED}",
-    ),
-    Recording(
-        KNOWN,
-        f"(\n  {_START} and {_LAST_START}\n  or\n  {_START} > time() - {_YOUNG_SECONDS}\n)\n{_ONLY_OURS_SETTLED}",
-    ),
     _of_spec(FAILURES_EACH, NONZERO_EXITS),
     _of_spec(ENDS_EACH, EXITS, "exit_code", "signal"),
     _of_spec(COREDUMPS_EACH, COUNTER_SPECS["coredumps"]),
@@ -215,11 +219,11 @@ INCREMENTS = (
     ),
 )
 RECENT = (
-    Recording(FAILURES, f"sum without (uid, exit_code) ({over(FAILURES_EACH, WINDOW)})"),
-    Recording(LOOP_FAILURES, f"sum without (uid, exit_code, signal) ({over(FAILURES_EACH, LOOP_WINDOW)})"),
-    Recording(ENDS, f"sum without (uid) ({over(ENDS_EACH, WINDOW)})"),
+    Recording(FAILURES, f"sum without ({_FURTHER}, exit_code) ({over(FAILURES_EACH, WINDOW)})"),
+    Recording(LOOP_FAILURES, f"sum without ({', '.join(END_LABELS)}) ({over(FAILURES_EACH, LOOP_WINDOW)})"),
+    Recording(ENDS, f"sum without ({_FURTHER}) ({over(ENDS_EACH, WINDOW)})"),
     Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
-    Recording(COREDUMPS, f"sum without (comm, uid) ({over(COREDUMPS_EACH, WINDOW)})"),
+    Recording(COREDUMPS, f"sum without (comm, {_FURTHER}) ({over(COREDUMPS_EACH, WINDOW)})"),
     Recording(FOLDED_RECENTLY, over(FOLDED_EACH, WINDOW)),
     Recording(LOST, over(LOST_EACH, WINDOW)),
 )

@@ -216,7 +216,10 @@ TRUST = (
         "ProcConnectorExporterRestarting",
         "warning",
         "0m",
-        f"changes(max without (pod) (process_start_time_seconds and on (job, instance) {_IS_EXPORTER})[1h:])\n"
+        # Not changes(): VictoriaMetrics takes the first value of a series for one more.
+        "resets((\n"
+        f"  0 - max without (pod) (process_start_time_seconds and on (job, instance) {_IS_EXPORTER})\n"
+        ")[1h:])\n"
         f"  > $exporter_restarts",
         f"The exporter on {_WHERE} starts again and again",
         'It was started {{ printf "%.0f" $value }} times within an hour, and counted nothing in between.',

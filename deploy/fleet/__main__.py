@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,9 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from deploy.demo.demo import JOB, ROOT, RULES, free_port, started, wait_until_ready
+from deploy.fleet.history import history
 from deploy.fleet.pages import Fleet
+from deploy.fleet.remote_write import send
 
 _CAPTURE = ROOT / "examples" / "busy-minute.capture"
 _SHOWN_SECONDS = 6 * 3600
@@ -41,12 +44,16 @@ def record_page(folder: Path) -> str:
     command: list[str | Path] = [sys.executable, "-m", "exporter", "--replay", _CAPTURE, "--speed", "0"]
     with started([*command, f"--web.listen-address=127.0.0.1:{port}"], log) as process:
         wait_until_ready(f"http://127.0.0.1:{port}/-/ready", process, log)
+        before: list[str] = []
         while True:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 page = str(answer.read().decode())
-            if "proc_connector_exits_total{" in page:
+            ends = [line for line in page.splitlines() if line.startswith("proc_connector_exits_total{")]
+            # All of the capture has been replayed.
+            if ends and ends == before:
                 return page
-            time.sleep(0.1)
+            before = ends
+            time.sleep(0.5)
 
 
 def serve(fleet: Fleet, port: int) -> None:
@@ -67,14 +74,28 @@ def serve(fleet: Fleet, port: int) -> None:
     threading.Thread(target=asyncio.run, args=(run(),), daemon=True).start()
 
 
+def labels_of(nodes: int) -> list[dict[str, str]]:
+    """Return the labels of all nodes' targets beside the job."""
+    return [{"instance": f"node-{node:04}", "pod": f"{JOB}-{node:05x}"} for node in range(nodes)]
+
+
+def remember(nodes: int, urls: Sequence[str]) -> None:
+    """Write what was recorded in the six hours before into servers, each by the address of its API."""
+    targets = [{"job": JOB} | labels for labels in labels_of(nodes)]
+    now = int(time.time())
+    for piece in history(targets, now - _SHOWN_SECONDS, now):
+        for url in urls:
+            send(f"{url}/api/v1/write", piece)
+
+
 def configuration(nodes: int, port: int, own_port: int, rules: Sequence[Path]) -> str:
     """Return a Prometheus configuration that scrapes all nodes once a minute."""
     targets = [
         {
             "targets": [f"127.0.0.1:{port}"],
-            "labels": {"__metrics_path__": f"/{node}", "instance": f"node-{node:04}", "pod": f"{JOB}-{node:05x}"},
+            "labels": {"__metrics_path__": f"/{node}"} | labels,
         }
-        for node in range(nodes)
+        for node, labels in enumerate(labels_of(nodes))
     ]
     return json.dumps(
         {
@@ -157,8 +178,8 @@ def report(server: Server, pid: int, minutes: float) -> None:
     print(f"  series              {server.value('prometheus_tsdb_head_series'):,.0f}")
     print(f"  samples/s           {server.value('rate(prometheus_tsdb_head_samples_appended_total[2m])'):,.0f}")
     print(f"  resident memory     {_resident_bytes(pid) / 2**30:.2f} GiB")
-    used = server.value("process_cpu_seconds_total")
-    print(f"  CPU                 {used / minutes:.1f} s per minute")
+    used = server.value("60 * rate(process_cpu_seconds_total[4m])")
+    print(f"  CPU                 {used:.1f} s per minute")
     for group in groups:
         failed = [rule["lastError"] for rule in group["rules"] if rule["health"] != "ok"]
         print(f"  rules {group['name']:28} {group['evaluationTime']:.2f} s {failed or ''}")
@@ -190,13 +211,16 @@ def _resident_bytes(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024
 
 
-def _victoria_metrics(running: ExitStack, folder: Path, config: Path, port: int) -> None:
-    """Start vmagent, VictoriaMetrics and vmalert."""
-    here = f"http://127.0.0.1:{port}"
-    alone, agent, alerts = folder / "vm.log", folder / "vmagent.log", folder / "vmalert.log"
+def _victoria_metrics(running: ExitStack, folder: Path, port: int) -> None:
+    log = folder / "vm.log"
     data = [f"-storageDataPath={folder / 'vm'}", f"-httpListenAddr=127.0.0.1:{port}"]
-    process = running.enter_context(started(["victoria-metrics", *data, "-search.latencyOffset=0s"], alone))
-    wait_until_ready(f"{here}/health", process, alone)
+    process = running.enter_context(started(["victoria-metrics", *data, "-search.latencyOffset=0s"], log))
+    wait_until_ready(f"http://127.0.0.1:{port}/health", process, log)
+
+
+def _vmagent_and_vmalert(running: ExitStack, folder: Path, config: Path, port: int) -> None:
+    here = f"http://127.0.0.1:{port}"
+    agent, alerts = folder / "vmagent.log", folder / "vmalert.log"
     for command, log in (
         (
             [
@@ -241,34 +265,39 @@ def main() -> None:
             f"make fleet needs {', '.join(missing)} (Debian: apt-get install prometheus victoria-metrics)"
         )
     with tempfile.TemporaryDirectory(prefix="proc-connector-fleet-") as name, ExitStack() as running:
-        folder = Path(name)
-        port, own = free_port(0), free_port(0)
-        serve(Fleet(record_page(folder), time.time() - 3600), port)
-        config, log = folder / "prometheus.yml", folder / "prometheus.log"
-        config.write_text(
-            configuration(options.nodes, port, own, [RULES / "recording.yaml", RULES / "alerts.yaml"])
-        )
-        store = [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{own}"]
-        process = running.enter_context(
-            started(["prometheus", f"--config.file={config}", *store, "--log.level=warn"], log)
-        )
-        wait_until_ready(f"http://127.0.0.1:{own}/-/ready", process, log)
-        other = free_port(0)
-        if options.victoria_metrics:
-            scrapes = folder / "vmagent.yml"
-            scrapes.write_text(configuration(options.nodes, port, other, []))
-            _victoria_metrics(running, folder, scrapes, other)
-        print(
-            f"{options.nodes} nodes; Prometheus is http://127.0.0.1:{own}, for {options.minutes:g} minutes",
-            flush=True,
-        )
-        try:
-            process.wait(60 * options.minutes)
-            raise SystemExit(f"Prometheus ended:\n{log.read_text()[-2000:]}")
-        except subprocess.TimeoutExpired:
-            report(Server(own), process.pid, options.minutes)
-        if options.victoria_metrics:
-            compare(Server(own), Server(other), time.time())
+        run(Path(name), running, options.nodes, options.minutes, victoria_metrics=options.victoria_metrics)
+
+
+def run(folder: Path, running: ExitStack, nodes: int, minutes: float, *, victoria_metrics: bool) -> None:
+    """Start everything, wait, and print the figures."""
+    port, own, other = free_port(0), free_port(0), free_port(0)
+    serve(Fleet(record_page(folder), time.time() - 3600), port)
+    config, log = folder / "prometheus.yml", folder / "prometheus.log"
+    # Nothing is scraped yet: what was long before comes first.
+    config.write_text("{}")
+    store = [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{own}"]
+    command = ["prometheus", f"--config.file={config}", *store, "--web.enable-remote-write-receiver"]
+    process = running.enter_context(started([*command, "--log.level=warn"], log))
+    wait_until_ready(f"http://127.0.0.1:{own}/-/ready", process, log)
+    urls = [f"http://127.0.0.1:{own}"]
+    if victoria_metrics:
+        _victoria_metrics(running, folder, other)
+        urls.append(f"http://127.0.0.1:{other}")
+    remember(nodes, urls)
+    config.write_text(configuration(nodes, port, own, [RULES / "recording.yaml", RULES / "alerts.yaml"]))
+    process.send_signal(signal.SIGHUP)
+    if victoria_metrics:
+        scrapes = folder / "vmagent.yml"
+        scrapes.write_text(configuration(nodes, port, other, []))
+        _vmagent_and_vmalert(running, folder, scrapes, other)
+    print(f"{nodes} nodes; Prometheus is {urls[0]}, for {minutes:g} minutes", flush=True)
+    try:
+        process.wait(60 * minutes)
+        raise SystemExit(f"Prometheus ended:\n{log.read_text()[-2000:]}")
+    except subprocess.TimeoutExpired:
+        report(Server(own), process.pid, minutes)
+    if victoria_metrics:
+        compare(Server(own), Server(other), time.time())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ the same node at the same time has the same page.
 import re
 from typing import NamedTuple
 
+from deploy.fleet.history import pace
+
 _LINE = re.compile(r"^(\w+)(\{.*\})? (\S+)$")
 _COMM = re.compile(r'comm="([^"<]+)"')
 _ROLES = 10
@@ -39,9 +41,7 @@ class Fleet:
 
     def page(self, node: int, now_seconds: float) -> str:
         """Return what a node's exporter says at a time."""
-        # From a tenth to twice as busy as what was recorded.
-        pace = (1 + node * 7919 % 19) / 10
-        times = pace * (now_seconds - self._began_seconds) / _RECORDED_SECONDS
+        times = pace(node) * (now_seconds - self._began_seconds) / _RECORDED_SECONDS
         lines = []
         for name, labels, value, grows in self._of_role[node % _ROLES]:
             if name == "process_start_time_seconds":

@@ -10,9 +10,13 @@ from pathlib import Path
 import yaml
 from monitoring.stories import MEASURED, MEASURED_AT, NOBODY_LEFT, RECORDED, STORIES, Fired, Story
 
+from deploy.fleet.remote_write import STALE
+
 RULES = Path(__file__).parents[2] / "dashboards" / "rules"
 SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
 FILES = (RULES / "recording.yaml", RULES / "alerts.yaml")
+
+_STEP = re.compile(r"(-?[\d.]+)([+-][\d.]+)?(?:x(\d+))?")
 
 World = Mapping[str, Story]
 """Stories by the node that they happen on."""
@@ -20,6 +24,27 @@ SHORT_MINUTES = 400
 
 Test = dict[str, object]
 """What a list of a test file has."""
+
+
+def expanded(values: str) -> Iterator[float | None]:
+    """Return what promtool's notation of values stands for, None where there is no sample."""
+    for word in values.split():
+        if word.startswith("_"):
+            yield from [None] * int(word[2:] or 1)
+        elif word == "stale":
+            yield STALE
+        else:
+            step = _STEP.fullmatch(word)
+            assert step, word
+            first, by, times = float(step[1]), float(step[2] or 0), int(step[3] or 0)
+            yield from (first + by * n for n in range(times + 1))
+
+
+def labels_of(series: str) -> dict[str, str]:
+    """Return the labels of a series that is written as Prometheus does, its name among them."""
+    name, _, rest = series.partition("{")
+    pairs = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)
+    return {"__name__": name, **{label: re.sub(r"\\(.)", r"\1", value) for label, value in pairs}}
 
 
 def worlds() -> Iterator[World]:

@@ -1,12 +1,15 @@
 """The simulated fleet's pages are those of honest exporters."""
 
 import json
+import re
 
 import yaml
 from monitoring.panels import panels
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from dashboards.generate import recordings
 from deploy.fleet.__main__ import configuration, queries
+from deploy.fleet.history import history
 from deploy.fleet.pages import Fleet
 
 PAGE = """\
@@ -76,3 +79,27 @@ def test_all_queries_of_the_dashboard_are_asked() -> None:
     asked = list(queries())
     assert len(asked) == sum(len(panel["targets"]) for panel in panels("fleet"))
     assert not [expr for _, expr, _ in asked if "$" in expr]
+
+
+TARGETS = [{"job": "j", "instance": f"node-{node}", "pod": f"p{node}"} for node in range(2)]
+
+
+def test_the_past_goes_on_without_a_gap() -> None:
+    of_series: dict[str, list[int]] = {}
+    for piece in history(TARGETS, 7200, 7200 + 4000):
+        for labels, samples in piece:
+            of_series.setdefault(json.dumps(labels, sort_keys=True), []).extend(time_ms for time_ms, _ in samples)
+    assert len(of_series) > 2 * 10
+    for times in of_series.values():
+        assert times == list(range(7_200_000, 11_200_000, 60_000))
+
+
+def test_the_past_is_what_the_rules_record_and_what_the_dashboard_asks_for() -> None:
+    series = [labels for piece in history(TARGETS, 0, 60) for labels, _ in piece]
+    names = {labels["__name__"] for labels in series}
+    recorded = {recording.record for recording in recordings.all_recordings()}
+    assert names - recorded == {"up", "proc_connector_canary_age_seconds"}
+    # Rules sum the pod away.
+    assert {labels["__name__"] for labels in series if "pod" in labels} == names - recorded
+    asked = {name for _, expr, _ in queries() for name in re.findall(r"[a-z_]+:\w+:\w+", expr)}
+    assert asked - names == {recordings.COREDUMPS, recordings.LOST}, "what does not happen on a good day"

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
-from dashboards.generate import rules
+from dashboards.generate import recordings, rules
 from dashboards.generate.__main__ import CHART, FOLDER, generate
 from exporter.failures.selection import parse_selection
 
@@ -78,6 +78,12 @@ def test_the_file_of_thresholds_says_what_the_alerts_say() -> None:
     for name, threshold in thresholds.items():
         found = {json.loads(value) for value in re.findall(rf"(\S+) # {name}\b", text)}
         assert found == {threshold["value"]}, name
+
+
+@pytest.mark.parametrize("rule", recordings.INCREMENTS, ids=lambda rule: rule.record)
+def test_an_increment_needs_nothing_that_is_recorded_in_the_same_evaluation(rule: recordings.Recording) -> None:
+    """Behind vmalert a rule reads what another one recorded a minute ago: a restart would count twice."""
+    assert [other.record for other in recordings.all_recordings() if other.record in rule.expr] == []
 
 
 @each_alert
