@@ -123,7 +123,7 @@ class _Completeness:
             self.until_ns = began_ns
         elif self._events.read >= self._events.goal:
             # A flood: the queue is never empty, but what waited in it at the last look has been read.
-            self.until_ns = self._looked_ns
+            self.until_ns = max(self.until_ns, self._looked_ns)
             self._looked_ns = self._now_ns()
             self._events.aim()
 

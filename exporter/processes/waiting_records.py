@@ -39,7 +39,7 @@ class WaitingRecords:
         self.later: dict[int, deque[Record]] = {}
         self._later_records = 0
         self.aged: dict[int, tuple[Record, int]] = {}
-        self._fresh: dict[int, Record] = {}
+        self._fresh: dict[int, tuple[Record, bool]] = {}
         self.stale = 0
         self.on_stale: Callable[[int], None] = _ignore
         self.overdue = 0
@@ -92,8 +92,12 @@ class WaitingRecords:
         self.missed += record is not None and self._early.get(pid) is not record
 
     def age(self, complete_until_ns: int) -> None:
-        """Note which records are left when all events up to a time have been applied."""
-        if not complete_until_ns:
+        """Note which records are left when all events up to a time have been applied.
+
+        In a flood events are applied seconds after a record was read that was sent after them. The time is that of
+        an earlier look at the queue. So it has to advance twice until it is later than the record.
+        """
+        if complete_until_ns <= self._now_ns:
             return
         self._now_ns = complete_until_ns
         if self._early:
@@ -108,10 +112,14 @@ class WaitingRecords:
             aged = before.get(pid)
             if aged is not None and aged[0] is record:
                 self.aged[pid] = record, self._since(record, aged[1], complete_until_ns)
-            elif fresh.get(pid) is record:
-                self.aged[pid] = record, complete_until_ns
+                continue
+            seen, has_advanced = fresh.get(pid, (None, False))
+            if seen is not record:
+                self._fresh[pid] = record, False
+            elif not has_advanced:
+                self._fresh[pid] = record, True
             else:
-                self._fresh[pid] = record
+                self.aged[pid] = record, complete_until_ns
 
     def _since(self, record: Record, since_ns: int, complete_until_ns: int) -> int:
         """Count a last record of a process that waits too long: a comparison finds out whether it still exits."""

@@ -250,6 +250,22 @@ def test_under_a_flood_it_is_complete_up_to_the_look_before_once_that_much_is_re
     assert world.complete_until_ns == looked_ns
 
 
+def test_what_is_complete_stays_complete_when_a_flood_follows_an_empty_queue(world: World) -> None:
+    world.events.is_flooded = True
+    world.events.waiting = 10
+    for _ in range(3):
+        world.step()
+    world.events.is_flooded = False
+    world.events.waiting = 1
+    world.step()
+    emptied_ns = world.complete_until_ns
+    world.events.is_flooded = True
+    for _ in range(10):
+        world.events.waiting = 10
+        world.step()
+        assert world.complete_until_ns >= emptied_ns
+
+
 def test_a_goal_is_reached_when_what_waited_is_counted(world: World) -> None:
     world.events.waiting, world.records.waiting = 6, 0
     goal = world.drain.goal()

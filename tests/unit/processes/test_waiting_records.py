@@ -98,3 +98,29 @@ def test_all_can_be_thrown_away() -> None:
     records = waiting(record(1), record(1), record(2))
     records.clear()
     assert list(records) == []
+
+
+# -- records that were left by a thread before ------------------------------------------------------------------
+
+SECOND_NS = 1_000_000_000
+
+
+def test_a_record_is_stale_a_second_after_the_time_up_to_which_events_are_counted_has_passed_it() -> None:
+    records = waiting(record(1))
+    for until_ns in (10, 20, 30):
+        records.age(until_ns)
+    assert not records.is_stale(1, 30 + SECOND_NS)
+    assert records.is_stale(1, 31 + SECOND_NS)
+
+
+def test_a_record_is_not_stale_while_events_from_before_it_are_counted() -> None:
+    """In a flood records are read seconds before the FORK of their process: it dropped the record of each."""
+    records = waiting()
+    records.age(10)
+    records.add([record(1)])
+    for until_ns in (10, 10, 10, 20, 20, 20):
+        # 20 is when the queue was looked at last, before the record was read.
+        records.age(until_ns)
+    assert not records.is_stale(1, 100 * SECOND_NS)
+    records.age(30)
+    assert not records.is_stale(1, 30 + SECOND_NS)
