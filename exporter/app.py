@@ -251,6 +251,10 @@ class Exporter:
     def _snapshot(self) -> TallySnapshot:
         live = self._table.live()
         live.pop(EXCLUDED, None)
+        names = self._tallies.groups.names
+        in_groups = None
+        if names:
+            in_groups = {key: n for key, n in self._table.live_in_groups().items() if key[0] != EXCLUDED}
         return TallySnapshot(
             self._tallies.snapshot_cells(),
             self._tallies.snapshot_programs(),
@@ -259,6 +263,8 @@ class Exporter:
             self._tallies.limit,
             has_native=self._tallies.bounds is BOTH_BOUNDS,
             began_seconds=None if self._tallies.births is None else self._tallies.births.began_seconds,
+            group_labels=names,
+            live_in_groups=in_groups,
         )
 
     def _missed(self) -> dict[str, int] | None:

@@ -12,6 +12,7 @@ from exporter.exposition.metrics import METRICS, program_metrics
 from exporter.exposition.scrape import Exposition
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
+from exporter.tallies.cells import Group
 from exporter.tallies.counters import COUNTERS
 from exporter.tallies.histograms import (
     CPU_NS,
@@ -21,7 +22,16 @@ from exporter.tallies.histograms import (
     new_histogram,
     observe,
 )
+from exporter.tallies.labels import GROUP_LABELS as GROUP_LABELS_OF
 from exporter.tallies.tallies import LEAST_LIMIT, Tallies
+
+
+class OpenGroup(Group):
+    """A group that is not known yet."""
+
+    __slots__ = ()
+    is_open = True
+
 
 Parse = Callable[[str], Iterable[Metric]]
 Family = tuple[str, str, list[tuple[str, dict[str, str], float]]]
@@ -135,7 +145,60 @@ def crowded_snapshot() -> TallySnapshot:
     return TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), live, SHOWN[True], tallies.limit)
 
 
+GROUP_LABELS = (*GROUP_LABELS_OF["pod"], *GROUP_LABELS_OF["unit"])
+GROUPS = [
+    ("", "", "", ""),
+    ("shop", "cart-7d9", "web", "kubelet.service"),
+    ("shop", "cart-7d9", "side", "kubelet.service"),
+    ("", "", "", 'say "hi"\\.service'),
+]
+
+
+def grouped_snapshot() -> TallySnapshot:
+    """Programs in several groups, in the unknown one, and in one that is not known yet."""
+    tallies = Tallies(group_labels=GROUP_LABELS)
+    opened = OpenGroup()
+    tallies.groups.open[opened] = None
+    groups = [tallies.groups.claim(values) for values in GROUPS]
+    for n, group in enumerate((*groups, None, opened), start=1):
+        for comm in (b"sh", b'say "hi"', None):
+            cell = tallies.claim_cell(comm, n, group)
+            cell.forks = n
+            tallies.count_end(cell, 0, n)
+            tallies.count_end(cell, 9, 1)
+            observe(cell.lifetime_ns, LIFETIME_NS, 10**6)
+    live = {("sh", group.values): n for n, group in enumerate(groups, start=1)}
+    return _in_groups(tallies, live)
+
+
+def crowded_groups_snapshot() -> TallySnapshot:
+    """More groups than there may be, some of them with more of everything than there may be."""
+    tallies = Tallies(LEAST_LIMIT, group_labels=("unit",))
+    for n in range(2 * LEAST_LIMIT):
+        group = tallies.groups.claim((f"{n % 70}.service",))
+        cell = tallies.claim_cell(b"c%d" % n, n % 200, group)
+        cell.forks += 1
+        tallies.count_end(cell, (n % 256) << 8)
+        observe(cell.lifetime_ns, LIFETIME_NS, 10**6)
+    live = {(comm, group): 1 for (comm, _), group in zip(*tallies.snapshot_cells()[:2], strict=True)}
+    return _in_groups(tallies, live)
+
+
+def _in_groups(tallies: Tallies, live: dict[tuple[str, tuple[str, ...]], int]) -> TallySnapshot:
+    return TallySnapshot(
+        tallies.snapshot_cells(),
+        tallies.snapshot_programs(),
+        {},
+        SHOWN[True],
+        tallies.limit,
+        group_labels=tallies.groups.names,
+        live_in_groups=live,
+    )
+
+
 SNAPSHOTS = {
+    "groups": grouped_snapshot(),
+    "crowded groups": crowded_groups_snapshot(),
     "nasty": nasty_snapshot(),
     "crowded": crowded_snapshot(),
     "without records": nasty_snapshot(records=False),

@@ -16,18 +16,22 @@ from exporter.tallies.labels import uid_label
 
 def families(snapshot: TallySnapshot) -> Iterator[Metric]:
     """Return what render writes, as the library's objects."""
+    of_cells = [
+        [*values, *_program_labels(key)]
+        for key, values in zip(snapshot.cells.keys, snapshot.cells.groups, strict=True)
+    ]
     for spec, values in snapshot.counters():
-        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
-        for key, value in zip(snapshot.cells.keys, values, strict=True):
+        family = CounterMetricFamily(spec.name, spec.help, labels=[*snapshot.group_labels, *spec.labels])
+        for labels, value in zip(of_cells, values, strict=True):
             if value:
-                family.add_metric(_program_labels(key), value)
+                family.add_metric(labels, value)
         yield family
     for spec, least in snapshot.ends():
-        family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
-        for key, exits in zip(snapshot.cells.keys, snapshot.cells.exits, strict=True):
+        family = CounterMetricFamily(spec.name, spec.help, labels=[*snapshot.group_labels, *spec.labels])
+        for labels, exits in zip(of_cells, snapshot.cells.exits, strict=True):
             for status, value in exits.items():
                 if status >= least:
-                    family.add_metric([*_program_labels(key), *exit_labels(status)], value)
+                    family.add_metric([*labels, *exit_labels(status)], value)
         yield family
     for row, of_programs in snapshot.histograms():
         histograms = HistogramMetricFamily(row.spec.name, row.spec.help, labels=row.spec.labels)
@@ -36,7 +40,12 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
             histograms.add_metric([program.comm], buckets, row.in_base_unit(histogram[-1]))
         yield histograms
     if PROCESSES in snapshot.shown:
-        yield _numbers(PROCESSES, snapshot.live)
+        processes = GaugeMetricFamily(
+            PROCESSES.name, PROCESSES.help, labels=[*snapshot.group_labels, *PROCESSES.labels]
+        )
+        for comm, group, count in snapshot.processes():
+            processes.add_metric([*group, comm], count)
+        yield processes
     for spec, metrics in zip((SERIES, SERIES_LIMIT, FOLDED), budget(snapshot), strict=True):
         yield _numbers(spec, metrics)
 

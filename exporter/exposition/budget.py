@@ -19,7 +19,7 @@ class Budget(NamedTuple):
 def budget(snapshot: TallySnapshot) -> Budget:
     """Count the series of a snapshot."""
     cells = snapshot.cells
-    others = find_folded(cells.keys)
+    others = find_folded(cells.keys, cells.groups)
     series: dict[str, int] = {}
     folded: dict[str, int] = {}
     for spec, values in snapshot.counters():
@@ -37,5 +37,5 @@ def budget(snapshot: TallySnapshot) -> Budget:
             sum(histogram[:-1]) for program, histogram in of_programs if program.comm == OTHER
         )
     if PROCESSES in snapshot.shown:
-        series[PROCESSES.name] = len(snapshot.live)
+        series[PROCESSES.name] = sum(1 for _ in snapshot.processes())
     return Budget(series, dict.fromkeys(series, snapshot.limit), folded)

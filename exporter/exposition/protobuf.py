@@ -43,6 +43,10 @@ def _status_labels(status: int) -> bytes:
     return b"".join(map(label, END_LABELS[-2:], status_labels(status)))
 
 
+def _group_labels(names: tuple[str, ...], values: tuple[str, ...]) -> bytes:
+    return b"".join(map(label, names, values))
+
+
 def _birth(seconds: float) -> bytes:
     """Encode a counter's birth, if it is known, and the tag of the value that follows."""
     return timestamp(3, seconds) + b"\t"
@@ -71,7 +75,7 @@ class ProtobufRenderer:
     """Writes families, and keeps what stays the same from scrape to scrape: labels and births."""
 
     def __init__(self) -> None:
-        self._of_keys: dict[Key, bytes] = {}
+        self._of_keys: dict[tuple[Key, tuple[str, ...]], bytes] = {}
         self._of_programs: dict[str, dict[str, _Kept]] = {}
         self._of_comm = lru_cache(_MOST_KEPT)(partial(label, "comm"))
         self._head = lru_cache(_MOST_KEPT)(_counter_head)
@@ -109,7 +113,10 @@ class ProtobufRenderer:
         for row, of_programs in snapshot.histograms():
             yield row.spec, self._histograms(snapshot, row, of_programs), _SLICE // len(row.bounds)
         if PROCESSES in snapshot.shown:
-            living = ((self._of_comm(comm), value) for comm, value in snapshot.live.items())
+            living = (
+                (self._of_comm(comm) + _group_labels(snapshot.group_labels, values), value)
+                for comm, values, value in snapshot.processes()
+            )
             yield PROCESSES, _gauges(living), _SLICE
         for spec, metrics in zip(BUDGET, budget(snapshot), strict=True):
             names = [label("metric", name) for name in metrics]
@@ -120,13 +127,18 @@ class ProtobufRenderer:
                 yield spec, _gauges(zip(names, metrics.values(), strict=True)), _SLICE
 
     def _labels(self, snapshot: TallySnapshot) -> list[bytes]:
-        keys = snapshot.cells.keys
+        keys = list(zip(snapshot.cells.keys, snapshot.cells.groups, strict=True))
         kept = self._of_keys
         if len(kept) > _MOST_KEPT:
             kept.clear()
         for key in keys:
             if key not in kept:
-                kept[key] = label("comm", key[0]) + label("uid", uid_label(key[1]))
+                (comm, uid), values = key
+                kept[key] = (
+                    label("comm", comm)
+                    + label("uid", uid_label(uid))
+                    + _group_labels(snapshot.group_labels, values)
+                )
         return [kept[key] for key in keys]
 
     def _counters(self, labels: Iterable[bytes], values: Iterable[int], times: Iterable[float]) -> Iterator[bytes]:

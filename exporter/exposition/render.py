@@ -16,7 +16,7 @@ from exporter.exposition.metrics import BUDGET, FOLDED, NONZERO_EXITS, PROCESSES
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
-from exporter.tallies.labels import write_program_labels, write_status_labels
+from exporter.tallies.labels import write_group_labels, write_program_labels, write_status_labels
 from exporter.tallies.tallies import ProgramCounts
 
 # Rows that are written in one piece.
@@ -59,7 +59,9 @@ def render(
     if PROCESSES in snapshot.shown:
         yield _head(PROCESSES, openmetrics=openmetrics)
         yield from _join(
-            f"{PROCESSES.name}{{{write_program_labels(comm)}}} {value}\n" for comm, value in snapshot.live.items()
+            f"{PROCESSES.name}{{{write_program_labels(comm)}{write_group_labels(snapshot.group_labels, values)}}} "
+            f"{value}\n"
+            for comm, values, value in snapshot.processes()
         )
     shown = [spec for spec in BUDGET if not names or spec.name in names]
     # It is about all metrics, whichever are written.

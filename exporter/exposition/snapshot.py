@@ -1,6 +1,6 @@
 """What a scrape shows of programs, and its families one by one: render and budget go through them alike."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ class TallySnapshot(NamedTuple):
     cells: CellCounts
     programs: list[ProgramCounts]
     live: dict[str, int]
+    """Processes that live, by comm."""
     shown: frozenset[MetricSpec]
     """The families to write: those of events that the user did not ask for are absent."""
     limit: int = DEFAULT_LIMIT
@@ -26,6 +27,16 @@ class TallySnapshot(NamedTuple):
     """The histograms have the bounds of native ones, too."""
     began_seconds: float | None = None
     """When what is always there was born; None if births are not noted."""
+    group_labels: tuple[str, ...] = ()
+    """The names of the labels of groups; none where groups are not asked for."""
+    live_in_groups: Mapping[tuple[str, tuple[str, ...]], int] | None = None
+    """Processes that live, by comm and the values of the labels of their groups; None where they have none."""
+
+    def processes(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        """Return the processes that live: the comm, the values of the labels of groups, and how many."""
+        if self.live_in_groups is None:
+            return ((comm, (), count) for comm, count in self.live.items())
+        return ((comm, values, count) for (comm, values), count in self.live_in_groups.items())
 
     def restricted(self, names: Collection[str]) -> "TallySnapshot":
         """Return the same, of which only the families with samples of these names are shown."""

@@ -134,7 +134,7 @@ class Changes:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event. And
             # without a side-band record the parent need not be the process that forked (CLONE_PARENT): the child
             # would give its comm to a name that is not its own.
-            child.cell = self._tallies.claim_cell(None, uid)
+            child.cell = self._tallies.claim_cell(None, uid, cell.group)
             child.make_odd().stranger = True
             self._naming.look_later(child)
         elif name is not None:
@@ -244,7 +244,7 @@ class Changes:
                 self._sideband.missed_execs += len(self._sideband.end(tgid, process.start_ns, timestamp_ns))
             self._naming.rename(process, comm, timestamp_ns)
         elif self._keeps:
-            cell = self._tallies.claim_cell(comm, None)
+            cell = self._tallies.claim_cell(comm, None, None if process is None else process.cell.group)
             if process is None:
                 self._roster.add(Process(tgid, cell, 0))
             else:
@@ -291,7 +291,7 @@ class Changes:
         if process is not None and process.is_glimpsed:
             process = None
         name = None if process is None else process.open_name
-        changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid)
+        changed = self._tallies.claim_sibling(cell, ruid) if name is None else name.cell(ruid, cell.group)
         uids = None if process is None or process.odd is None else process.odd.thread_uids
         if not (uids and uids.has(ruid)) and (pid == tgid or process is None or ruid != process.cell.uid):
             changed.uid_changes += 1

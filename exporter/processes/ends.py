@@ -283,10 +283,12 @@ class Ends:
                     # Of the leader before that exec, which another thread called.
                     leader = None
         if leader is not None and not unfinished:
-            cell = self._tallies.claim_cell_of_record(leader[4])
+            group = None if process is None else process.cell.group
+            cell = self._tallies.claim_cell_of_record(leader[4], group)
             if process is not None and process.execd_ns:
                 process.note_exec()
-                self._naming.count_exec(process, self._tallies.claim_cell(None, cell.uid) if killed else cell)
+                unsure = self._tallies.claim_cell(None, cell.uid, cell.group) if killed else cell
+                self._naming.count_exec(process, unsure)
             return cell
         if process is None:
             # A thread's comm need not be its process's.

@@ -84,7 +84,7 @@ class Naming:
 
     def _carry_new_name(self, process: Process) -> OpenName:
         name = self.names.new(process)
-        process.cell = name.cell(process.cell.uid)
+        process.cell = name.cell(process.cell.uid, process.cell.group)
         odd = process.make_odd()
         odd.name = name
         odd.stranger = False
@@ -110,11 +110,11 @@ class Naming:
         del self.hints[key]
         if process.execd_ns:
             process.note_exec()
-        uid = process.cell.uid
-        process.settle(self._tallies.claim_cell(hint.comm, uid))
+        uid, group = process.cell.uid, process.cell.group
+        process.settle(self._tallies.claim_cell(hint.comm, uid, group))
         if process.execd_ns:
             is_certain = not killed or timestamp_ns > hint.read_ns + READING_SETTLES_NS
-            self.count_exec(process, process.cell if is_certain else self._tallies.claim_cell(None, uid))
+            self.count_exec(process, process.cell if is_certain else self._tallies.claim_cell(None, uid, group))
 
     def close_name(self, process: Process, timestamp_ns: int, *, killed: bool) -> None:
         """Name a process that may have ended and left no record: what is read from now on is not believed."""
@@ -123,7 +123,7 @@ class Naming:
         name = process.open_name
         if name is not None:
             self.look_later(self.names.bury(name, process, timestamp_ns, None, killed=killed))
-            name.when_known(lambda cell_of: process.settle(cell_of(process.cell.uid)))
+            name.when_known(lambda cell_of: process.settle(cell_of(process.cell.uid, process.cell.group)))
 
     def cell_at_end(self, process: Process, timestamp_ns: int, *, killed: bool) -> Cell:
         """Return the cell of a process that ends and left no record.
@@ -133,7 +133,7 @@ class Naming:
         name = process.open_name
         reading = None if name is None else name.reading
         if killed and reading is not None and reading.process is process and reading.read_ns < timestamp_ns:
-            return self._tallies.claim_cell(reading.comm, process.cell.uid)
+            return self._tallies.claim_cell(reading.comm, process.cell.uid, process.cell.group)
         return process.cell
 
     def rename(self, process: Process, comm: bytes, timestamp_ns: int) -> None:
@@ -141,7 +141,7 @@ class Naming:
         if process.execd_ns:
             self.open_name(process)
         name = process.open_name
-        process.settle(self._tallies.claim_cell(comm, process.cell.uid))
+        process.settle(self._tallies.claim_cell(comm, process.cell.uid, process.cell.group))
         if name is not None:
             self.look_later(self.names.leave(name, process, timestamp_ns, comm))
 
@@ -150,7 +150,7 @@ class Naming:
         if process.execd_ns:
             self.open_name(process)
         name = process.open_name
-        process.settle(self._tallies.claim_cell(None, uid))
+        process.settle(self._tallies.claim_cell(None, uid, process.cell.group))
         if name is not None:
             self.look_later(self.names.drop(name, process))
 
@@ -179,7 +179,9 @@ class Naming:
         """
         process = self._roster.by_tgid.get(tgid)
         if process is None or process.is_glimpsed or process.needs_name:
-            return Cell(self._nameless, None if process is None else process.cell.uid)
+            if process is None:
+                return Cell(self._nameless, None, self._tallies.groups.unknown)
+            return Cell(self._nameless, process.cell.uid, process.cell.group)
         return process.cell
 
     def look(self) -> None:

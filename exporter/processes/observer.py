@@ -11,8 +11,8 @@ from typing import NamedTuple
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.kernel.wait_status import CORE_BIT
-from exporter.processes.process import OpenCell
-from exporter.tallies.cells import Cell
+from exporter.processes.process import CellOf, OpenCell
+from exporter.tallies.cells import Cell, Group
 from exporter.tallies.labels import EXCLUDED, UNKNOWN
 
 
@@ -156,12 +156,12 @@ class Observer:
 
     def _take(self, happening: Happening, cell: Cell) -> None:
         if isinstance(cell, OpenCell):
-            cell.open_name.when_known(partial(self._name, happening))
+            cell.open_name.when_known(partial(self._name, happening, cell.group))
         elif cell.program.comm != EXCLUDED:
             self._news.append(happening._replace(comm=None if cell.comm == UNKNOWN else cell.comm))
 
-    def _name(self, happening: Happening, cell_of: Callable[[int | None], Cell]) -> None:
-        self._take(happening, cell_of(happening.uid))
+    def _name(self, happening: Happening, group: Group, cell_of: CellOf) -> None:
+        self._take(happening, cell_of(happening.uid, group))
 
     def flush(self) -> None:
         """Publish what became known."""

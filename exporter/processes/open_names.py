@@ -165,8 +165,8 @@ class OpenNames:
             if name not in self._names:
                 continue
             del self._names[name]
-            for uid, counted in name.cells.items():
-                self._tallies.absorb(self._tallies.claim_cell(comm, uid), counted)
+            for (uid, group), counted in name.cells.items():
+                self._tallies.absorb(self._tallies.claim_cell(comm, uid, group), counted)
             name.close(partial(self._tallies.claim_cell, comm))
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
 

@@ -39,7 +39,7 @@ from typing import NamedTuple
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
 from exporter.processes.thread_uids import ThreadUids
-from exporter.tallies.cells import Cell, Program
+from exporter.tallies.cells import Cell, Group, Program
 from exporter.tallies.labels import UNKNOWN
 
 # Of a chain of execs; a process can exec itself for ever.
@@ -48,8 +48,8 @@ _MOST_BEFORE = 3
 Before = Cell | tuple[Cell, ...] | None
 """The cells that a process had before its execs: none, the only one (no tuple, as most have one), or several."""
 
-CellOf = Callable[[int | None], Cell]
-"""uid -> the cell of a name that has become known"""
+CellOf = Callable[[int | None, Group], Cell]
+"""(uid, group) -> the cell of a name that has become known"""
 
 
 class Reading(NamedTuple):
@@ -65,7 +65,7 @@ class OpenName:
     """A comm that is not known yet, and what was counted under it. open_names.py has the rules of belief.
 
     Attributes:
-        cells: By uid.
+        cells: By uid and group.
         carriers: The processes that have this comm and have not ended. In the order in which they got it: a set of
             objects would have another order in each run, and a replay would not come out the same.
         reading: What /proc showed for one of the carriers.
@@ -76,7 +76,7 @@ class OpenName:
     __slots__ = ("_cell_of", "_waiting", "carriers", "cells", "depth", "reading", "rivals")
 
     def __init__(self) -> None:
-        self.cells: dict[int | None, OpenCell] = {}
+        self.cells: dict[tuple[int | None, Group], OpenCell] = {}
         self.carriers: dict[Process, None] = {}
         self.reading: Reading | None = None
         self.rivals: list[tuple[OpenName, bytes]] = []
@@ -84,16 +84,16 @@ class OpenName:
         self._cell_of: CellOf | None = None
         self._waiting: list[Callable[[CellOf], None]] = []
 
-    def cell(self, uid: int | None) -> "OpenCell":
-        """Return this name's cell for a uid."""
-        cell = self.cells.get(uid)
+    def cell(self, uid: int | None, group: Group) -> "OpenCell":
+        """Return this name's cell for a uid and a group."""
+        cell = self.cells.get((uid, group))
         if cell is None:
-            cell = self.cells[uid] = OpenCell(self, uid)
+            cell = self.cells[uid, group] = OpenCell(self, uid, group)
         return cell
 
     @property
     def cell_of(self) -> CellOf | None:
-        """uid -> the cell of this name, None while it is open."""
+        """(uid, group) -> the cell of this name, None while it is open."""
         return self._cell_of
 
     def when_known(self, take: Callable[[CellOf], None]) -> None:
@@ -106,7 +106,7 @@ class OpenName:
     def close(self, cell_of: CellOf) -> None:
         """Give every carrier its cell, and all that waits for the name; once."""
         for process in self.carriers:
-            process.settle(cell_of(process.cell.uid))
+            process.settle(cell_of(process.cell.uid, process.cell.group))
         self._cell_of = cell_of
         for take in self._waiting:
             take(cell_of)
@@ -118,8 +118,8 @@ class OpenCell(Cell):
 
     __slots__ = ("open_name",)
 
-    def __init__(self, open_name: OpenName, uid: int | None) -> None:
-        super().__init__(Program(UNKNOWN), uid)
+    def __init__(self, open_name: OpenName, uid: int | None, group: Group) -> None:
+        super().__init__(Program(UNKNOWN), uid, group)
         self.open_name = open_name
 
 
@@ -128,7 +128,7 @@ def known_cell(cell: Cell) -> Cell | None:
     while isinstance(cell, OpenCell):
         if cell.open_name.cell_of is None:
             return None
-        cell = cell.open_name.cell_of(cell.uid)
+        cell = cell.open_name.cell_of(cell.uid, cell.group)
     return cell
 
 

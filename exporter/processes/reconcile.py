@@ -63,8 +63,8 @@ class Reconciler:
         """
         if tgid in self._canaries:
             return
-        cell = self._tallies.claim_cell(info.comm, info.uid)
         process = self._roster.by_tgid.get(tgid)
+        cell = self._tallies.claim_cell(info.comm, info.uid, None if process is None else process.cell.group)
         known = process is not None and not process.is_glimpsed
         if process is None:
             process = self._roster.add(Process(tgid, cell, 0))

@@ -30,7 +30,7 @@ from exporter.processes.roster import Roster
 from exporter.processes.shared import Shared
 from exporter.processes.sideband import Sideband
 from exporter.processes.waiting_records import WaitingRecords
-from exporter.tallies.cells import Cell
+from exporter.tallies.cells import Cell, Group
 from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
 
@@ -130,10 +130,9 @@ class ProcessTable:
         late_of = self._roster.late_of
         oldest_records, later_records = self.records.oldest, self.records.later
         aged_records = self.records.aged
-        known_cell = self._tallies.by_record.get
         claim_cell_of_record = self._tallies.claim_cell_of_record
         claim_cell = self._tallies.claim_cell
-        nameless: dict[int | None, Cell] = {}
+        nameless: dict[tuple[int | None, Group], Cell] = {}
         count_end = self._tallies.count_end
         lifetime_bounds, cpu_bounds, rss_bounds = self._tallies.bounds
         graves = naming.names.graves
@@ -150,7 +149,6 @@ class ProcessTable:
         exec_records, later_exec_records = sideband.execs.first, sideband.execs.later
         pop_fork_record = sideband.forks.first.pop
         later_fork_records = sideband.forks.later
-        known_exec = self._tallies.by_exec.get
         claim_cell_of_exec = self._tallies.claim_cell_of_exec
         bad_ends = self.bad_ends
         note_bad_end = bad_ends.notes.append if bad_ends.is_active else None
@@ -225,13 +223,14 @@ class ProcessTable:
                                 and not (graves and pid in graves)
                             ):
                                 exits += 1
-                                cell = known_cell(comm_uid) or claim_cell_of_record(comm_uid)
+                                known_cell = process.cell.known_record
+                                cell = known_cell(comm_uid) or claim_cell_of_record(comm_uid, process.cell.group)
                                 if process.execd_ns:
                                     if third & SIGNAL_BITS:
                                         # See Ends: an exec that failed may have changed the comm.
-                                        uid = cell.uid
-                                        unsure = nameless.get(uid) or nameless.setdefault(
-                                            uid, claim_cell(None, uid)
+                                        key = cell.uid, cell.group
+                                        unsure = nameless.get(key) or nameless.setdefault(
+                                            key, claim_cell(None, *key)
                                         )
                                         unsure.execs += 1
                                     else:
@@ -302,12 +301,14 @@ class ProcessTable:
                                 changes.exec(event)
                                 continue
                             del exec_records[tgid]
-                            uid = process.cell.uid
+                            cell = process.cell
                             if process.before is None:
-                                process.before = process.cell
+                                process.before = cell
                             else:
                                 process.note_exec()
-                            process.cell = cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid)
+                            uid, known_exec = cell.uid, cell.known_exec
+                            cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid, cell.group)
+                            process.cell = cell
                             cell.execs += 1
                             continue
                         process.execd_ns = timestamp_ns or 1
@@ -394,10 +395,25 @@ class ProcessTable:
             live[comm] = live.get(comm, 0) + 1
         return live
 
+    def live_in_groups(self) -> dict[tuple[str, tuple[str, ...]], int]:
+        """Count live processes by comm and the values of the labels of their group."""
+        live: dict[tuple[str, tuple[str, ...]], int] = {}
+        unknown = self._tallies.groups.unknown.values
+        for process in self._roster:
+            odd = process.odd
+            if odd is not None and odd.glimpsed:
+                continue
+            cell = process.cell
+            comm = UNKNOWN if odd is not None and odd.stranger else cell.program.comm
+            key = comm, unknown if cell.home.is_open else cell.home.values
+            live[key] = live.get(key, 0) + 1
+        return live
+
     def cells_in_use(self) -> set[Cell]:
         """Return the cells in which a live process can count."""
         return {process.cell for process in self._roster}
 
     def pending(self) -> dict[str, int]:
-        """Count the events that will be counted under a comm as soon as it is known, by kind."""
-        return self._naming.names.pending()
+        """Count the events that will be counted as soon as their comm and group are known, by kind."""
+        waiting = self._naming.names.pending()
+        return {event: waiting[event] + count for event, count in self._tallies.pending().items()}

@@ -1,11 +1,14 @@
-"""The cells that events add to, one for each comm and uid.
+"""The cells that events add to, one for each comm, uid and group.
 
 A `Cell` is handed out once per program and user and then kept by each process that counts under that name, so that
 counting is `cell.forks += 1`: no label, no tuple, no hash. What is per comm alone, the histograms, stands in the
 `Program` that the cells of all its users share.
 
-A comm and uid beyond the limit of series gets a `FoldedCell`: it knows its comm and uid, and counts in the cell of
-`<other>`.
+A comm and uid beyond the limit of series gets a `FoldedCell`: it knows its comm, uid and group, and counts in the
+cell of `<other>`.
+
+A `Group` is where processes run: a container, a unit. A process has the group of its cell, and a child the cell of
+its parent: so a group is inherited without a look at it. Where groups are not asked for there is one.
 """
 
 from collections.abc import Iterable
@@ -14,7 +17,7 @@ from typing import Any
 
 from exporter.tallies.counters import COUNTERS, EVENT_NAMES, FIELDS, Counters, values_of
 from exporter.tallies.histograms import NO_HISTOGRAMS
-from exporter.tallies.labels import write_cell_labels, write_program_labels
+from exporter.tallies.labels import Key, write_cell_labels, write_program_labels
 
 _COUNTED = tuple((row.event, attrgetter(row.field)) for row in COUNTERS)
 
@@ -38,28 +41,97 @@ class Program:
         self.cells = 0
 
 
+class Group:
+    """Where processes run, as far as their series say it.
+
+    Attributes:
+        values: Of the labels that say it; none where groups are not asked for.
+        labels: The same as they are written in an exposition, behind those of a cell.
+        cells: Its cells.
+        by_record: They by the 44 bytes of an exit record, as far as they are remembered.
+        by_exec: They by the comm of an exec and a uid, as far as they are remembered.
+        known_record: `by_record.get`. Each cell has it too: to go through the group costs the hot loop more.
+        known_exec: `by_exec.get`; as known_record.
+        others: What has no series of its own, by comm: `<unknown>` and `<other>`.
+        taken: How much room it has taken, of each kind; see room.py.
+        successor: Where its processes count from now on; None if that is here.
+    """
+
+    __slots__ = (
+        "by_exec",
+        "by_record",
+        "cells",
+        "known_exec",
+        "known_record",
+        "labels",
+        "others",
+        "successor",
+        "taken",
+        "values",
+    )
+    is_open = False
+    """It is not known yet which group it is: nothing of it is shown."""
+
+    def __init__(self, values: tuple[str, ...] = (), labels: str = "") -> None:
+        self.values = values
+        self.labels = labels
+        self.cells: dict[Key, Cell] = {}
+        self.by_record: dict[bytes, Cell] = {}
+        self.by_exec: dict[tuple[bytes, int | None], Cell] = {}
+        self.known_record = self.by_record.get
+        self.known_exec = self.by_exec.get
+        self.others: dict[str, Cell] = {}
+        self.taken = [0, 0, 0]
+        self.successor: Group | None = None
+
+
 class Cell(Counters):
-    """What is counted per comm and uid.
+    """What is counted per comm, uid and group.
 
     Attributes:
         comm: What the process is called, None where that does not matter.
         uid: The real uid, None where it is not known.
-        labels: Both as they are written in an exposition.
+        group: That of the processes which have this cell.
+        home: The group whose series it counts in.
+        labels: Comm, uid and group as they are written in an exposition.
         exits: How many processes ended, by wait status without the core bit; see Tallies.count_end.
         overflow: Takes the statuses for which no series is left; None if there is no limit.
+        known_record: The group's.
+        known_exec: The group's.
     """
 
-    __slots__ = ("comm", "cpu_ns", "exits", "labels", "lifetime_ns", "max_rss_kib", "overflow", "program", "uid")
+    __slots__ = (
+        "comm",
+        "cpu_ns",
+        "exits",
+        "group",
+        "home",
+        "known_exec",
+        "known_record",
+        "labels",
+        "lifetime_ns",
+        "max_rss_kib",
+        "overflow",
+        "program",
+        "uid",
+    )
 
-    def __init__(self, program: Program, uid: int | None, overflow: "Cell | None" = None) -> None:
+    def __init__(self, program: Program, uid: int | None, group: Group, overflow: "Cell | None" = None) -> None:
         super().__init__()
         self.program = program
         self.comm: str | None = program.comm
         self.uid = uid
-        self.labels = write_cell_labels(program.labels, uid)
+        self._join(group)
+        self.home = group
+        self.labels = write_cell_labels(program.labels, uid) + group.labels
         self.overflow = overflow
         self.exits: dict[int, int] = {}
         self.lifetime_ns, self.cpu_ns, self.max_rss_kib = program.histograms
+
+    def _join(self, group: Group) -> None:
+        self.group = group
+        self.known_record = group.known_record
+        self.known_exec = group.known_exec
 
 
 class FoldedCell(Cell):
@@ -70,8 +142,10 @@ class FoldedCell(Cell):
 
     __slots__ = ("__weakref__", "target")
 
-    def __init__(self, target: Cell, comm: str | None, uid: int | None) -> None:
+    def __init__(self, target: Cell, comm: str | None, uid: int | None, group: Group) -> None:
         self.target = target
+        self._join(group)
+        self.home = target.home
         self.program = target.program
         self.comm = comm
         self.uid = uid

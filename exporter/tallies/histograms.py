@@ -74,5 +74,12 @@ def new_histograms(bounds: Bounds = CLASSIC_BOUNDS) -> Histograms:
     return Histograms(*map(new_histogram, bounds))
 
 
+def add_histograms(to: Histograms, other: Histograms) -> None:
+    """Add what one program's have to those of another."""
+    for mine, its in zip(to, other, strict=True):
+        for i, value in enumerate(its):
+            mine[i] += value
+
+
 NO_HISTOGRAMS = Histograms([], [], [])
 """Stands where no process has ended yet."""

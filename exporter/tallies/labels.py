@@ -29,7 +29,10 @@ OTHER_UID = -1
 """Stands for the uids that have no series of their own."""
 
 Key = tuple[str, int | None]
-"""(comm, uid): what a cell is found by."""
+"""(comm, uid): what a cell is found by in its group."""
+
+GROUP_LABELS = {"pod": ("namespace", "pod", "container"), "unit": ("unit",)}
+"""The labels of a group, by what --group.by asks for. Empty: in none; UNKNOWN and OTHER as elsewhere."""
 
 # A process that calls itself so is escaped.
 _RESERVED = frozenset({UNKNOWN, OTHER, EXCLUDED})
@@ -73,9 +76,18 @@ def uid_label(uid: int | None) -> str:
     return OTHER if uid == OTHER_UID else str(uid)
 
 
-def find_folded(keys: Iterable[Key]) -> list[int]:
-    """Return the places of the keys that stand for several comms or uids, which have no series of their own."""
-    return [i for i, (comm, uid) in enumerate(keys) if comm == OTHER or uid == OTHER_UID]
+def find_folded(keys: Iterable[Key], groups: Iterable[tuple[str, ...]]) -> list[int]:
+    """Return the places of those that stand for several comms, uids or groups, which have no series of their own.
+
+    Args:
+        keys: All of them.
+        groups: The values of the labels of their groups.
+    """
+    return [
+        i
+        for i, ((comm, uid), values) in enumerate(zip(keys, groups, strict=True))
+        if comm == OTHER or uid == OTHER_UID or OTHER in values
+    ]
 
 
 def write_program_labels(comm: str) -> str:
@@ -91,6 +103,12 @@ def write_cell_labels(program_labels: str, uid: int | None) -> str:
         uid: The user's.
     """
     return f'{program_labels},uid="{uid_label(uid)}"'
+
+
+def write_group_labels(names: Iterable[str], values: Iterable[str]) -> str:
+    """Return the labels of a group as an exposition has them behind those of a program and user."""
+    pairs = zip(names, values, strict=True)
+    return "".join([f',{name}="{escape_label_value(value)}"' for name, value in pairs])
 
 
 def status_labels(status: int) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""All numbers of programs: which cell a comm and uid get, how many of them there may be, and copies for a scrape.
+"""All numbers of programs: which cell a comm, uid and group get, how many there may be, and copies for a scrape.
 
 Comms and uids come from strangers, so there is a limit to each family's series. What comes beyond it counts in the
-cells of `<other>`; see cells.py.
+cells of `<other>`; see cells.py. Where series have groups, room.py says how much room each group has.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 from exporter.kernel.taskstats import decode_comm_uid
 from exporter.tallies.births import Births, CellTimes
-from exporter.tallies.cells import Cell, FoldedCell, Program, count_events
+from exporter.tallies.cells import Cell, FoldedCell, Group, Program, count_events
 from exporter.tallies.counters import EVENT_NAMES, FIELDS, add_counters
+from exporter.tallies.groups import Groups
 from exporter.tallies.histograms import (
     CLASSIC_BOUNDS,
     CPU_NS,
@@ -21,14 +22,12 @@ from exporter.tallies.histograms import (
     NO_HISTOGRAMS,
     Bounds,
     Histogram,
+    add_histograms,
     new_histograms,
 )
 from exporter.tallies.labels import EXCLUDED, OTHER, OTHER_UID, UNKNOWN, Key
+from exporter.tallies.room import CELLS, ENDS, PROGRAMS, Rooms
 from exporter.tallies.rules import Rules
-
-# Where a record's 44 bytes lead is remembered for this many of them, then learned anew: hostile names must not
-# fill the memory.
-_REMEMBERED = 1 << 14
 
 DEFAULT_LIMIT = 10_000
 LEAST_LIMIT = 1000
@@ -48,10 +47,10 @@ _RESERVED_PROGRAMS = 2
 _SAMPLES = max(len(LIFETIME_NS), len(CPU_NS), len(MAX_RSS_KIB)) + 3
 
 
-def _unlimited_cell(comm: str, bounds: Bounds) -> Cell:
+def _unlimited_cell(comm: str, bounds: Bounds, group: Group) -> Cell:
     program = Program(comm)
     program.histograms = new_histograms(bounds)
-    return Cell(program, OTHER_UID)
+    return Cell(program, OTHER_UID, group)
 
 
 class CellCounts(NamedTuple):
@@ -59,8 +58,10 @@ class CellCounts(NamedTuple):
     tenths of the time of an object for each."""
 
     keys: list[Key]
+    groups: list[tuple[str, ...]]
+    """The values of the labels of their groups."""
     labels: list[str]
-    """The same as it is written in an exposition."""
+    """All labels as they are written in an exposition."""
     counters: dict[str, list[int]]
     """By the name of the field of Counters."""
     exits: list[dict[int, int]]
@@ -88,12 +89,11 @@ class Tallies:
         rules: What is shown under which name.
         births: Notes when series are born; None if no client asks for it.
         bounds: Of the histograms' buckets.
+        group_labels: What says in which group a process is; none if that is not asked for.
 
     Attributes:
-        by_record: Cells by the 44 bytes of an exit record, as far as they are remembered; claim_cell_of_record
-            finds the others.
-        by_exec: Cells by the comm of an exec and a uid, as far as they are remembered; claim_cell_of_exec finds
-            the others.
+        groups: Those that have series.
+        rooms: How many series there may be yet.
     """
 
     def __init__(
@@ -103,32 +103,36 @@ class Tallies:
         *,
         births: Births | None = None,
         bounds: Bounds = CLASSIC_BOUNDS,
+        group_labels: tuple[str, ...] = (),
     ) -> None:
         self.limit = limit
         self.bounds = bounds
         self.births = births
         self._rules = rules or Rules()
-        self._cells_left = limit - _RESERVED_CELLS
-        self._statuses_left = limit - _RESERVED_STATUSES
-        self._programs_left = limit // _SAMPLES - _RESERVED_PROGRAMS
-        self._unknown = _unlimited_cell(UNKNOWN, bounds)
-        self._other = _unlimited_cell(OTHER, bounds)
-        self._excluded = _unlimited_cell(EXCLUDED, bounds)
+        free = limit - _RESERVED_CELLS, limit - _RESERVED_STATUSES, limit // _SAMPLES - _RESERVED_PROGRAMS
+        self.rooms = Rooms(limit, free, shared=bool(group_labels))
+        self.groups = Groups(group_labels, self.rooms.most_groups)
+        base = self.groups.base
+        self.rooms.own_nothing(base)
+        self._unknown = _unlimited_cell(UNKNOWN, bounds, base)
+        self._other = _unlimited_cell(OTHER, bounds, base)
+        self._excluded = _unlimited_cell(EXCLUDED, bounds, base)
         self._programs: dict[str, Program] = {UNKNOWN: self._unknown.program}
-        self._cells: dict[Key, Cell] = {(UNKNOWN, None): Cell(self._unknown.program, None, self._unknown)}
+        self._unknown.program.cells += 1
+        base.cells[UNKNOWN, None] = Cell(self._unknown.program, None, base, self._unknown)
         self._others: dict[int | None, Cell] = {OTHER_UID: self._other}
-        self._folded: WeakValueDictionary[tuple[Cell, str | None, int | None], FoldedCell] = WeakValueDictionary()
+        self._folded: WeakValueDictionary[tuple[Cell, str | None, int | None, Group], FoldedCell] = (
+            WeakValueDictionary()
+        )
         if births is not None:
-            for cell in (self._unknown, self._other, *self._cells.values()):
+            for cell in (self._unknown, self._other, *base.cells.values()):
                 births.claim(cell)
         self._expired = dict.fromkeys(EVENT_NAMES, 0)
-        self.by_record: dict[bytes, Cell] = {}
-        self.by_exec: dict[tuple[bytes, int | None], Cell] = {}
 
     @property
     def full(self) -> bool:
         """Some family has no series left for what is new."""
-        return not (self._cells_left and self._statuses_left and self._programs_left)
+        return self.rooms.is_short
 
     @property
     def rules(self) -> Rules:
@@ -138,77 +142,94 @@ class Tallies:
     def apply_rules(self, rules: Rules) -> None:
         """Go by other rules from now on. A process that has a cell keeps it."""
         self._rules = rules
-        self.by_record.clear()
-        self.by_exec.clear()
+        self.groups.forget_names()
 
     # -- which cell ---------------------------------------------------------------------------------------------
 
-    def claim_cell(self, comm: bytes | None, uid: int | None) -> Cell:
-        """Return the cell of a comm (None: it is not known) and a uid."""
-        return self._cell(UNKNOWN if comm is None else self._rules.name(comm), uid)
+    def claim_cell(self, comm: bytes | None, uid: int | None, group: Group | None = None) -> Cell:
+        """Return the cell of a comm, a uid and a group. None: it is not known."""
+        return self._cell(UNKNOWN if comm is None else self._rules.name(comm), uid, group or self.groups.unknown)
 
     def shown_comm(self, comm: bytes, uid: int | None) -> str | None:
         """Return how a comm is shown, None if the rules exclude it or the uid; takes no series."""
         return self._rules.name(comm) if self._rules.counts(uid) else None
 
     def claim_sibling(self, cell: Cell, uid: int | None) -> Cell:
-        """Return the cell of the same program under another uid."""
-        return self._cell(cell.comm, uid)
+        """Return the cell of the same program and group under another uid."""
+        return self._cell(cell.comm, uid, cell.group)
 
-    def claim_cell_of_record(self, comm_uid: bytes) -> Cell:
-        """Return the cell that the 44 bytes of an exit record name."""
-        cell = self.by_record.get(comm_uid)
+    def claim_cell_in(self, cell: Cell, group: Group) -> Cell:
+        """Return the cell of the same program and uid in another group."""
+        return self._cell(cell.comm, cell.uid, group)
+
+    def claim_cell_of_record(self, comm_uid: bytes, group: Group | None = None) -> Cell:
+        """Return the cell that the 44 bytes of an exit record name, of a process in this group."""
+        group = group or self.groups.unknown
+        cell = group.by_record.get(comm_uid)
         if cell is None:
-            if len(self.by_record) >= _REMEMBERED:
-                self.by_record.clear()
-            cell = self.by_record[comm_uid] = self.claim_cell(*decode_comm_uid(comm_uid))
+            cell = self.claim_cell(*decode_comm_uid(comm_uid), group)
+            self.groups.remember_record(group, comm_uid, cell)
         return cell
 
-    def claim_cell_of_exec(self, comm: bytes, uid: int | None) -> Cell:
-        """Return the cell of a comm and a uid, and remember it for the next exec of that program."""
-        cell = self.by_exec.get((comm, uid))
+    def claim_cell_of_exec(self, comm: bytes, uid: int | None, group: Group) -> Cell:
+        """Return the cell of a comm, a uid and a group, and remember it for the next exec of that program."""
+        cell = group.by_exec.get((comm, uid))
         if cell is None:
-            if len(self.by_exec) >= _REMEMBERED:
-                self.by_exec.clear()
-            cell = self.by_exec[comm, uid] = self.claim_cell(comm, uid)
+            cell = self.claim_cell(comm, uid, group)
+            self.groups.remember_exec(group, (comm, uid), cell)
         return cell
 
-    def _cell(self, comm: str | None, uid: int | None) -> Cell:
+    def _cell(self, comm: str | None, uid: int | None, group: Group) -> Cell:
+        while group.successor is not None:
+            group = group.successor
         if comm is None or not self._rules.counts(uid):
-            return self._folded_cell(self._excluded, comm, uid)
-        cell = self._cells.get((comm, uid))
+            return self._folded_cell(self._excluded, comm, uid, group)
+        cell = group.cells.get((comm, uid))
         if cell is not None:
             return cell
-        if self._cells_left:
-            return self._new_cell(comm, uid)
-        return self._folded_cell(self._unknown if comm == UNKNOWN else self._other_cell(uid), comm, uid)
+        if self.rooms.take(CELLS, group):
+            return self._new_cell(comm, uid, group)
+        return self._folded_cell(self._other_cell(comm, uid, group), comm, uid, group)
 
-    def _new_cell(self, comm: str, uid: int | None) -> Cell:
-        self._cells_left -= 1
+    def _new_cell(self, comm: str, uid: int | None, group: Group) -> Cell:
         program = self._programs.get(comm)
         if program is None:
             program = self._programs[comm] = Program(comm)
         program.cells += 1
         overflow = self._unknown if comm == UNKNOWN else self._other
-        cell = self._cells[comm, uid] = Cell(program, uid, overflow)
-        if self.births is not None:
+        if not (group.is_open or group is self.groups.base):
+            overflow = self._other_cell(comm, None, group)
+        cell = group.cells[comm, uid] = Cell(program, uid, group, overflow)
+        if self.births is not None and not group.is_open:
             self.births.claim(cell)
         return cell
 
-    def _other_cell(self, uid: int | None) -> Cell:
-        cell = self._others.get(uid)
+    def _other_cell(self, comm: str, uid: int | None, group: Group) -> Cell:
+        """Return the cell in which a comm and uid count that have none of their own."""
+        if group.is_open or group is self.groups.base:
+            return self._unknown if comm == UNKNOWN else self._other_of(uid)
+        base = self._unknown if comm == UNKNOWN else self._other
+        cell = group.others.get(base.program.comm)
         if cell is None:
-            if len(self._others) > _OTHER_UIDS:
-                return self._other
-            cell = self._others[uid] = Cell(self._other.program, uid, self._other)
+            cell = group.others[base.program.comm] = Cell(base.program, OTHER_UID, group, base)
             if self.births is not None:
                 self.births.claim(cell)
         return cell
 
-    def _folded_cell(self, target: Cell, comm: str | None, uid: int | None) -> FoldedCell:
-        cell = self._folded.get((target, comm, uid))
+    def _other_of(self, uid: int | None) -> Cell:
+        cell = self._others.get(uid)
         if cell is None:
-            cell = self._folded[target, comm, uid] = FoldedCell(target, comm, uid)
+            if len(self._others) > _OTHER_UIDS:
+                return self._other
+            cell = self._others[uid] = Cell(self._other.program, uid, self.groups.base, self._other)
+            if self.births is not None:
+                self.births.claim(cell)
+        return cell
+
+    def _folded_cell(self, target: Cell, comm: str | None, uid: int | None, group: Group) -> FoldedCell:
+        cell = self._folded.get((target, comm, uid, group))
+        if cell is None:
+            cell = self._folded[target, comm, uid, group] = FoldedCell(target, comm, uid, group)
         return cell
 
     # -- counting -----------------------------------------------------------------------------------------------
@@ -223,13 +244,9 @@ class Tallies:
         """
         if not cell.lifetime_ns:
             self._give_histograms(cell)
+        while status not in cell.exits and cell.overflow is not None and not self.rooms.take(ENDS, cell.home):
+            cell = cell.overflow
         exits = cell.exits
-        if status not in exits and cell.overflow is not None:
-            if self._statuses_left:
-                self._statuses_left -= 1
-            else:
-                cell = cell.overflow
-                exits = cell.exits
         if self.births is not None and status not in exits:
             self.births.note_status(cell, status)
         exits[status] = exits.get(status, 0) + count
@@ -239,8 +256,7 @@ class Tallies:
         if program.histograms is NO_HISTOGRAMS:
             if cell.overflow is None:
                 program.histograms = new_histograms(self.bounds)
-            elif self._programs_left:
-                self._programs_left -= 1
+            elif self.rooms.take(PROGRAMS, cell.home):
                 program.histograms = new_histograms(self.bounds)
                 if self.births is not None:
                     self.births.note_histograms(program)
@@ -254,35 +270,67 @@ class Tallies:
         for status, count in other.exits.items():
             self.count_end(cell, status, count)
         if other.program.histograms is not NO_HISTOGRAMS:
-            for mine, its in zip(cell.program.histograms, other.program.histograms, strict=True):
-                for i, value in enumerate(its):
-                    mine[i] += value
+            add_histograms(cell.program.histograms, other.program.histograms)
+
+    # -- groups that become known -------------------------------------------------------------------------------
+
+    def settle(self, group: Group, known: Group) -> None:
+        """Count in a group what was counted in one that was open; a process that has a cell of it keeps that."""
+        group.successor = known
+        del self.groups.open[group]
+        group.by_record.clear()
+        group.by_exec.clear()
+        for (comm, uid), counted in group.cells.items():
+            cell = self._cell(comm, uid, known)
+            add_counters(cell, counted)
+            for status, count in counted.exits.items():
+                self.count_end(cell, status, count)
+            self.rooms.give(CELLS, group)
+            self._leave(counted.program, cell.program)
+        group.cells.clear()
+
+    def _leave(self, program: Program, heir: Program | None = None) -> None:
+        """A program has a cell less; without any it is forgotten, and an heir has its histograms."""
+        program.cells -= 1
+        if program.cells:
+            return
+        del self._programs[program.comm]
+        if self.births is not None:
+            self.births.forget_program(program)
+        if self._has_histograms(program):
+            self.rooms.give(PROGRAMS, self.groups.base)
+            if heir is not None:
+                add_histograms(heir.histograms, program.histograms)
 
     # -- series that are not needed any more --------------------------------------------------------------------
 
     def own_cells(self) -> list[Cell]:
         """Return the cells that can be dropped: `<unknown>` and `<other>` cannot."""
-        return [cell for cell in self._cells.values() if cell.program.comm != UNKNOWN]
+        return [cell for group in self.groups for cell in group.cells.values() if cell.program.comm != UNKNOWN]
 
     def drop(self, cells: Iterable[Cell]) -> None:
         """Forget cells that no process refers to. Their series begin anew when they come back."""
-        self.by_record.clear()
-        self.by_exec.clear()
+        self.groups.forget_names()
         for cell in cells:
-            program = cell.program
-            del self._cells[program.comm, cell.uid]
-            if self.births is not None:
-                self.births.forget(cell)
-            self._cells_left += 1
-            self._statuses_left += len(cell.exits)
-            for event, count in count_events([cell]).items():
-                self._expired[event] += count
-            program.cells -= 1
-            if not program.cells:
-                del self._programs[program.comm]
-                if self.births is not None:
-                    self.births.forget_program(program)
-                self._programs_left += self._has_histograms(program)
+            group = cell.home
+            del group.cells[cell.program.comm, cell.uid]
+            self.rooms.give(CELLS, group)
+            self._drop(cell)
+            self._leave(cell.program)
+
+    def _drop(self, cell: Cell) -> None:
+        if self.births is not None:
+            self.births.forget(cell)
+        self.rooms.give(ENDS, cell.home, len(cell.exits))
+        for event, count in count_events([cell]).items():
+            self._expired[event] += count
+
+    def drop_group(self, group: Group) -> None:
+        """Forget a group in which no process is any more, with all its series."""
+        self.drop(list(group.cells.values()))
+        for cell in group.others.values():
+            self._drop(cell)
+        self.groups.drop(group)
 
     def _has_histograms(self, program: Program) -> bool:
         """Return whether a program has histograms of its own."""
@@ -292,10 +340,15 @@ class Tallies:
 
     def snapshot_cells(self) -> CellCounts:
         """Copy what is counted per comm and uid."""
-        cells = [*self._cells.values(), *self._others.values(), self._unknown]
+        base = self.groups.base
+        cells = [*base.cells.values(), *self._others.values(), self._unknown]
+        for group in self.groups:
+            if group is not base:
+                cells += (*group.cells.values(), *group.others.values())
         counters = {name: list(map(attrgetter(name), cells)) for name in FIELDS}
         return CellCounts(
             [(cell.program.comm, cell.uid) for cell in cells],
+            [cell.group.values for cell in cells],
             [cell.labels for cell in cells],
             counters,
             [cell.exits.copy() for cell in cells],
@@ -320,9 +373,12 @@ class Tallies:
 
     def unattributed(self) -> dict[str, int]:
         """Count the events whose comm is not known, by kind."""
-        return count_events(
-            [self._unknown, *(cell for cell in self._cells.values() if cell.program.comm == UNKNOWN)]
-        )
+        of_groups = [cell for group in self.groups for cell in (*group.cells.values(), *group.others.values())]
+        return count_events([self._unknown, *(cell for cell in of_groups if cell.program.comm == UNKNOWN)])
+
+    def pending(self) -> dict[str, int]:
+        """Count the events that wait for their group, by kind."""
+        return count_events([cell for group in self.groups.open for cell in group.cells.values()])
 
     def excluded(self) -> dict[str, int]:
         """Count the events that the rules leave out, by kind."""

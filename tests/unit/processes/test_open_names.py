@@ -28,14 +28,14 @@ class Names:
         """These processes have the name too."""
         for tgid in tgids:
             self[tgid].make_odd().name = name
-            self[tgid].cell = name.cell(0)
+            self[tgid].cell = name.cell(0, self.tallies.groups.base)
             name.carriers[self[tgid]] = None
 
     def exec(self, tgid: int, *, reading: bytes | None = None, read_ns: int = 100) -> OpenName:
         """A name with one exec of uid 0."""
         name = self.open.new(self[tgid])
         self.carry(name, tgid)
-        name.cell(0).execs += 1
+        name.cell(0, self.tallies.groups.base).execs += 1
         if reading is not None:
             name.reading = Reading(self[tgid], reading, read_ns)
         return name
@@ -58,9 +58,9 @@ def names() -> Names:
 
 def test_a_name_takes_its_counts_of_all_uids_with_it(names: Names) -> None:
     name = names.exec(1)
-    name.cell(33).forks += 2
-    names.tallies.count_end(name.cell(33), 0x100)
-    name.cell(33).lifetime_ns[3] += 1
+    name.cell(33, names.tallies.groups.base).forks += 2
+    names.tallies.count_end(name.cell(33, names.tallies.groups.base), 0x100)
+    name.cell(33, names.tallies.groups.base).lifetime_ns[3] += 1
     assert names.open.pending()["fork"] == 2
     names.open.resolve(name, b"make")
     cells = names.tallies.snapshot_cells()

@@ -49,12 +49,12 @@ def test_a_process_is_usual_again_when_nothing_is_unusual() -> None:
 def test_settling_closes_a_name_and_leaves_the_rest() -> None:
     one = process()
     name = OpenNames(TALLIES).new(one)
-    one.cell = name.cell(7)
+    one.cell = name.cell(7, TALLIES.groups.base)
     odd = one.make_odd()
     odd.name = name
     odd.threads = {401}
     assert isinstance(one.cell, OpenCell)
-    name.close(lambda uid: TALLIES.claim_cell(b"make", uid))
+    name.close(lambda uid, group: TALLIES.claim_cell(b"make", uid, group))
     assert (one.cell.comm, one.cell.uid) == ("make", 7)
     assert one.open_name is None
     assert odd.threads == {401}

@@ -16,7 +16,7 @@ def test_one_warning_an_hour_names_what_is_folded_and_what_to_do(caplog: pytest.
     upkeep.warn(0.0)
     assert caplog.records == []  # there is room
     while not tallies.full:
-        tallies.claim_cell(b"%d" % tallies._cells_left, 0)
+        tallies.claim_cell(b"%d" % tallies.rooms.free[0], 0)
     upkeep.warn(1.0)
     folded["forks"] += 1
     upkeep.warn(HOUR)

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.events import EVENTS
-from exporter.tallies.cells import Cell, FoldedCell, Program, count_events
+from exporter.tallies.cells import Cell, FoldedCell, Group, Program, count_events
 from exporter.tallies.counters import COUNTERS, EVENT_NAMES, CounterRow, Counters, add_counters, values_of
 from exporter.tallies.tallies import Tallies
 
@@ -11,7 +11,7 @@ each_row = pytest.mark.parametrize("row", COUNTERS, ids=lambda row: row.field)
 
 
 def new_cell() -> Cell:
-    return Cell(Program("sh"), 0)
+    return Cell(Program("sh"), 0, Group())
 
 
 def count(cell: Cell, row: CounterRow, number: int) -> None:
@@ -31,7 +31,7 @@ def test_a_cell_begins_at_zero_and_counts_in_a_slot(row: CounterRow) -> None:
 @each_row
 def test_a_folded_cell_counts_in_its_target(row: CounterRow) -> None:
     target = new_cell()
-    folded = FoldedCell(target, "late", 7)
+    folded = FoldedCell(target, "late", 7, target.group)
     count(folded, row, 2)
     assert getattr(target, row.field) == getattr(folded, row.field) == 2
     assert sum(values_of(target)) == 2

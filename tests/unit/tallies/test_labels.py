@@ -119,4 +119,4 @@ def test_a_uid_is_written_as_its_number_or_as_what_it_stands_for(uid: int | None
 
 def test_a_key_is_folded_if_its_comm_or_its_uid_is() -> None:
     keys = [("sh", 0), (UNKNOWN, None), (OTHER, 0), ("sh", OTHER_UID), ("sh", 1), (UNKNOWN, OTHER_UID)]
-    assert find_folded(keys) == [2, 3, 5]
+    assert find_folded(keys, [()] * len(keys)) == [2, 3, 5]

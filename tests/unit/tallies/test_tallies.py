@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from exporter.tallies import tallies as tally
+from exporter.tallies import groups
 from exporter.tallies.cells import count_events
 from exporter.tallies.counters import COUNTERS, values_of
 from exporter.tallies.histograms import CPU_NS, LIFETIME_NS, MAX_RSS_KIB, observe
@@ -49,11 +49,11 @@ def test_a_record_names_the_cell_of_its_comm_and_uid(junk: bytes) -> None:
 
 
 def test_hostile_names_in_records_do_not_fill_the_memory_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "_REMEMBERED", 10)
+    monkeypatch.setattr(groups, "_REMEMBERED", 10)
     tallies = Tallies()
     records = [struct.pack("=32sB7xI", b"same", i, 0) for i in range(100)]
     assert {id(tallies.claim_cell_of_record(record)) for record in records} == {id(tallies.claim_cell(b"same", 0))}
-    assert len(tallies.by_record) <= 10
+    assert len(tallies.groups.base.by_record) <= 10
 
 
 def test_absorbing_adds_everything() -> None:
@@ -234,7 +234,8 @@ def test_new_rules_hold_for_further_processes_and_for_records() -> None:
 def room(tallies: Tallies) -> tuple[int, int, int]:
     """How many more cells, ends and histograms have a place of their own."""
     # To fill all three up needs as many series again, of which each is also one of another kind.
-    return tallies._cells_left, tallies._statuses_left, tallies._programs_left  # noqa: SLF001 - see above
+    cells, statuses, programs = tallies.rooms.free
+    return cells, statuses, programs
 
 
 def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
