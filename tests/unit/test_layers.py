@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "flags": {"flag_parsers"},
     "arguments": {"errors", "flags"},
     "bundle": {"arguments", "errors"},
+    "groups": set(),
     "kernel": {"errors"},
     "events": {"errors"},
     "tallies": {"errors", "events", "kernel"},
@@ -50,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
 }  # fmt: skip
 
 # No socket, clock or file of their own: what they need is passed in.
-PURE = {"errors", "quantities", "events", "plan", "tallies", "processes", "exposition"}
+PURE = {"errors", "quantities", "events", "groups", "plan", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "failures.page", "failures.rows", "failures.store",
     "kernel.bpf", "kernel.cn_proc", "kernel.netlink",

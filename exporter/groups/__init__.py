@@ -1,0 +1,1 @@
+"""Which pod, container or unit a process belongs to. Pure."""
