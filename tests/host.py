@@ -12,11 +12,13 @@ import builders
 
 from exporter.capture.recorder import Recorder, Tape
 from exporter.errors import MalformedMessage
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import Places, group_label_names
 from exporter.processes.table import ProcessTable
 from exporter.tallies.labels import uid_label
 from exporter.tallies.tallies import Tallies
@@ -54,6 +56,7 @@ def make_pipeline(
     *,
     failures_only: bool = False,
     sideband: bool = False,
+    places: Places | None = None,
 ) -> Pipeline:
     """Make the pipeline of an exporter that learns of ends in one of the modes."""
     table = ProcessTable(
@@ -65,6 +68,7 @@ def make_pipeline(
         keeps=not failures_only,
         failures_only=failures_only,
         sideband=sideband,
+        places=places,
     )
     decoder = RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
     return Pipeline(table, decoder, on_malformed, None if sideband else NameHints(read_comm, now_ns))
@@ -88,9 +92,12 @@ class Host:
         tape: Gets a capture of it.
         tallies: Where it is counted, if not in new ones.
         sideband: The kernel writes side-band records too.
+        group_by: What groups are made of.
+        names_pods: Names of pods come.
 
     Attributes:
         comms: /proc/PID/comm of the processes that have one.
+        placements: Where /proc/PID/cgroup says that they are.
         looks: The processes that were looked up in /proc, in order.
         step_ms: How long a step takes.
         meanwhile: Called between the moment that /proc is read and the moment that the clock is.
@@ -105,6 +112,8 @@ class Host:
         tape: Tape | None = None,
         tallies: Tallies | None = None,
         sideband: bool = False,
+        group_by: frozenset[str] = frozenset(),
+        names_pods: bool = False,
     ) -> None:
         self.mode = mode
         self.sideband = sideband
@@ -115,7 +124,8 @@ class Host:
         self.looks: list[int] = []
         self.complaints: list[tuple[str, MalformedMessage]] = []
         self.meanwhile: Callable[[], None] = lambda: None
-        self.tallies = tallies or Tallies()
+        self.tallies = tallies or Tallies(group_labels=group_label_names(group_by))
+        self.placements: dict[int, Placement] = {}
         recorder = None if tape is None else Recorder(tape, self._read_comm, lambda: self.now_ns)
         self.pipeline = make_pipeline(
             mode,
@@ -125,6 +135,7 @@ class Host:
             self._complain,
             failures_only=failures_only,
             sideband=sideband,
+            places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
         )
         if recorder is not None:
             recorder.record(self.pipeline)
@@ -291,6 +302,46 @@ class Host:
         """The record of a thread, by default the leader, and its EXIT. `last`: the process ends with it."""
         self.record(Thread(tgid if thread is None else thread, comm, uid), status=status, last=last)
         self.exit(tgid, status, thread=thread)
+
+    # -- groups -------------------------------------------------------------------------------------------------
+
+    def begin_session(self, tgid: int) -> None:
+        """A process calls setsid(2)."""
+        self.event(builders.sid, tgid=tgid)
+
+    def answer(self, *, opened_ns: int | None = None) -> list[int]:
+        """The exporter reads where processes are, of which it is to know that; returns their tgids."""
+        asked = self.pipeline.group_questions()
+        for question in asked:
+            placement = self.placements.get(question.tgid)
+            self.rest()
+            self.pipeline.place(question.number, question.tgid, placement, self.now_ns, opened_ns or self.now_ns)
+        return [question.tgid for question in asked]
+
+    def find(self, tgid: int, placement: Placement) -> None:
+        """A scan finds a process in its place."""
+        self.rest()
+        self.placements[tgid] = placement
+        self.pipeline.place(0, tgid, placement, self.now_ns, self.now_ns)
+
+    def lives_in(self, tgid: int, comm: bytes, placement: Placement) -> None:
+        """A process that was scanned long ago."""
+        self.adopt(tgid, comm)
+        self.find(tgid, placement)
+        self.drain()
+
+    @property
+    def by_group(self) -> dict[tuple[str, ...], dict[str, int]]:
+        """What was counted in each group: forks, execs and exits that there were."""
+        cells = self.tallies.snapshot_cells()
+        found: dict[tuple[str, ...], dict[str, int]] = {}
+        columns = (cells.counters["forks"], cells.counters["execs"], [sum(e.values()) for e in cells.exits])
+        for values, *numbers in zip(cells.groups, *columns, strict=True):
+            for name, number in zip(("forks", "execs", "exits"), numbers, strict=True):
+                if number:
+                    counts = found.setdefault(values, {})
+                    counts[name] = counts.get(name, 0) + number
+        return found
 
     # -- what is older than the exporter ------------------------------------------------------------------------
 

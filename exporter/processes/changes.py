@@ -57,6 +57,7 @@ class Changes:
     def __init__(self, shared: Shared, ends: Ends) -> None:
         self._roster = shared.roster
         self._naming = shared.naming
+        self._grouping = shared.grouping
         self._ends = ends
         self._tallies = shared.tallies
         self._observer = shared.observer
@@ -179,6 +180,10 @@ class Changes:
             odd.leader_exited = odd.stranger = odd.glimpsed = False
             odd.leader_record = odd.fatal = odd.unsure_end = None
             name = odd.name
+            if odd.group is not None:
+                odd.group.exec(timestamp_ns)
+        if self._grouping.is_active:
+            self._grouping.execd.append(tgid)
         if comm is not None:
             self._naming.rename(process, comm, timestamp_ns)
             process.execd_ns = timestamp_ns
@@ -217,6 +222,7 @@ class Changes:
             observer.event("gid", event, naming.cell_to_show(tgid))
         elif what == PROC_EVENT_SID:
             counts.sid += 1
+            self._grouping.begin_session(tgid, event[1])
             observer.event("sid", event, naming.cell_to_show(tgid))
         elif what == PROC_EVENT_PTRACE:
             counts.ptrace += 1

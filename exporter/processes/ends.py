@@ -301,6 +301,8 @@ class Ends:
         self._roster.remove(process)
         self._unnamed.pop(process, None)
         self._unended.pop(process, None)
+        if process.odd is not None and process.odd.group is not None:
+            process.odd.group.end()
         if self._failures_only:
             self._records.forget_successes(process.tgid)
 

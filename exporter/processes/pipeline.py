@@ -11,6 +11,7 @@ its record.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.errors import MalformedMessage
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
@@ -18,8 +19,10 @@ from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import Record, RecordDecoder
 from exporter.processes.bad_ends import Take
+from exporter.processes.grouping import GroupQuestion
 from exporter.processes.name_hints import NameHints
 from exporter.processes.observer import Publish
+from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 from exporter.processes.table import ProcessTable
 
@@ -180,6 +183,20 @@ class Pipeline:
     def waits(self) -> bool:
         """Another apply, even of no events, can make something known."""
         return self.table.waits
+
+    # -- groups -------------------------------------------------------------------------------------------------
+
+    def group_questions(self) -> list[GroupQuestion]:
+        """Return which processes are to be read now, once; each is to be answered by `place`."""
+        return self.table.grouping.questions()
+
+    def place(self, number: int, tgid: int, placement: Placement | None, read_ns: int, opened_ns: int) -> None:
+        """Take note of where a process was found; see Grouping.place."""
+        self.table.grouping.place(number, tgid, placement, read_ns, opened_ns)
+
+    def name_container(self, container: PodContainer, name: PodName | None) -> None:
+        """Take note of what a container of a pod is called; see Grouping.name_container."""
+        self.table.grouping.name_container(container, name)
 
     # -- canaries -----------------------------------------------------------------------------------------------
 

@@ -132,6 +132,66 @@ def known_cell(cell: Cell) -> Cell | None:
     return cell
 
 
+class OpenGroup(Group):
+    """The group of one process that is not known yet, and of the children that have inherited it since.
+
+    open_groups.py says when it becomes known.
+
+    Attributes:
+        number: Of this group, counted from 1.
+        process: The process.
+        before: The group that it had until then.
+        since_ns: When its session began; 0 if it was read elsewhere than where it counts.
+        execd_ns: When it exec'd since then; 0 if it has not.
+        has_ended: It has ended.
+        is_due: It is to be read now where it is.
+        is_old: That was so for the last time.
+        reading: Where it was found.
+    """
+
+    __slots__ = (
+        "before",
+        "execd_ns",
+        "has_ended",
+        "is_due",
+        "is_old",
+        "number",
+        "process",
+        "reading",
+        "since_ns",
+    )
+    is_open = True
+
+    def __init__(self, number: int, process: "Process", since_ns: int) -> None:
+        super().__init__()
+        self.number = number
+        self.process = process
+        self.before = process.cell.group
+        self.since_ns = since_ns
+        self.execd_ns = 0
+        self.has_ended = self.is_due = self.is_old = False
+        self.reading: GroupReading | None = None
+
+    def exec(self, timestamp_ns: int) -> None:
+        """Note that the process exec'd: if it is moved, that was before."""
+        self.execd_ns = timestamp_ns
+        self.is_due = True
+
+    def end(self) -> None:
+        """Note that the process ended."""
+        self.has_ended = self.is_due = True
+
+
+class GroupReading(NamedTuple):
+    """Where a process was found."""
+
+    group: Group
+    read_ns: int
+    """When that was read, CLOCK_MONOTONIC."""
+    opened_ns: int
+    """When its pid was looked up: as read_ns, or earlier, if a descriptor of the process was opened then."""
+
+
 class Children(Enum):
     """What the children of a process are called when they are forked."""
 
@@ -160,6 +220,7 @@ class Odd:
 
     Attributes:
         name: Its comm, while that is open; its cell is then one of the name's.
+        group: Its group, while that is open and its own.
         stranger: Its comm is not its cell's, and nothing is counted under it yet; the uid is the cell's.
         children: What its children are called.
         threads: Its threads besides the leader. Kept only where threads are followed.
@@ -187,6 +248,7 @@ class Odd:
         "dumped_ns",
         "fatal",
         "glimpsed",
+        "group",
         "late_number",
         "leader_exited",
         "leader_record",
@@ -203,6 +265,7 @@ class Odd:
 
     def __init__(self) -> None:
         self.name: OpenName | None = None
+        self.group: OpenGroup | None = None
         self.stranger = False
         self.children = Children.INHERIT
         self.threads: set[int] | None = None
@@ -225,6 +288,7 @@ class Odd:
         """Whether nothing here is unusual any more."""
         return (
             self.name is None
+            and self.group is None
             and not self.stranger
             and self.children is Children.INHERIT
             and not self.threads

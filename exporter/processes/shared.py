@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
+from exporter.processes.grouping import Grouping
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
 from exporter.processes.roster import Roster
@@ -19,6 +20,7 @@ class Shared:
     Attributes:
         roster: All processes.
         naming: Gives them names.
+        grouping: Gives them groups.
         tallies: Where all is counted.
         observer: Gets each event.
         bad_ends: Gets each end with a wait status other than 0.
@@ -33,6 +35,7 @@ class Shared:
 
     roster: Roster
     naming: Naming
+    grouping: Grouping
     tallies: Tallies
     observer: Observer
     bad_ends: BadEnds

@@ -21,9 +21,11 @@ from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
 from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
+from exporter.processes.grouping import Grouping
 from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
+from exporter.processes.places import Places
 from exporter.processes.process import Children, Process
 from exporter.processes.reconcile import Reconciler
 from exporter.processes.roster import Roster
@@ -55,6 +57,7 @@ class ProcessTable:
             their process ends.
         sideband: Side-band records come, which name each exec and the forker of each process.
         since_ns: All events since then come (CLOCK_MONOTONIC).
+        places: Which group a placement is; None where groups are not asked for.
 
     Attributes:
         sideband: Side-band records that wait for their event.
@@ -63,6 +66,7 @@ class ProcessTable:
         bad_ends: Gets each end with a wait status other than 0.
         canaries: Children of this program that are in no other count.
         reconciler: Compares with /proc.
+        grouping: Knows in which group a process is.
         missed_forks: Side-band records of forks whose FORK event never came.
     """
 
@@ -78,6 +82,7 @@ class ProcessTable:
         failures_only: bool = False,
         sideband: bool = False,
         since_ns: int = 0,
+        places: Places | None = None,
     ) -> None:
         follow = not records_end_processes
         special = {_KTHREADD: Children.STRANGERS}
@@ -95,9 +100,11 @@ class ProcessTable:
         self.bad_ends = BadEnds(roster.by_tgid)
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)
+        self.grouping = grouping = Grouping(roster, tallies, naming, places)
         shared = Shared(
             roster=roster,
             naming=naming,
+            grouping=grouping,
             tallies=tallies,
             observer=observer,
             bad_ends=self.bad_ends,
@@ -143,6 +150,7 @@ class ProcessTable:
         each_thread = follow or observed
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
+        grouped, look_where = self.grouping.is_active, self.grouping.execd.append
         new = object.__new__
         sideband = self.sideband
         sided = sideband.is_active
@@ -310,9 +318,13 @@ class ProcessTable:
                             cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid, cell.group)
                             process.cell = cell
                             cell.execs += 1
+                            if grouped:
+                                look_where(tgid)
                             continue
                         process.execd_ns = timestamp_ns or 1
                         unread(tgid)
+                        if grouped:
+                            look_where(tgid)
                     else:
                         changes.exec(event)
                 else:
@@ -338,6 +350,7 @@ class ProcessTable:
         self.records.age(complete_until_ns)
         self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
+        self.grouping.end_batch(complete_until_ns)
         self._naming.look()
 
     def add_records(self, records: Sequence[Record]) -> None:
@@ -382,7 +395,7 @@ class ProcessTable:
     @property
     def waits(self) -> bool:
         """Something becomes known by another batch, even an empty one."""
-        return bool(self._naming.names) or self._ends.waits
+        return bool(self._naming.names) or self._ends.waits or self.grouping.waits
 
     def live(self) -> dict[str, int]:
         """Count live processes by comm."""

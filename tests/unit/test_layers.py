@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "events": {"errors"},
     "tallies": {"errors", "events", "kernel"},
     "plan": {"kernel", "tallies"},
-    "processes": {"errors", "kernel", "tallies"},
+    "processes": {"errors", "groups", "kernel", "tallies"},
     "exposition": {"__init__", "revision", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
     "live": {"errors", "kernel", "plan", "processes", "tallies"},

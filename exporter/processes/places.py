@@ -1,0 +1,118 @@
+"""Which group a placement is: a container, a pod's container, a unit, or none of these.
+
+A pod's name and its container's come from Kubernetes, and can come later than the container's first process. Until
+then its group is open: what is counted in it waits. When the name comes, or does not come, it is settled for good.
+"""
+
+from typing import NamedTuple
+
+from exporter.groups.cgroup_path import Placement, shown_container
+from exporter.tallies.cells import Group
+from exporter.tallies.labels import GROUP_LABELS, UNKNOWN
+from exporter.tallies.tallies import Tallies
+
+# Hostile paths must not fill the memory.
+_MOST_PLACES = 1 << 12
+
+
+class PodContainer(NamedTuple):
+    """A container of a pod, as its cgroup path has it."""
+
+    pod_uid: str
+    container_id: str
+
+
+class PodName(NamedTuple):
+    """What a container of a pod is called."""
+
+    namespace: str
+    pod: str
+    container: str
+
+
+class HeldGroup(Group):
+    """The group of a container of a pod whose name is not known yet."""
+
+    __slots__ = ()
+    is_open = True
+
+
+class Places:
+    """The groups of placements.
+
+    Args:
+        tallies: Have the groups.
+        by: What groups are made of, of labels.GROUP_LABELS.
+        names_pods: Names of pods come; otherwise they cannot be known.
+
+    Attributes:
+        nameless: The containers of pods whose name is waited for, and their groups so far.
+        unnamed: How many groups were settled without a name.
+    """
+
+    def __init__(self, tallies: Tallies, by: frozenset[str], *, names_pods: bool) -> None:
+        self._tallies = tallies
+        self._by = by
+        self._names_pods = names_pods
+        self._groups: dict[tuple[str, ...], Group] = {}
+        self.nameless: dict[PodContainer, dict[str, HeldGroup]] = {}
+        self.unnamed = 0
+
+    def group_of(self, placement: Placement) -> Group:
+        """Return the group of a placement; one that is open if its name is waited for."""
+        key = (
+            *((placement.pod_uid, placement.container_id) if "pod" in self._by else ("", "")),
+            placement.unit if "unit" in self._by else "",
+        )
+        group = self._groups.get(key)
+        while group is not None and group.successor is not None:
+            group = self._groups[key] = group.successor
+        if group is None:
+            if len(self._groups) >= _MOST_PLACES:
+                self._groups = {key: group for key, group in self._groups.items() if group.is_open}
+            group = self._groups[key] = self._new_group(PodContainer(*key[:2]), key[2])
+        return group
+
+    def _new_group(self, container: PodContainer, unit: str) -> Group:
+        shown = shown_container(container.container_id)
+        if not container.pod_uid:
+            return self._claim(PodName("", "", shown), unit)
+        if not self._names_pods:
+            return self._claim(PodName(UNKNOWN, UNKNOWN, shown), unit)
+        held = HeldGroup()
+        self._tallies.groups.open[held] = None
+        self.nameless.setdefault(container, {})[unit] = held
+        return held
+
+    def _claim(self, name: PodName, unit: str) -> Group:
+        values = (*(name if "pod" in self._by else ()), *((unit,) if "unit" in self._by else ()))
+        return self._tallies.groups.claim(values)
+
+    def name(self, container: PodContainer, name: PodName | None) -> list[Group]:
+        """Give a container of a pod its name, once.
+
+        Args:
+            container: One of nameless.
+            name: Its name; None if it is not waited for any longer.
+
+        Returns:
+            Its groups so far, which have a successor now.
+        """
+        held = self.nameless.pop(container, {})
+        for unit, group in held.items():
+            self.unnamed += name is None
+            self._tallies.settle(group, self._claim(name or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit))
+        return list(held.values())
+
+    def forget(self, group: Group) -> None:
+        """Forget the placements of a group that is dropped."""
+        self._groups = {key: each for key, each in self._groups.items() if each is not group}
+
+    def is_container(self, group: Group) -> bool:
+        """Return whether a group is that of a container or a pod, which do not come again."""
+        return "pod" in self._by and any(group.values[: len(PodName._fields)])
+
+
+def group_label_names(by: frozenset[str]) -> tuple[str, ...]:
+    """Return the names of the labels of groups, for what they are made of."""
+    return tuple(name for part, names in GROUP_LABELS.items() if part in by for name in names)

@@ -1,0 +1,365 @@
+"""exporter/processes/grouping.py: in which group each thing counts."""
+
+import pytest
+from host import MS, Host, Mode
+
+from exporter.groups.cgroup_path import NOWHERE, Placement
+from exporter.processes import grouping
+from exporter.processes.places import PodContainer, PodName
+
+HOST = ("", "", "", "")
+UNKNOWN = ("<unknown>",) * 4
+ID = "0123456789ab" + 52 * "c"
+UID = "11111111-2222-3333-4444-555555555555"
+DAEMON = Placement("", "", "daemon.service", "")
+IN_DAEMON = ("", "", "", "daemon.service")
+CONTAINER = Placement("", ID, "", "")
+IN_CONTAINER = ("", "", "0123456789ab", "")
+IN_POD = Placement(UID, ID, "", "")
+BOTH = frozenset({"pod", "unit"})
+SECOND = 1000.0
+
+
+def make_host(mode: Mode = Mode.EXACT, *, sideband: bool = True, names_pods: bool = False) -> Host:
+    host = Host(mode, sideband=sideband, group_by=BOTH, names_pods=names_pods)
+    host.lives_in(1, b"init", NOWHERE)
+    host.lives_in(10, b"daemon", DAEMON)
+    host.lives_in(20, b"main", CONTAINER)
+    host.drain()
+    assert host.by_group == {}
+    return host
+
+
+@pytest.fixture(params=["side-band records", "exit records", "procfs"])
+def host(request: pytest.FixtureRequest) -> Host:
+    mode = Mode.PROCFS if request.param == "procfs" else Mode.EXACT
+    return make_host(mode, sideband=request.param == "side-band records")
+
+
+def live_in(host: Host) -> dict[str, int]:
+    """How many live processes there are, by container and unit."""
+    live: dict[str, int] = {}
+    for (_, values), count in host.table.live_in_groups().items():
+        live["".join(values[2:])] = live.get("".join(values[2:]), 0) + count
+    return live
+
+
+def answer_and_settle(host: Host) -> list[int]:
+    """The exporter reads where processes are, and notes it when all events before that have been applied."""
+    asked = host.answer()
+    host.drain()
+    return asked
+
+
+def test_a_child_has_its_parents_group_and_a_storm_in_a_container_is_exact(host: Host) -> None:
+    for n in range(300):
+        host.fork(20, 400 + n)
+        if n % 2:
+            host.exec(400 + n, b"true")
+        host.end(400 + n, b"true" if n % 2 else b"main")
+    host.drain()
+    host.settle()
+    assert host.by_group == {IN_CONTAINER: {"forks": 300, "execs": 150, "exits": 300}}
+    assert host.answer() == []
+
+
+def test_a_process_that_begins_a_session_counts_where_it_is_after_its_exec(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}}
+    host.placements[400] = CONTAINER
+    assert answer_and_settle(host) == [400]
+    host.end(400, b"probe")
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"execs": 1, "exits": 1}}
+    assert not any(host.pending.values())
+
+
+def test_what_ended_before_it_was_read_counts_where_a_descriptor_of_it_says(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    opened_ns = host.now_ns
+    host.exec(400, b"probe")
+    host.fork(400, 401)
+    host.end(401, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    assert host.answer(opened_ns=opened_ns) == [400]
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"forks": 1, "execs": 1, "exits": 2}}
+    assert host.table.grouping.unresolved["gone"] == 0
+
+
+def test_what_ended_before_it_was_read_is_unknown_without_a_descriptor(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    assert answer_and_settle(host) == [400]
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, UNKNOWN: {"execs": 1, "exits": 1}}
+    assert host.table.grouping.unresolved == {"gone": 1, "too_many": 0, "unreadable": 0, "unnamed": 0}
+
+
+def test_a_child_that_inherited_an_open_group_is_settled_with_it(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.fork(400, 401)
+    host.drain()
+    host.exec(400, b"shell")
+    host.drain()
+    host.placements[400] = CONTAINER
+    answer_and_settle(host)
+    host.settle()
+    host.fork(401, 402)
+    host.end(402, b"daemon")
+    host.drain()
+    assert host.by_group[IN_CONTAINER]["forks"] == 2
+    assert live_in(host)["0123456789ab"] == 3
+
+
+def test_a_child_of_one_that_could_not_be_read_is_looked_for_itself(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.fork(400, 401)
+    host.end(400, b"daemon")
+    host.drain()
+    assert answer_and_settle(host) == [400]
+    host.placements[401] = CONTAINER
+    assert answer_and_settle(host) == [401]
+    host.end(401, b"daemon")
+    host.drain()
+    assert host.by_group == {
+        IN_DAEMON: {"forks": 1},
+        UNKNOWN: {"forks": 1, "exits": 1},
+        IN_CONTAINER: {"exits": 1},
+    }
+
+
+def test_a_session_without_an_exec_is_read_a_second_later(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.drain()
+    assert host.table.waits
+    assert host.answer() == []
+    host.rest(SECOND)
+    host.drain()
+    host.placements[400] = DAEMON
+    assert answer_and_settle(host) == [400]
+    assert live_in(host)["daemon.service"] == 2
+    assert not host.table.waits
+
+
+def test_one_that_cannot_be_read_even_then_is_unknown_and_can_be_found_by_a_scan(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.rest(SECOND)
+    host.drain()
+    assert answer_and_settle(host) == [400]
+    assert host.table.grouping.unresolved["unreadable"] == 1
+    assert live_in(host)["<unknown><unknown>"] == 1
+    host.find(400, CONTAINER)
+    host.drain()
+    assert live_in(host)["0123456789ab"] == 2
+
+
+def test_a_reading_counts_only_when_all_events_before_it_are_known(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.answer()
+    host.drain(complete=False)
+    assert IN_CONTAINER not in host.by_group
+    host.settle()
+    assert host.by_group[IN_CONTAINER] == {"execs": 1}
+
+
+def test_a_reading_of_the_next_process_with_the_pid_is_not_believed(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    host.end(400, b"probe")
+    host.fork(1, 400)
+    host.placements[400] = CONTAINER
+    host.answer()
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, UNKNOWN: {"execs": 1, "exits": 1}, HOST: {"forks": 1}}
+
+
+def test_a_descriptor_that_was_opened_before_the_pid_was_used_again_is_believed(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    opened_ns = host.now_ns
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.fork(1, 400)
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.answer(opened_ns=opened_ns)
+    host.settle()
+    assert host.by_group == {
+        IN_DAEMON: {"forks": 1},
+        IN_CONTAINER: {"execs": 1, "exits": 1},
+        HOST: {"forks": 1},
+    }
+
+
+def test_a_process_that_was_moved_without_a_session_is_found_after_its_exec(host: Host) -> None:
+    host.fork(1, 400)
+    host.exec(400, b"cgexec")
+    host.drain()
+    host.placements[400] = CONTAINER
+    assert answer_and_settle(host) == [400]
+    host.fork(400, 401)
+    host.end(401, b"cgexec")
+    host.settle()
+    assert host.by_group[IN_CONTAINER]["forks"] == 1
+    host.exec(400, b"again")
+    host.drain()
+    assert answer_and_settle(host) == [400]
+    assert live_in(host)["0123456789ab"] == 2
+
+
+def test_it_counts_where_it_was_if_the_reading_is_not_of_it(host: Host) -> None:
+    host.fork(1, 400)
+    host.exec(400, b"first")
+    host.drain()
+    host.end(400, b"first")
+    host.fork(1, 400)
+    host.placements[400] = CONTAINER
+    assert host.answer() == [400]
+    host.settle()
+    assert host.by_group == {HOST: {"forks": 2, "execs": 1, "exits": 1}}
+
+
+def test_a_process_that_exec_d_and_ended_in_one_drain_is_not_looked_for(host: Host) -> None:
+    host.fork(20, 400)
+    host.exec(400, b"true")
+    host.end(400, b"true")
+    host.drain()
+    assert host.answer() == []
+
+
+def test_a_scan_while_a_process_may_still_be_moved_does_not_settle_it(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.find(400, DAEMON)
+    host.drain()
+    host.exec(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    answer_and_settle(host)
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"execs": 1}}
+
+
+def test_the_name_and_the_group_of_a_process_can_be_open_at_the_same_time() -> None:
+    host = make_host(sideband=False)
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400)
+    host.fork(400, 401)
+    host.set_uid(401, 7)
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.answer()
+    host.drain()
+    # The name is still to come.
+    assert host.pending["exec"] == 1
+    host.end(401, b"probe", 7)
+    host.end(400, b"probe")
+    host.settle()
+    assert host.execs == {("probe", "0"): 1}
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"forks": 1, "execs": 1, "exits": 2}}
+    assert host.pending == {}
+
+
+def test_an_exec_before_the_session_counts_in_the_group_before() -> None:
+    host = make_host(sideband=False)
+    host.fork(10, 400)
+    host.exec(400, b"setsid")
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.answer(opened_ns=host.now_ns - 5 * MS)
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1, "execs": 1}, IN_CONTAINER: {"execs": 1, "exits": 1}}
+
+
+def test_more_sessions_than_there_may_be_are_unknown(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "_MOST_OPEN", 3)
+    for tgid in range(400, 405):
+        host.fork(10, tgid)
+        host.begin_session(tgid)
+    host.drain()
+    assert host.table.grouping.unresolved["too_many"] == 2
+    for tgid in range(400, 405):
+        host.end(tgid, b"daemon")
+    host.drain()
+    assert len(answer_and_settle(host)) == 3
+    assert host.by_group == {IN_DAEMON: {"forks": 5}, UNKNOWN: {"exits": 5}}
+
+
+def test_a_process_whose_fork_was_lost_is_unknown_until_a_scan_finds_it(host: Host) -> None:
+    host.fork(500, 501)
+    host.drain()
+    host.end(501, b"child")
+    host.lives_in(500, b"parent", CONTAINER)
+    host.drain()
+    host.fork(500, 502)
+    host.drain()
+    assert host.by_group == {UNKNOWN: {"forks": 1, "exits": 1}, IN_CONTAINER: {"forks": 1}}
+
+
+# -- names of pods -------------------------------------------------------------------------------------------
+
+
+def test_without_names_of_pods_a_container_of_one_is_known_by_its_id() -> None:
+    host = make_host()
+    host.lives_in(30, b"main", IN_POD)
+    host.fork(30, 31)
+    host.drain()
+    assert host.by_group == {("<unknown>", "<unknown>", "0123456789ab", ""): {"forks": 1}}
+
+
+@pytest.mark.parametrize("name", [PodName("shop", "cart-0", "web"), None], ids=["named", "not named"])
+def test_a_containers_series_are_held_back_until_its_name_is_known(name: PodName | None) -> None:
+    host = make_host(names_pods=True)
+    host.lives_in(30, b"main", IN_POD)
+    host.fork(30, 31)
+    host.end(31, b"main")
+    host.drain()
+    container = PodContainer(UID, ID)
+    assert list(host.table.grouping.nameless) == [container]
+    assert (host.by_group, host.pending) == ({}, {"fork": 1, "exit": 1})
+    host.pipeline.name_container(container, name)
+    values = (*UNKNOWN[:3], "") if name is None else (*name, "")
+    assert host.by_group == {values: {"forks": 1, "exits": 1}}
+    # It is so for good.
+    host.pipeline.name_container(container, PodName("other", "other", "other"))
+    host.fork(30, 31)
+    host.drain()
+    host.find(31, IN_POD)
+    host.drain()
+    assert host.by_group == {values: {"forks": 2, "exits": 1}}
+    assert host.table.grouping.unresolved["unnamed"] == (name is None)
+    assert list(host.table.grouping.nameless) == []
+
+
+def test_a_container_that_is_started_again_goes_on_in_the_same_series() -> None:
+    host = make_host(names_pods=True)
+    for tgid, container_id in ((30, 64 * "a"), (40, 64 * "b")):
+        host.lives_in(tgid, b"main", Placement(UID, container_id, "", ""))
+        host.fork(tgid, 400 + tgid)
+        host.drain()
+        host.pipeline.name_container(PodContainer(UID, container_id), PodName("shop", "cart-0", "web"))
+    assert host.by_group == {("shop", "cart-0", "web", ""): {"forks": 2}}
