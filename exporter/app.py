@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -22,7 +23,7 @@ from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.failures.keeper import Keeper
 from exporter.failures.log import LOGGER as FAILURE_LOGGER
-from exporter.feeds import Core, header_of, make_live_core, make_replay_core
+from exporter.feeds import Core, LiveGroups, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
@@ -39,9 +40,9 @@ from exporter.stream.hub import Hub, Limits
 from exporter.stream.unix_socket import open_stream_socket
 from exporter.stream.wall_clock import WallClock
 from exporter.tallies.births import Births
-from exporter.tallies.expiry import Expiry
+from exporter.tallies.expiry import Expiry, GoneGroups
 from exporter.tallies.histograms import CLASSIC_BOUNDS
-from exporter.tallies.labels import EXCLUDED
+from exporter.tallies.labels import EXCLUDED, group_label_names
 from exporter.tallies.native import BOTH_BOUNDS
 from exporter.tallies.rules import RulesFile
 from exporter.tallies.tallies import Tallies
@@ -102,12 +103,20 @@ class Exporter:
             self._tallies,
             Expiry(self._tallies, self._table.cells_in_use, config.idle_seconds) if config.idle_seconds else None,
             lambda: budget(self._snapshot()),
+            self._gone_groups(config.gone_seconds),
         )
         self._reloading = None if read_rules is None else Reloading(self._tallies, read_rules)
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
         self._canary: Canary | None = None
         self._ready = False
         self._started = time.monotonic()
+
+    def _gone_groups(self, gone_seconds: float) -> GoneGroups | None:
+        grouping = self._table.grouping
+        places = grouping.places
+        if places is None or not gone_seconds:
+            return None
+        return GoneGroups(self._tallies, grouping.groups_in_use, places.is_container, places.forget, gone_seconds)
 
     async def serve(self, config: Config, stopped: asyncio.Event) -> None:
         """Listen and serve until told to stop.
@@ -288,6 +297,7 @@ class Exporter:
             pending=_only(wanted, self._table.pending()),
             unattributed=_only(wanted, self._tallies.unattributed()),
             excluded=_only(wanted, self._tallies.excluded()),
+            group_unresolved=self._table.grouping.unresolved or None,
             expired=_only(wanted, self._tallies.expired()),
             reload_successful=None if self._reloading is None else self._reloading.successful,
             reload_timestamp_seconds=None if self._reloading is None else self._reloading.timestamp_seconds,
@@ -340,6 +350,7 @@ async def run(config: Config) -> None:
         None if read_rules is None else read_rules().rules,
         births=Births(time.time) if config.created_timestamps else None,
         bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
+        group_labels=group_label_names(config.group_by),
     )
     async with AsyncExitStack() as stack:
         procfs: Procfs | None = None
@@ -359,13 +370,17 @@ async def run(config: Config) -> None:
                     config.filter_by,
                     config.receive_buffer_bytes,
                     exec_names=config.exec_names,
+                    grouped=bool(config.group_by),
                 )
             )
             tape = None
             if config.capture is not None:
                 tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
                 stack.enter_context(closing(tape))
-            counting = make_live_core(sources, procfs, tallies, tape=tape)
+            groups = None
+            if config.group_by:
+                groups = LiveGroups(config.group_by, os.environ.get("POD_UID", ""))
+            counting = make_live_core(sources, procfs, tallies, tape=tape, groups=groups)
         one_by_one = OneByOne(
             await _stream(config, counting, clock, stack), _keep_failures(config, counting, clock)
         )

@@ -11,6 +11,7 @@ from exporter.flag_parsers import (
     find_group,
     interval_between,
     optional,
+    parse_group_by,
     parse_mode,
     parse_page_path,
     parse_path,
@@ -37,6 +38,7 @@ _BUFFER_BYTES = size_between(4096, 1 << 30)
 LOG_FORMATS = ("logfmt", "json")
 # The headings of --help.
 _WEB, _EVENTS, _NAMES, _PRIVILEGES, _LIMITS = "web", "events", "names", "privileges", "limits"
+_GROUPS = "groups"
 _STREAM, _CAPTURE, _LOGGING = "stream", "capture and replay", "logging"
 _FAILURES = "failures"
 
@@ -323,6 +325,24 @@ class Config:
         "Seconds after which the series of a program that no longer runs are dropped; 0 keeps them.",
         interval_between(_AN_HOUR_SECONDS, _A_YEAR_SECONDS),
         group=_LIMITS,
+    )
+    group_by: frozenset[str] = flag(
+        "--group.by",
+        "LIST",
+        "none",
+        "Where processes run, as further labels: unit (of systemd), pod (namespace, pod and container; container "
+        "without Kubernetes too), both, or none.",
+        parse_group_by,
+        group=_GROUPS,
+    )
+    gone_seconds: float = flag(
+        "--limit.gone",
+        "DURATION",
+        "15m",
+        "Time after which the series of a container are dropped in which no process lives any more; 0 keeps them.",
+        interval_between(60, _A_YEAR_SECONDS),
+        group=_LIMITS,
+        needs="--group.by",
     )
     rules_path: str | None = flag(
         "--config.file",

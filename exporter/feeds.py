@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
 from exporter import __version__
@@ -13,14 +14,20 @@ from exporter.capture.format import Header, iter_frames
 from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
+from exporter.kernel.cgroup_tree import iter_cgroups, own_cgroup2, sees_all_cgroups
+from exporter.kernel.pidfd import knows_cgroup_ids
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
 from exporter.live.open_sources import Sources
+from exporter.live.order import PlacingSources
+from exporter.live.placements import Placements
+from exporter.live.placing import LookUp
 from exporter.plan import Plan, make_plan
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import Places
 from exporter.processes.table import ProcessTable
 from exporter.tallies.histograms import Histogram
 from exporter.tallies.tallies import Tallies
@@ -141,8 +148,13 @@ class _Proc(NamedTuple):
     read_ns: Callable[[], int]
 
 
-def _make_pipeline(
-    header: Header, plan: Plan, tallies: Tallies, proc: _Proc, on_malformed: OnMalformed
+def _make_pipeline(  # noqa: PLR0917 - each is another thing
+    header: Header,
+    plan: Plan,
+    tallies: Tallies,
+    proc: _Proc,
+    on_malformed: OnMalformed,
+    places: Places | None = None,
 ) -> Pipeline:
     """Make a pipeline by a capture's header, so that a replay counts as the recorded exporter did."""
     exact = bool(header.family_id)
@@ -155,9 +167,33 @@ def _make_pipeline(
         failures_only=plan.failures_only and exact,
         sideband=header.sideband,
         since_ns=header.monotonic_ns,
+        places=places,
     )
     decoder = RecordDecoder(header.family_id) if exact else None
     return Pipeline(table, decoder, on_malformed, None if exact or header.sideband else NameHints(*proc))
+
+
+class LiveGroups(NamedTuple):
+    """What groups of processes are made of, and what it takes to know them."""
+
+    by: frozenset[str]
+    """pod, unit or both."""
+    own_pod_uid: str = ""
+    """The uid of the exporter's own pod, if it is in one."""
+    look_up: LookUp | None = None
+    """The names of pods; None if they do not come."""
+
+
+def _placements(procfs: Procfs, groups: LiveGroups) -> Placements:
+    root = own_cgroup2()
+    return Placements(
+        procfs,
+        time.monotonic_ns,
+        has_ids=knows_cgroup_ids(),
+        own_pod_uid=groups.own_pod_uid,
+        sees_all=sees_all_cgroups(),
+        iter_cgroups=tuple if root is None else partial(iter_cgroups, root),
+    )
 
 
 def make_live_core(
@@ -167,6 +203,7 @@ def make_live_core(
     *,
     tape: Tape | None = None,
     on_malformed: OnMalformed = log_malformed,
+    groups: LiveGroups | None = None,
 ) -> Core:
     """Make a core that counts the events of this host. Call it while an event loop runs.
 
@@ -176,6 +213,7 @@ def make_live_core(
         tallies: Where the events are counted.
         tape: Gets a capture; None for no capture.
         on_malformed: Called for each message that was dropped.
+        groups: What groups of processes are made of; None where they are not asked for.
     """
     header = header_of(sources)
     recorder = None if tape is None else Recorder(tape, procfs.read_comm, time.monotonic_ns)
@@ -183,10 +221,12 @@ def make_live_core(
         proc = _Proc(procfs.read_comm, time.monotonic_ns)
     else:
         proc = _Proc(recorder.read_comm, recorder.read_ns)
-    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed)
+    places = None if groups is None else Places(tallies, groups.by, names_pods=groups.look_up is not None)
+    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed, places)
     if recorder is not None:
         recorder.record(pipeline)
-    listener = Listener(sources, pipeline, procfs)
+    found = None if groups is None else PlacingSources(_placements(procfs, groups), groups.look_up)
+    listener = Listener(sources, pipeline, procfs, found)
     return Core(
         sources.plan,
         sources.mode,

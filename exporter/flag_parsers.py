@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 # (uid_t)-1 and (gid_t)-1 mean "do not change".
 _NO_ID = 0xFFFFFFFF
 _SLOWEST, _FASTEST = 1e-6, 1_000_000
+_GROUPS_OF = frozenset({"unit", "pod"})
 _NS = 1_000_000_000
 _SIZE_UNITS = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _DURATION_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
@@ -149,6 +150,16 @@ def find_group(flag: str, text: str) -> int:
         return grp.getgrnam(text).gr_gid
     except KeyError as error:
         raise ConfigError(f"{flag}: there is no group {text!r}") from error
+
+
+def parse_group_by(flag: str, text: str) -> frozenset[str]:
+    """Parse a comma-separated list of what groups are made of, or none."""
+    words = frozenset(word.strip() for word in text.split(","))
+    if words == {"none"}:
+        return frozenset()
+    if not words <= _GROUPS_OF:
+        raise ConfigError(f"{flag} must be none, or of {', '.join(sorted(_GROUPS_OF))}, got {text!r}")
+    return words
 
 
 def parse_page_path(flag: str, text: str) -> str:

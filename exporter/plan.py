@@ -58,7 +58,14 @@ class Plan(NamedTuple):
         return self.deliver.nonzero_exits
 
 
-def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool, named: bool = False) -> Plan:
+def make_plan(
+    wanted: Iterable[str],
+    *,
+    exact: bool,
+    records_end_processes: bool,
+    named: bool = False,
+    grouped: bool = False,
+) -> Plan:
     """Work out what the kernel has to deliver.
 
     Args:
@@ -66,10 +73,12 @@ def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool
         exact: Exit records tell the names of processes that end.
         records_end_processes: They mark the last thread of a process too, so that threads need not be followed.
         named: The name belongs to each event, even if that takes events that the user did not ask for.
+        grouped: The group of each process is to be known, too.
     """
     wanted = frozenset(wanted)
     failures = "nonzero_exit" in wanted and not wanted & {"exit", "thread_exit"}
     keeps_table = bool(wanted & _NAMED_BY_TABLE) or ("exit" in wanted and not exact)
+    keeps_table = keeps_table or grouped
     if named and not (exact and wanted <= {"exit", "nonzero_exit"}):
         keeps_table = True
     whats = {_WHAT[name] for name in wanted}
@@ -80,6 +89,9 @@ def make_plan(wanted: Iterable[str], *, exact: bool, records_end_processes: bool
         threads.add(PROC_EVENT_EXIT)
     if keeps_table:
         whats |= _TABLE
+    if grouped:
+        # A process that begins a session is about to be moved, often.
+        whats.add(PROC_EVENT_SID)
     if keeps_table or wanted & {"exit", "nonzero_exit"}:
         # The last thread's EXIT can be a process's end.
         threads.add(PROC_EVENT_EXIT)

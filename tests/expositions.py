@@ -107,6 +107,7 @@ def status() -> Status:
         pending={"fork": 4},
         unattributed={"exec": 5},
         excluded={"fork": 21},
+        group_unresolved={"gone": 24},
         expired={"exit": 22},
         reload_successful=True,
         reload_timestamp_seconds=23.5,

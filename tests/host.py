@@ -18,9 +18,9 @@ from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
-from exporter.processes.places import Places, group_label_names
+from exporter.processes.places import Places
 from exporter.processes.table import ProcessTable
-from exporter.tallies.labels import uid_label
+from exporter.tallies.labels import group_label_names, uid_label
 from exporter.tallies.tallies import Tallies
 
 MS = 1_000_000

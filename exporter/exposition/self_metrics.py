@@ -70,6 +70,13 @@ class Status:
         "Events that are in no metric of programs, because the rules of --config.file exclude them.",
         "event",
     )
+    group_unresolved: dict[str, int] | None = _metric(
+        "proc_connector_group_unresolved_total",
+        "counter",
+        "Processes of which it could not be known where they run, and containers of pods whose name could not.",
+        "reason",
+    )
+    """None where groups are not asked for."""
     expired: dict[str, int] | None = _metric(
         "proc_connector_expired_total",
         "counter",

@@ -41,6 +41,7 @@ class Comparison:
         with_start: Read when a process started; exit records have it more exactly.
         count_losses: Looks for losses, and returns how many messages were lost so far.
         crash: Called with the exception of a comparison that follows a loss.
+        find_place: Reads where a process is, and notes it; None where groups are not asked for.
 
     Attributes:
         repeated: How many were made after a loss or a silence.
@@ -56,6 +57,7 @@ class Comparison:
         with_start: bool,
         count_losses: Callable[[], int],
         crash: Callable[[BaseException], None],
+        find_place: Callable[[int], None] | None = None,
     ) -> None:
         self._drain = drain
         self._pipeline = pipeline
@@ -64,6 +66,7 @@ class Comparison:
         self._with_start = with_start
         self._count_losses = count_losses
         self._crash = crash
+        self._find_place = find_place
         # A loss and a silence can both ask for a comparison.
         self._lock = asyncio.Lock()
         self._losses_followed = 0
@@ -144,6 +147,8 @@ class Comparison:
                 info = await self._ask(partial(self._read_process, tgid))
                 if info is not None:
                     self._pipeline.adopt(tgid, info, start_ns(info), time.monotonic_ns())
+                    if self._find_place is not None:
+                        await self._ask(partial(self._find_place, tgid))
             await drain_for(self._drain, READING_SETTLES_NS)
         finally:
             self._drain.release()
@@ -175,6 +180,14 @@ class Comparison:
         except MalformedMessage as error:
             _LOG.warning("cannot read a process", extra={"tgid": tgid, "error": str(error)})
             return None
+
+    async def look_around(self) -> None:
+        """Read of all processes where they are: those that were moved without a sign are found so."""
+        if self._find_place is None:
+            return
+        async with self._lock:
+            async for tgid in in_slices(self._drain, await self._list()):
+                await self._ask(partial(self._find_place, tgid))
 
     async def _lost_exits(self, waiting: list[Record]) -> list[Record]:
         """Return the records, of those that wait, whose EXIT is lost unless it is on its way already."""

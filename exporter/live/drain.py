@@ -145,6 +145,7 @@ class Drain:
     def __init__(self, order: DrainOrder, pipeline: Pipeline, now_ns: Callable[[], int]) -> None:
         self._hints = order.hints
         self._events = _Progress(order.events)
+        self._placing = order.placing
         self._followers = [_Progress(source) for source in order.followers]
         # It counts as many batches as it reads in a step.
         self._batches_per_count = order.events.batches_per_step
@@ -237,6 +238,8 @@ class Drain:
     def _count(self) -> bool:
         """Count events; returns whether some are left."""
         are_left = self._pipeline.apply(self._completeness.until_ns, most_batches=self._batches_per_count)
+        if self._placing is not None:
+            self._placing.answer()
         for source in self._hints:
             # How many of the forks went on to exec is known better now.
             source.narrow()

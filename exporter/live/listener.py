@@ -16,7 +16,7 @@ from exporter.live.drain import Drain
 from exporter.live.losses import Losses
 from exporter.live.moderation import Moderation
 from exporter.live.open_sources import Sources
-from exporter.live.order import drain_order
+from exporter.live.order import PlacingSources, drain_order
 from exporter.live.renewal import Renewal
 from exporter.live.silence import Silence
 from exporter.live.turns import drain_all
@@ -25,6 +25,7 @@ from exporter.processes.pipeline import Pipeline
 
 _NEWS_WITHIN_SECONDS = 0.03
 _RINGS_SECONDS = 0.5
+_AROUND_SECONDS = 60.0
 # A little longer than a reading takes to settle, for it settles by a drain that begins later.
 _SETTLE_SECONDS = 1.1 * READING_SETTLES_NS / 1_000_000_000
 
@@ -36,18 +37,22 @@ class Listener:
         opened: The sockets.
         pipeline: Counts.
         procfs: The host's.
+        places: What says where processes are; None where groups are not asked for.
 
     Attributes:
         crashed: Gets the exception of a bug: a loop that went on without its drains would show old numbers.
         drain_ns: How long the steps of drains took.
     """
 
-    def __init__(self, opened: Sources, pipeline: Pipeline, procfs: Procfs) -> None:
+    def __init__(
+        self, opened: Sources, pipeline: Pipeline, procfs: Procfs, places: PlacingSources | None = None
+    ) -> None:
         self._connector = opened.connector
         # An acknowledgement can be waited for amid events, if it was only the canary that was late.
         opened.connector.keep = pipeline.take_events
         self._pipeline = pipeline
-        self._order = drain_order(opened, pipeline, time.monotonic_ns)
+        self._order = drain_order(opened, pipeline, time.monotonic_ns, places)
+        self._placing = self._order.placing
         self._drain = Drain(self._order, pipeline, time.monotonic_ns)
         self._losses = Losses(self._order.counted, pipeline, time.monotonic_ns)
         self._comparison = Comparison(
@@ -58,6 +63,7 @@ class Listener:
             with_start=opened.taskstats is None,
             count_losses=self._count_unsettling,
             crash=self._crash,
+            find_place=None if self._placing is None else self._placing.find,
         )
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
         self._silence = Silence(self._renewal, time.monotonic_ns, self._crash)
@@ -65,6 +71,7 @@ class Listener:
         self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._around: asyncio.Task[None] | None = None
         # The connector's socket is in the event loop.
         self._is_woken = False
         self.drain_ns = self._drain.drain_ns
@@ -81,11 +88,27 @@ class Listener:
         for source in self._order.hints:
             self._loop.add_reader(source.fileno(), self._guard, self._drain.read_hints)
         self._wake_up()
+        if self._placing is not None:
+            self._around = asyncio.ensure_future(self._look_around())
+            self._around.add_done_callback(self._looked_around)
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(_AROUND_SECONDS)
+            await self._comparison.look_around()
+
+    def _looked_around(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash(error)
 
     def stop(self) -> None:
         """Stop listening."""
         self._comparison.stop()
         self._silence.stop()
+        if self._around is not None:
+            self._around.cancel()
+        if self._placing is not None:
+            self._placing.close()
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._connector.fileno())

@@ -12,6 +12,7 @@ from exporter.kernel.connector_socket import Connector, open_connector
 from exporter.kernel.perf_rings import PerfRings, open_perf_rings
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
+from exporter.live.sessions import SESSIONS
 from exporter.plan import Plan, make_plan
 from exporter.processes.name_hints import FORKS_AND_EXECS
 
@@ -32,6 +33,8 @@ class Sources(NamedTuple):
     taskstats: Taskstats | None
     names: Connector | None
     rings: PerfRings | None = None
+    sessions: Connector | None = None
+    """Receives SID at once; None where groups are not asked for."""
 
     @property
     def exec_names(self) -> str:
@@ -63,6 +66,7 @@ def open_sources(
     *,
     exec_names: str = "auto",
     named: bool = False,
+    grouped: bool = False,
 ) -> Iterator[Sources]:
     """Open the sockets, and close them when the block ends.
 
@@ -73,6 +77,7 @@ def open_sources(
         buffer_bytes: Size of each socket's receive buffer.
         exec_names: sideband, events, or auto: side-band records if they are permitted.
         named: Each event is to have a name, even if that takes events that the user did not ask for.
+        grouped: It is to be known in which group a process is.
 
     Raises:
         SetupError: The kernel does not permit or does not have it; says what is missing.
@@ -87,6 +92,7 @@ def open_sources(
             exact=taskstats is not None,
             records_end_processes=_records_end_processes(taskstats),
             named=named,
+            grouped=grouped,
         )
         if taskstats is not None and plan.failures_only:
             taskstats.keep_failed_only()
@@ -102,7 +108,8 @@ def open_sources(
         connector = subscribe(plan.deliver)
         reads_proc = taskstats is None and rings is None and plan.keeps_table
         names = subscribe(FORKS_AND_EXECS) if reads_proc else None
-        yield Sources(plan, connector, taskstats, names, rings)
+        sessions = subscribe(SESSIONS) if grouped else None
+        yield Sources(plan, connector, taskstats, names, rings, sessions)
 
 
 def _records_end_processes(taskstats: Taskstats | None) -> bool:

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from exporter.live.open_sources import Sources
+from exporter.live.placements import Placements
+from exporter.live.placing import LookUp, Placing
 from exporter.live.ring_source import RingSource
-from exporter.live.sources import HintSource, SocketSource, Source
+from exporter.live.sessions import Sessions
+from exporter.live.sources import EarlySource, HintSource, SocketSource, Source
 from exporter.processes.pipeline import Pipeline
 
 # One step of a drain reads so many batches of each source, about ten milliseconds' worth.
@@ -14,15 +17,25 @@ _RECORD_BATCHES_PER_STEP = 64
 _NAME_BATCHES_PER_STEP = 4
 
 
+class PlacingSources(NamedTuple):
+    """What says where processes are."""
+
+    placements: Placements
+    look_up: LookUp | None = None
+    """The names of pods; None if they do not come."""
+
+
 class DrainOrder(NamedTuple):
     """All that is read, in the order of a drain."""
 
-    hints: tuple[HintSource, ...]
+    hints: tuple[EarlySource, ...]
     """Read first, at every step and whenever something comes."""
     events: Source
     """Its messages say what happens. They are counted when those of the followers have been read."""
     followers: tuple[Source, ...]
     """The kernel queues their messages before the event that needs them."""
+    placing: Placing | None = None
+    """Answers after each count where processes are; None where groups are not asked for."""
 
     @property
     def counted(self) -> tuple[Source, ...]:
@@ -30,17 +43,27 @@ class DrainOrder(NamedTuple):
         return (self.events, *self.followers)
 
 
-def drain_order(opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int]) -> DrainOrder:
+def drain_order(
+    opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int], places: PlacingSources | None = None
+) -> DrainOrder:
     """Return the sources of what is open.
 
     Args:
         opened: The sockets and rings.
         pipeline: Gets what is read.
         now_ns: CLOCK_MONOTONIC.
+        places: What says where processes are; None where groups are not asked for.
     """
-    hints: tuple[HintSource, ...] = ()
+    hints: list[EarlySource] = []
     if opened.names is not None:
-        hints = (HintSource(opened.names, pipeline, batches_per_step=_NAME_BATCHES_PER_STEP),)
+        hints.append(HintSource(opened.names, pipeline, batches_per_step=_NAME_BATCHES_PER_STEP))
+    placing = None
+    if places is not None:
+        sessions = None
+        if opened.sessions is not None:
+            sessions = Sessions(opened.sessions, places.placements, now_ns, rereads=not places.placements.has_ids)
+            hints.append(sessions)
+        placing = Placing(pipeline, places.placements, sessions, now_ns, places.look_up)
     events = SocketSource(
         "connector", opened.connector, pipeline.take_events, batches_per_step=_EVENT_BATCHES_PER_STEP
     )
@@ -53,4 +76,4 @@ def drain_order(opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int]) 
         )
     if opened.rings is not None:
         followers.append(RingSource(opened.rings, pipeline, now_ns))
-    return DrainOrder(hints, events, tuple(followers))
+    return DrainOrder(tuple(hints), events, tuple(followers), placing)

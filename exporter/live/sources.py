@@ -125,6 +125,22 @@ class SocketSource:
         return self._socket.meminfo().used_bytes // _LEAST_BYTES_PER_MESSAGE
 
 
+class EarlySource(Protocol):
+    """A second socket, which is read at every wake-up, while the processes live.
+
+    The main one gets the same events: what is lost here is a help, and is not counted.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor, for an event loop."""
+
+    def read(self) -> None:
+        """Take all that waits."""
+
+    def narrow(self) -> None:
+        """Ask the kernel only for the events that are worth a wake-up now."""
+
+
 class HintSource:
     """The second connector socket, read at every wake-up so that names are looked up while the processes live.
 

@@ -194,6 +194,10 @@ class Pipeline:
         """Take note of where a process was found; see Grouping.place."""
         self.table.grouping.place(number, tgid, placement, read_ns, opened_ns)
 
+    def nameless(self) -> list[PodContainer]:
+        """Return the containers of pods whose name is waited for."""
+        return self.table.grouping.nameless
+
     def name_container(self, container: PodContainer, name: PodName | None) -> None:
         """Take note of what a container of a pod is called; see Grouping.name_container."""
         self.table.grouping.name_container(container, name)

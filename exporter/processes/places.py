@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from exporter.groups.cgroup_path import Placement, shown_container
 from exporter.tallies.cells import Group
-from exporter.tallies.labels import GROUP_LABELS, UNKNOWN
+from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
 
 # Hostile paths must not fill the memory.
@@ -42,7 +42,7 @@ class Places:
 
     Args:
         tallies: Have the groups.
-        by: What groups are made of, of labels.GROUP_LABELS.
+        by: What groups are made of: pod, unit or both.
         names_pods: Names of pods come; otherwise they cannot be known.
 
     Attributes:
@@ -111,8 +111,3 @@ class Places:
     def is_container(self, group: Group) -> bool:
         """Return whether a group is that of a container or a pod, which do not come again."""
         return "pod" in self._by and any(group.values[: len(PodName._fields)])
-
-
-def group_label_names(by: frozenset[str]) -> tuple[str, ...]:
-    """Return the names of the labels of groups, for what they are made of."""
-    return tuple(name for part, names in GROUP_LABELS.items() if part in by for name in names)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from exporter.exposition.budget import Budget
-from exporter.tallies.expiry import Expiry
+from exporter.tallies.expiry import Expiry, GoneGroups
 from exporter.tallies.tallies import Tallies
 
 _LOG = logging.getLogger(__name__)
@@ -22,12 +22,20 @@ class Upkeep:
         tallies: The tallies that have the series.
         expiry: Drops idle series; None to keep them.
         budget: Counts the series.
+        gone: Drops groups that are gone; None to keep them.
     """
 
-    def __init__(self, tallies: Tallies, expiry: Expiry | None, budget: Callable[[], Budget]) -> None:
+    def __init__(
+        self,
+        tallies: Tallies,
+        expiry: Expiry | None,
+        budget: Callable[[], Budget],
+        gone: GoneGroups | None = None,
+    ) -> None:
         self._tallies = tallies
         self._expiry = expiry
         self._budget = budget
+        self._gone = gone
         self._warned_at = -_WARNING_SECONDS
         self._folded: dict[str, int] = {}
 
@@ -36,6 +44,8 @@ class Upkeep:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.warn(time.monotonic())
+            if self._gone is not None:
+                self._gone.sweep(time.monotonic())
             if self._expiry is not None:
                 for _ in self._expiry.sweep(time.monotonic()):
                     await asyncio.sleep(0)

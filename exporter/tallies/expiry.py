@@ -6,7 +6,7 @@ counted there after it went would be lost. Open names and records refer to none;
 
 from collections.abc import Callable, Iterator
 
-from exporter.tallies.cells import Cell, count_all
+from exporter.tallies.cells import Cell, Group, count_all
 from exporter.tallies.tallies import Tallies
 
 # A few milliseconds.
@@ -49,6 +49,49 @@ class Expiry:
             for cell in gone:
                 del seen[cell]
             yield
+
+
+class GoneGroups:
+    """Drops groups in which no process lives any more, with all their series.
+
+    Args:
+        tallies: Have the groups.
+        groups_in_use: Those in which something can yet be counted, now.
+        does_not_return: Whether a group never has a process again, once it has none for a while.
+        forget: Gets each group that is dropped.
+        gone_seconds: For how long no process must have lived in it.
+    """
+
+    def __init__(
+        self,
+        tallies: Tallies,
+        groups_in_use: Callable[[], set[Group]],
+        does_not_return: Callable[[Group], bool],
+        forget: Callable[[Group], None],
+        gone_seconds: float,
+    ) -> None:
+        self._tallies = tallies
+        self._groups_in_use = groups_in_use
+        self._does_not_return = does_not_return
+        self._forget = forget
+        self._gone_seconds = gone_seconds
+        # Since when they have had no process.
+        self._empty: dict[Group, float] = {}
+
+    def sweep(self, now_seconds: float) -> None:
+        """Look at all groups once."""
+        groups = self._tallies.groups
+        used = self._groups_in_use() | {groups.base, groups.unknown}
+        self._empty = {
+            group: self._empty.get(group, now_seconds)
+            for group in groups
+            if group not in used and self._does_not_return(group)
+        }
+        gone = [group for group, since in self._empty.items() if now_seconds - since >= self._gone_seconds]
+        for group in gone:
+            del self._empty[group]
+            self._forget(group)
+            self._tallies.drop_group(group)
 
 
 def _slices(cells: list[Cell]) -> Iterator[list[Cell]]:

@@ -76,6 +76,11 @@ def uid_label(uid: int | None) -> str:
     return OTHER if uid == OTHER_UID else str(uid)
 
 
+def group_label_names(by: frozenset[str]) -> tuple[str, ...]:
+    """Return the names of the labels of groups, for what --group.by asks for."""
+    return tuple(name for part, names in GROUP_LABELS.items() if part in by for name in names)
+
+
 def find_folded(keys: Iterable[Key], groups: Iterable[tuple[str, ...]]) -> list[int]:
     """Return the places of those that stand for several comms, uids or groups, which have no series of their own.
 

@@ -64,6 +64,8 @@ SETTINGS = [
     Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "series_limit", 1000),
     Setting("--limit.client-bytes", "LIMIT_CLIENT_BYTES", "1MiB", "2097152", "client_bytes", 1 << 20),
     Setting("--limit.idle", "LIMIT_IDLE", "1h", "0", "idle_seconds", 3600.0),
+    Setting("--group.by", "GROUP_BY", "pod, unit", "pod", "group_by", frozenset({"pod", "unit"})),
+    Setting("--limit.gone", "LIMIT_GONE", "1h", "2h", "gone_seconds", 3600.0, ("--group.by=pod",)),
     Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "rules_path", "/etc/rules.yml"),
     Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "enable_lifecycle", True),
     Setting(
@@ -173,6 +175,8 @@ BAD_VALUES = [
     ),
     *(("--limit.series", text) for text in ("", "0", "999", "1000001", "1e4", "-1", "1_000", "9" * 5000)),
     *(("--limit.client-bytes", text) for text in ("", "0", "1048575", "64 M", "-1")),
+    *(("--group.by", text) for text in ("", "node", "pod,", "none,pod", "pod unit")),
+    *(("--limit.gone", text) for text in ("", "1", "59", "-1", "nan")),
     *(("--limit.idle", text) for text in ("", "1", "3599", "59m", "-1", "nan", "inf", "1 h")),
 ]  # fmt: skip
 

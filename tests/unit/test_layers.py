@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "processes": {"errors", "groups", "kernel", "tallies"},
     "exposition": {"__init__", "revision", "tallies"},
     "capture": {"errors", "events", "kernel", "processes", "tallies"},
-    "live": {"errors", "kernel", "plan", "processes", "tallies"},
+    "live": {"errors", "groups", "kernel", "plan", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "kernel", "live", "plan", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
     "config": {"errors", "events", "flag_parsers", "flags", "service", "tallies"},
@@ -67,11 +67,12 @@ IMPURE_LIBRARIES = {
 # It reads what the user wrote.
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
-# procfs reads all of /proc; open_sources asks once which CPUs there can be, privileges what it has left; gate and
-# rules_file read what the user wrote; bundle what came with the program; unix_socket opens the directory of its
-# socket, logs /dev/null.
+# procfs reads all of /proc, cgroup_tree which cgroups there are; open_sources asks once which CPUs there can be,
+# privileges what it has left; gate and rules_file read what the user wrote; bundle what came with the program;
+# unix_socket opens the directory of its socket, logs /dev/null.
 OPENS_FILES = {
-    "bundle", "capture.file", "kernel.perf_rings", "kernel.procfs", "live.open_sources", "service.logs",
+    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.perf_rings", "kernel.procfs", "live.open_sources",
+    "service.logs",
     "service.privileges", "stream.unix_socket",
     "tallies.rules_file", "web.gate",
 }  # fmt: skip

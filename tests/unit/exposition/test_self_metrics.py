@@ -33,6 +33,7 @@ def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
         ("pending_events", "fork"): 4,
         ("unattributed_total", "exec"): 5,
         ("excluded_total", "fork"): 21,
+        ("group_unresolved_total", "gone"): 24,
         ("expired_total", "exit"): 22,
         ("config_last_reload_successful",): 1,
         ("config_last_reload_success_timestamp_seconds",): 23.5,
