@@ -51,6 +51,8 @@ class Listener:
         # An acknowledgement can be waited for amid events, if it was only the canary that was late.
         opened.connector.keep = pipeline.take_events
         self._pipeline = pipeline
+        if places is not None:
+            places = places._replace(drain_soon=self._drain_soon)
         self._order = drain_order(opened, pipeline, time.monotonic_ns, places)
         self._placing = self._order.placing
         self._drain = Drain(self._order, pipeline, time.monotonic_ns)
@@ -71,6 +73,7 @@ class Listener:
         self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._around: asyncio.Task[None] | None = None
         # The connector's socket is in the event loop.
         self._is_woken = False
@@ -109,8 +112,9 @@ class Listener:
             self._around.cancel()
         if self._placing is not None:
             self._placing.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
         self._loop.remove_reader(self._connector.fileno())
         for source in self._order.hints:
             self._loop.remove_reader(source.fileno())
@@ -159,6 +163,15 @@ class Listener:
             self._loop.remove_reader(self._connector.fileno())
             self._is_woken = False
         self._timer = self._loop.call_later(seconds, self._guard, self._wake_up)
+
+    def _drain_soon(self) -> None:
+        """Drain in the next turn of the loop, unless a drain is under way that has not come to its end."""
+        if self._timer is not None and self._soon is None:
+            self._soon = self._loop.call_soon(self._guard, self._drain_now)
+
+    def _drain_now(self) -> None:
+        self._soon = None
+        self._wake_up()
 
     def emit_soon(self) -> None:
         """End a pause that is longer than a client that has just come may wait for its events."""

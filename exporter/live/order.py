@@ -23,6 +23,8 @@ class PlacingSources(NamedTuple):
     placements: Placements
     look_up: LookUp | None = None
     """The names of pods; None if they do not come."""
+    drain_soon: Callable[[], object] = bool
+    """Has the main socket drained at once."""
 
 
 class DrainOrder(NamedTuple):
@@ -61,7 +63,13 @@ def drain_order(
     if places is not None:
         sessions = None
         if opened.sessions is not None:
-            sessions = Sessions(opened.sessions, places.placements, now_ns, rereads=not places.placements.has_ids)
+            sessions = Sessions(
+                opened.sessions,
+                places.placements,
+                now_ns,
+                rereads=not places.placements.has_ids,
+                drain_soon=places.drain_soon,
+            )
             hints.append(sessions)
         placing = Placing(pipeline, places.placements, sessions, now_ns, places.look_up)
     events = SocketSource(

@@ -51,12 +51,15 @@ class Placing:
         """Answer all that is asked."""
         questions = [*self._unanswered, *self._pipeline.group_questions()]
         self._unanswered = []
-        for question in questions:
-            try:
-                self._answer(question)
-            except ShortageError:
-                # That no descriptor is free says nothing of a process.
-                self._unanswered.append(question)
+        while questions:
+            for question in questions:
+                try:
+                    self._answer(question)
+                except ShortageError:
+                    # That no descriptor is free says nothing of a process.
+                    self._unanswered.append(question)
+            # An answer can lead to another question.
+            questions = self._pipeline.group_questions()
         if self._look_up is not None:
             self._name_containers(self._look_up)
 
@@ -67,6 +70,8 @@ class Placing:
             found = self._sessions.find((tgid, since_ns), execd_ns)
         if found is not None:
             self._pipeline.place(number, tgid, found.placement, found.read_ns, found.opened_ns)
+            if self._sessions is not None:
+                self._sessions.forget((tgid, since_ns))
             return
         placement = self._placements.read(tgid)
         now_ns = self._now_ns()

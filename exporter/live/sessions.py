@@ -5,6 +5,10 @@ more connector socket, which receives SID only, and whose reader is woken for ea
 the kernel says in which cgroup the process was last, even when it is gone. The main socket has the same event with
 the same timestamp: its reader asks here by (tgid, timestamp_ns).
 
+A process can be gone before that: crun's forks the program and ends, within half a millisecond. Then its child is
+asked for. Its pid is not known yet, but most often it is the next one; what it really is the main socket says, so
+that a descriptor of another process does no harm.
+
 A kernel that does not say it (before Linux 6.13; of what is reaped, before 6.15) leaves one way: to read
 /proc/PID/cgroup every millisecond, until it changes or the process is gone, for a tenth of a second.
 
@@ -31,6 +35,7 @@ SESSIONS = EventFilter(frozenset({PROC_EVENT_SID}), frozenset())
 _REST = EventFilter(frozenset({PROC_EVENT_COREDUMP}), frozenset())
 
 _PER_SECOND, _BURST = 100, 200
+_LIKELY_CHILDREN = 3
 _MOST_DESCRIPTORS = 512
 _DESCRIPTORS_SHARE = 4
 _KEPT_NS = 10_000_000_000
@@ -74,15 +79,23 @@ class Sessions:
         now_ns: CLOCK_MONOTONIC.
         rereads: Read again and again from the beginning; otherwise only when the kernel has failed to say where
             a process was.
+        drain_soon: Has the main socket drained at once: a process was gone, and what it has forked may live.
     """
 
     def __init__(
-        self, socket: Connector, placements: Placements, now_ns: Callable[[], int], *, rereads: bool
+        self,
+        socket: Connector,
+        placements: Placements,
+        now_ns: Callable[[], int],
+        *,
+        rereads: bool,
+        drain_soon: Callable[[], object],
     ) -> None:
         self._socket = socket
         self._placements = placements
         self._now_ns = now_ns
         self._rereads = rereads
+        self._drain_soon = drain_soon
         self._most = min(_MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _DESCRIPTORS_SHARE)
         self._tokens = float(_BURST)
         self._filled_ns = now_ns()
@@ -121,16 +134,23 @@ class Sessions:
         if self._tokens < 1:
             return
         self._tokens -= 1
+        if not self._open(tgid, timestamp_ns):
+            for child in range(tgid + 1, tgid + 1 + _LIKELY_CHILDREN):
+                self._open(child, timestamp_ns)
+            self._drain_soon()
+
+    def _open(self, tgid: int, timestamp_ns: int) -> bool:
+        """Open a descriptor of a process for a session; returns whether the process was there."""
         self._drop_old()
-        fd = open_pidfd(tgid)
-        if fd is None:
-            return
+        if (tgid, timestamp_ns) in self._sessions or (fd := open_pidfd(tgid)) is None:
+            return False
         session = _Session(fd, self._now_ns())
         self._sessions[tgid, timestamp_ns] = session
         self._look((tgid, timestamp_ns), session)
         if self._rereads and len(self._rereading) < _MOST_REREAD:
             self._rereading[tgid, timestamp_ns] = session
             self._reread_soon()
+        return True
 
     def _drop_old(self) -> None:
         while self._sessions:
@@ -183,7 +203,7 @@ class Sessions:
         """Return where a process is, or was last, after it may have been moved; None if that is not known.
 
         Args:
-            key: Of the process's SID.
+            key: Of the process's SID; with the tgid of its child for that one.
             execd_ns: When it exec'd since; 0 if it has not.
 
         Raises:

@@ -123,6 +123,8 @@ class Changes:
         self._count_fork(timestamp_ns, child_tgid, parent_tgid, cell)
         child = self._roster.add(Process(child_tgid, cell, timestamp_ns))
         name = parent.open_name
+        if parent.odd is not None and parent.odd.group is not None:
+            parent.odd.group.fork(child)
         uid = cell.uid
         if parent_pid != parent_tgid and parent.odd is not None and parent.odd.thread_uids:
             # A thread that is not among them may have been made by one that is.

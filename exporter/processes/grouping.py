@@ -167,11 +167,16 @@ class Grouping:
                 return
         if group is None:
             return
+        heir = group.heir
+        read = heir if heir is not None and heir.tgid == tgid else group.process
         if placement is not None:
-            group.reading = GroupReading(self.places.group_of(placement), read_ns, opened_ns)
+            group.reading = GroupReading(read, self.places.group_of(placement), read_ns, opened_ns)
+        elif group.has_ended and heir is not None and read is not heir and not group.execd_ns:
+            # It was moved before it forked, if at all: crun begins programs so.
+            self._questions.append(GroupQuestion(number, heir.tgid, group.since_ns, 0))
         elif group.has_ended or group.is_old:
             self._unresolved["gone" if group.has_ended else "unreadable"] += 1
-            group.reading = GroupReading(self._tallies.groups.unknown, 0, 0)
+            group.reading = GroupReading(group.process, self._tallies.groups.unknown, 0, 0)
 
     def name_container(self, container: PodContainer, name: PodName | None) -> None:
         """Take note of what a container of a pod is called; None: that is not waited for any longer."""
@@ -205,10 +210,9 @@ class Grouping:
         reading = group.reading
         if reading is not None:
             if reading.read_ns < complete_until_ns:
-                owner = self._roster.by_tgid.get(group.process.tgid)
-                is_reused = (
-                    owner is not None and owner is not group.process and owner.start_ns <= reading.opened_ns
-                )
+                read = reading.process
+                owner = self._roster.by_tgid.get(read.tgid)
+                is_reused = owner is not None and owner is not read and owner.start_ns <= reading.opened_ns
                 before = self._tallies.groups.unknown if group.since_ns else group.before
                 self._settle(group, before if is_reused else reading.group)
             return

@@ -146,6 +146,7 @@ class OpenGroup(Group):
         has_ended: It has ended.
         is_due: It is to be read now where it is.
         is_old: That was so for the last time.
+        heir: The first process that it forked, if it had not exec'd by then, and so could not have been moved.
         reading: Where it was found.
     """
 
@@ -153,6 +154,7 @@ class OpenGroup(Group):
         "before",
         "execd_ns",
         "has_ended",
+        "heir",
         "is_due",
         "is_old",
         "number",
@@ -170,12 +172,18 @@ class OpenGroup(Group):
         self.since_ns = since_ns
         self.execd_ns = 0
         self.has_ended = self.is_due = self.is_old = False
+        self.heir: Process | None = None
         self.reading: GroupReading | None = None
 
     def exec(self, timestamp_ns: int) -> None:
         """Note that the process exec'd: if it is moved, that was before."""
         self.execd_ns = timestamp_ns
         self.is_due = True
+
+    def fork(self, child: "Process") -> None:
+        """Note that the process forked another."""
+        if self.heir is None and not self.execd_ns:
+            self.heir = child
 
     def end(self) -> None:
         """Note that the process ended."""
@@ -185,6 +193,7 @@ class OpenGroup(Group):
 class GroupReading(NamedTuple):
     """Where a process was found."""
 
+    process: "Process"
     group: Group
     read_ns: int
     """When that was read, CLOCK_MONOTONIC."""

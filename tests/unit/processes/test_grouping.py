@@ -122,22 +122,34 @@ def test_a_child_that_inherited_an_open_group_is_settled_with_it(host: Host) -> 
     assert live_in(host)["0123456789ab"] == 3
 
 
-def test_a_child_of_one_that_could_not_be_read_is_looked_for_itself(host: Host) -> None:
+def test_a_child_says_where_the_one_was_that_forked_it_and_ended(host: Host) -> None:
     host.fork(10, 400)
     host.begin_session(400)
     host.fork(400, 401)
     host.end(400, b"daemon")
     host.drain()
-    assert answer_and_settle(host) == [400]
     host.placements[401] = CONTAINER
+    assert (host.answer(), host.answer()) == ([400], [401])
+    host.drain()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"forks": 1, "exits": 1}}
+
+
+def test_a_child_does_not_say_where_one_was_that_exec_d_since(host: Host) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.fork(400, 401)
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    host.placements[401] = DAEMON
+    assert (host.answer(), host.answer()) == ([400], [])
+    host.drain()
+    assert host.by_group[UNKNOWN] == {"forks": 1, "execs": 1, "exits": 1}
+    # Where it is itself is asked after that.
     assert answer_and_settle(host) == [401]
     host.end(401, b"daemon")
     host.drain()
-    assert host.by_group == {
-        IN_DAEMON: {"forks": 1},
-        UNKNOWN: {"forks": 1, "exits": 1},
-        IN_CONTAINER: {"exits": 1},
-    }
+    assert host.by_group[IN_DAEMON] == {"forks": 1, "exits": 1}
 
 
 def test_a_session_without_an_exec_is_read_a_second_later(host: Host) -> None:
