@@ -359,7 +359,7 @@ async def run(config: Config) -> None:
             header, file = stack.enter_context(open_capture(config.replay))
             of_then = WallClock(header.wall_ns, header.monotonic_ns)
             clock = lambda: of_then  # noqa: E731 - what the other branch has by name
-            counting = make_replay_core(header, file, tallies, speed=config.speed)
+            counting = make_replay_core(header, file, tallies, speed=config.speed, group_by=config.group_by)
         else:
             procfs = Procfs(config.procfs_path)
             procfs.check()

@@ -118,8 +118,13 @@ class Core(NamedTuple):
         return self.mode == "taskstats"
 
 
-def header_of(sources: Sources) -> Header:
-    """Return what a capture of these sources begins with."""
+def header_of(sources: Sources, *, names_pods: bool = False) -> Header:
+    """Return what a capture of these sources begins with.
+
+    Args:
+        sources: The sockets.
+        names_pods: Names of pods come.
+    """
     taskstats = sources.taskstats
     return Header(
         exporter=__version__,
@@ -134,6 +139,7 @@ def header_of(sources: Sources) -> Header:
         monotonic_ns=time.monotonic_ns(),
         continued=False,
         sideband=sources.rings is not None,
+        groups="" if sources.sessions is None else "names" if names_pods else "places",
     )
 
 
@@ -246,6 +252,7 @@ def make_replay_core(
     *,
     speed: float,
     on_malformed: OnMalformed = log_malformed,
+    group_by: frozenset[str] = frozenset(),
 ) -> Core:
     """Make a core that counts the events of a capture. Call it while an event loop runs.
 
@@ -255,12 +262,18 @@ def make_replay_core(
         tallies: Where the events are counted.
         speed: How many times as fast as the events happened; 0 for as fast as possible.
         on_malformed: Called for each message that was dropped.
+        group_by: What groups of processes are made of; empty where they are not asked for.
     """
     plan = make_plan(
-        header.events, exact=bool(header.family_id), records_end_processes=_records_end_processes(header)
+        header.events,
+        exact=bool(header.family_id),
+        records_end_processes=_records_end_processes(header),
+        grouped=bool(header.groups),
     )
     answers = Answers()
-    pipeline = _make_pipeline(header, plan, tallies, _Proc(answers.read_comm, answers.read_ns), on_malformed)
+    places = Places(tallies, group_by, names_pods=header.groups == "names") if group_by else None
+    proc = _Proc(answers.read_comm, answers.read_ns)
+    pipeline = _make_pipeline(header, plan, tallies, proc, on_malformed, places)
     player = Player(pipeline, answers, tallies.limit)
     replay = Replay(player, iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     exec_names = "sideband" if header.sideband else "events"

@@ -14,7 +14,9 @@ from exporter.exposition.render import render
 from exporter.exposition.snapshot import TallySnapshot
 from exporter.processes.bad_ends import Take
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import Places
 from exporter.processes.table import ProcessTable
+from exporter.tallies.labels import group_label_names
 from exporter.tallies.tallies import Tallies
 
 
@@ -45,6 +47,8 @@ class Replayed:
         tape: Gets a capture of the replay.
         sideband: They have side-band records.
         take: Gets the failures after each batch.
+        group_by: What groups are made of.
+        names_pods: Names of pods come.
     """
 
     def __init__(
@@ -55,13 +59,21 @@ class Replayed:
         *,
         sideband: bool = False,
         take: Take | None = None,
+        group_by: frozenset[str] = frozenset(),
+        names_pods: bool = False,
     ) -> None:
         answers = Answers()
-        self.tallies = Tallies()
+        self.tallies = Tallies(group_labels=group_label_names(group_by))
         recorder = None if tape is None else Recorder(tape, answers.read_comm, answers.read_ns)
         proc = answers if recorder is None else recorder
         self.pipeline = make_pipeline(
-            mode, self.tallies, proc.read_comm, proc.read_ns, lambda socket, error: None, sideband=sideband
+            mode,
+            self.tallies,
+            proc.read_comm,
+            proc.read_ns,
+            lambda socket, error: None,
+            sideband=sideband,
+            places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
         )
         if recorder is not None:
             recorder.record(self.pipeline)
@@ -76,7 +88,15 @@ class Replayed:
 def exposition(tallies: Tallies, table: ProcessTable) -> str:
     """The text of all families of processes."""
     shown = program_metrics(EVENTS, records=True, live=True)
-    snapshot = TallySnapshot(tallies.snapshot_cells(), tallies.snapshot_programs(), table.live(), shown)
+    names = tallies.groups.names
+    snapshot = TallySnapshot(
+        tallies.snapshot_cells(),
+        tallies.snapshot_programs(),
+        table.live(),
+        shown,
+        group_labels=names,
+        live_in_groups=table.live_in_groups() if names else None,
+    )
     return "".join(render(snapshot, openmetrics=False))
 
 
@@ -87,6 +107,7 @@ def status(tallies: Tallies, pipeline: Pipeline) -> dict[str, Any]:
         "events": asdict(table.events),
         "pending": table.pending(),
         "unattributed": tallies.unattributed(),
+        "group_unresolved": table.grouping.unresolved,
         "unknown_lifetimes": table.unknown_lifetimes,
         "lost_ends": table.lost_ends,
         "missed": table.missed_events,

@@ -18,7 +18,7 @@ from exporter.errors import CaptureError
 from exporter.events import EVENTS
 
 MAGIC = b"\x89proccap"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # version, bytes of JSON that follow, their CRC-32
 _HEADER = struct.Struct("<HII")
@@ -59,11 +59,18 @@ class Header(NamedTuple):
     byte_order: str = sys.byteorder
     sideband: bool = False
     """It has side-band records: that is format 2."""
+    groups: str = ""
+    """It says where processes are (`places`), and what containers of pods are called (`names`): then it is
+    format 3."""
 
 
 _HEADER_FIELDS = {name: list if name == "events" else kind for name, kind in Header.__annotations__.items()}
-# Format 1 knows no side-band records. A file without them is written so, that earlier exporters can read it.
-_FIELDS_OF = {1: {name: kind for name, kind in _HEADER_FIELDS.items() if name != "sideband"}, 2: _HEADER_FIELDS}
+# A file is written in the first format that has all that is in it, so that earlier exporters can read it.
+_SINCE = {"sideband": 2, "groups": 3}
+_FIELDS_OF = {
+    version: {name: kind for name, kind in _HEADER_FIELDS.items() if _SINCE.get(name, 1) <= version}
+    for version in range(1, FORMAT_VERSION + 1)
+}
 
 
 class Frame(NamedTuple):
@@ -76,7 +83,7 @@ class Frame(NamedTuple):
 
 def encode_header(header: Header) -> bytes:
     """Return the beginning of a file."""
-    version = FORMAT_VERSION if header.sideband else 1
+    version = FORMAT_VERSION if header.groups else 2 if header.sideband else 1
     fields = header._asdict() | {"events": sorted(header.events)}
     body = json.dumps({name: fields[name] for name in _FIELDS_OF[version]}).encode("ascii")
     return MAGIC + _HEADER.pack(version, len(body), zlib.crc32(body)) + body

@@ -12,10 +12,12 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from exporter.errors import CaptureError
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import COMM_UID_BYTES, Record
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 
 _BATCH = struct.Struct("<II")
@@ -24,6 +26,7 @@ _READ = struct.Struct("<iQ?")
 _ADOPT = struct.Struct("<iIQQ?I")
 _KNOWN = struct.Struct("<iqQ??I")
 _RECORD = struct.Struct(f"<IIBQ{COMM_UID_BYTES}sQQ")
+_PLACE = struct.Struct("<IiQQ?")
 _LOSE = struct.Struct("<QQ")
 _TIME = struct.Struct("<Q")
 _PID = struct.Struct("<i")
@@ -34,6 +37,8 @@ _LONGEST_DATAGRAM = 1 << 16
 _MOST_PIDS = 1 << 16
 # As it is printed each of 15 bytes can be four; rules can have made it a longer name.
 _LONGEST_COMM = 1024
+# Of a path; what is no text in it is escaped.
+_LONGEST_PLACE = 4 * 4096
 
 
 class Kind(NamedTuple):
@@ -195,6 +200,49 @@ def decode_record(body: bytes) -> list[tuple[Record]]:
     return [(record,)]
 
 
+# -- groups -------------------------------------------------------------------------------------------------------
+
+
+def encode_place(number: int, tgid: int, placement: Placement | None, read_ns: int, opened_ns: int) -> bytes:
+    """Encode a call of Pipeline.place. No part of a placement has a slash."""
+    head = _PLACE.pack(number, tgid, read_ns, opened_ns, placement is not None)
+    return head + "/".join(placement or ()).encode()
+
+
+def decode_place(body: bytes) -> list[tuple[int, int, Placement | None, int, int]]:
+    """The reverse of encode_place.
+
+    Raises:
+        CaptureError: It is no placement.
+    """
+    number, tgid, read_ns, opened_ns, found = _PLACE.unpack_from(body)
+    placement = Placement(*_texts(body[_PLACE.size :], len(Placement._fields))) if found else None
+    return [(number, tgid, placement, read_ns, opened_ns)]
+
+
+def encode_container(container: PodContainer, name: PodName | None) -> bytes:
+    """Encode a call of Pipeline.name_container. No part of a name has a slash."""
+    return "/".join((*container, *(name or ()))).encode()
+
+
+def decode_container(body: bytes) -> list[tuple[PodContainer, PodName | None]]:
+    """The reverse of encode_container.
+
+    Raises:
+        CaptureError: It is no container.
+    """
+    known = len(PodContainer._fields)
+    texts = _texts(body, *(known, known + len(PodName._fields)))
+    return [(PodContainer(*texts[:known]), PodName(*texts[known:]) if texts[known:] else None)]
+
+
+def _texts(body: bytes, *counts: int) -> list[str]:
+    texts = body[:_LONGEST_PLACE].decode("utf-8", "backslashreplace").split("/")
+    if len(texts) not in counts or len(body) > _LONGEST_PLACE:
+        raise CaptureError("the capture has a place that no process has")
+    return texts
+
+
 # -- pids ---------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +280,8 @@ LOSE = Kind("L", Pipeline.lose, encode_lose, decode_lose)
 RECALL = Kind("K", Pipeline.recall, encode_known, decode_known)
 RECALL_RECORD = Kind("W", Pipeline.recall_record, encode_record, decode_record)
 EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
+PLACE = Kind("B", Pipeline.place, encode_place, decode_place)
+NAME_CONTAINER = Kind("D", Pipeline.name_container, encode_container, decode_container)
 
 KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
@@ -247,6 +297,8 @@ KINDS = (
     Kind("F", Pipeline.forget, encode_forget, decode_forget),
     Kind("G", Pipeline.forget_oldest_record, encode_pid, decode_each_pid),
     EXPECT_CANARY,
+    PLACE,
+    NAME_CONTAINER,
     Kind("Z", Pipeline.forget_canary, encode_tgid, decode_each_pid),
 )
 

@@ -12,6 +12,8 @@ from exporter.capture.kinds import (
     APPLY,
     EXPECT_CANARY,
     KINDS,
+    NAME_CONTAINER,
+    PLACE,
     READ_COMM,
     RECALL,
     RECALL_RECORD,
@@ -108,6 +110,10 @@ class Recorder:
         self._tape.begin_next()
         for known in pipeline.known():
             self._note(RECALL.letter, RECALL.encode(known))
+        for args in pipeline.known_places():
+            self._note(PLACE.letter, PLACE.encode(*args))
+        for named in pipeline.known_containers():
+            self._note(NAME_CONTAINER.letter, NAME_CONTAINER.encode(*named))
         canaries = pipeline.canaries()
         for record in pipeline.waiting_records():
             # A canary's record is in no count, but among the records of the file that ends here.

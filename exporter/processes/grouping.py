@@ -19,6 +19,7 @@ where they belong. A name and a group can be open at the same time.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from exporter.groups.cgroup_path import Placement
@@ -245,6 +246,15 @@ class Grouping:
             if group is self._tallies.groups.unknown:
                 # It inherited a group that could not be known; where it is itself can be read.
                 self.execd.append(process.tgid)
+
+    def known_places(self) -> Iterator[tuple[int, int, Placement, int, int]]:
+        """Return calls of place, for another table to go on with; what is open there is unknown."""
+        if self.places is not None:
+            placements = self.places.placements()
+            for process in self._roster.by_tgid.values():
+                placement = placements.get(process.cell.group)
+                if placement is not None:
+                    yield 0, process.tgid, placement, 0, 0
 
     # -- groups that are gone -----------------------------------------------------------------------------------
 

@@ -194,6 +194,15 @@ class Pipeline:
         """Take note of where a process was found; see Grouping.place."""
         self.table.grouping.place(number, tgid, placement, read_ns, opened_ns)
 
+    def known_places(self) -> Iterator[tuple[int, int, Placement, int, int]]:
+        """Return calls of place that make known to another pipeline where processes are."""
+        return self.table.grouping.known_places()
+
+    def known_containers(self) -> list[tuple[PodContainer, PodName | None]]:
+        """Return calls of name_container that make known to another pipeline what it has been given."""
+        places = self.table.grouping.places
+        return [] if places is None else list(places.names.items())
+
     def nameless(self) -> list[PodContainer]:
         """Return the containers of pods whose name is waited for."""
         return self.table.grouping.nameless

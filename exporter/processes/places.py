@@ -47,6 +47,7 @@ class Places:
 
     Attributes:
         nameless: The containers of pods whose name is waited for, and their groups so far.
+        names: Those that were given, of groups that there are.
         unnamed: How many groups were settled without a name.
     """
 
@@ -56,6 +57,7 @@ class Places:
         self._names_pods = names_pods
         self._groups: dict[tuple[str, ...], Group] = {}
         self.nameless: dict[PodContainer, dict[str, HeldGroup]] = {}
+        self.names: dict[PodContainer, PodName | None] = {}
         self.unnamed = 0
 
     def group_of(self, placement: Placement) -> Group:
@@ -65,11 +67,10 @@ class Places:
             placement.unit if "unit" in self._by else "",
         )
         group = self._groups.get(key)
-        while group is not None and group.successor is not None:
-            group = self._groups[key] = group.successor
         if group is None:
             if len(self._groups) >= _MOST_PLACES:
                 self._groups = {key: group for key, group in self._groups.items() if group.is_open}
+                self.names.clear()
             group = self._groups[key] = self._new_group(PodContainer(*key[:2]), key[2])
         return group
 
@@ -99,14 +100,25 @@ class Places:
             Its groups so far, which have a successor now.
         """
         held = self.nameless.pop(container, {})
+        if held:
+            self.names[container] = name
         for unit, group in held.items():
             self.unnamed += name is None
-            self._tallies.settle(group, self._claim(name or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit))
+            known = self._claim(name or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit)
+            self._tallies.settle(group, known)
+            if self._groups.get((*container, unit)) is group:
+                self._groups[*container, unit] = known
         return list(held.values())
 
     def forget(self, group: Group) -> None:
         """Forget the placements of a group that is dropped."""
-        self._groups = {key: each for key, each in self._groups.items() if each is not group}
+        for key in [key for key, each in self._groups.items() if each is group]:
+            del self._groups[key]
+            self.names.pop(PodContainer(*key[:2]), None)
+
+    def placements(self) -> dict[Group, Placement]:
+        """Return a placement of each group that has one."""
+        return {group: Placement(key[0], key[1], key[2], "") for key, group in self._groups.items()}
 
     def is_container(self, group: Group) -> bool:
         """Return whether a group is that of a container or a pod, which do not come again."""

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": {"kernel", "tallies"},
     "processes": {"errors", "groups", "kernel", "tallies"},
     "exposition": {"__init__", "revision", "tallies"},
-    "capture": {"errors", "events", "kernel", "processes", "tallies"},
+    "capture": {"errors", "events", "groups", "kernel", "processes", "tallies"},
     "live": {"errors", "groups", "kernel", "plan", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "kernel", "live", "plan", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},

@@ -91,6 +91,10 @@ def test_a_capture_without_side_band_records_is_one_that_earlier_exporters_read(
     with_records = HEADER._replace(sideband=True)
     assert version.unpack_from(encode_header(with_records), len(capture.MAGIC)) == (2,)
     assert read_header(io.BytesIO(encode_header(with_records)).read) == with_records
+    assert b"groups" not in encode_header(with_records)
+    with_groups = HEADER._replace(groups="places")
+    assert version.unpack_from(encode_header(with_groups), len(capture.MAGIC)) == (3,)
+    assert read_header(io.BytesIO(encode_header(with_groups)).read) == with_groups
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_a_capture_without_side_band_records_is_one_that_earlier_exporters_read(
         (b"", "this is not a capture"),
         (b"\x7fELF" + bytes(100), "this is not a capture"),
         (capture.MAGIC, "cut short"),
-        (capture.MAGIC + b"\x03\0" + encode_header(HEADER)[10:], "format 3; this exporter reads formats 1 to 2"),
+        (capture.MAGIC + b"\x04\0" + encode_header(HEADER)[10:], "format 4; this exporter reads formats 1 to 3"),
         (encode_header(HEADER)[:-1], "header is damaged"),
         (encode_header(HEADER).replace(b"6.18", b"6.19"), "header is damaged"),
         (encode_header(HEADER._replace(byte_order="big")), "of a big-endian machine"),

@@ -19,9 +19,11 @@ from exporter.capture.kinds import (
     encode_pids,
 )
 from exporter.errors import CaptureError
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 
 DOCS = Path(__file__).parents[3] / "docs" / "capture.md"
@@ -40,6 +42,10 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("forget_oldest_record", (5,)),
     ("expect_canary", (5,)),
     ("forget_canary", (5,)),
+    ("place", (7, 8, Placement("uid", "id", "zürich.service", ""), 1 << 60, 99)),
+    ("place", (0, 8, None, 1 << 60, 99)),
+    ("name_container", (PodContainer("uid", "id"), PodName("shop", "cart-0", "web"))),
+    ("name_container", (PodContainer("uid", "id"), None)),
 ]
 BATCHES = [
     builders.batch([]),
@@ -76,7 +82,10 @@ def test_an_encoder_takes_what_its_method_takes(kind: Kind) -> None:
 
 
 def test_every_call_that_changes_a_pipeline_has_a_kind() -> None:
-    asks = {"canaries", "canary_returned", "is_observed", "known", "missing", "waiting_records", "waits"}
+    asks = {
+        "canaries", "canary_returned", "group_questions", "is_observed", "known", "known_containers",
+        "known_places", "missing", "nameless", "waiting_records", "waits",
+    }  # fmt: skip
     # It is a row of calls of forget_oldest_record; observers change nothing of what is counted.
     indirect = {"forget_records", "hand_on_failures", "observe", "take_failures", "wanted_by_names"}
     public = {name for name in vars(Pipeline) if not name.startswith("_")}
@@ -98,6 +107,14 @@ def test_an_answer_of_proc_is_read_back(comm: bytes | None) -> None:
 def test_a_loss_is_of_a_socket_that_an_exporter_has(body: bytes) -> None:
     with pytest.raises(CaptureError, match="a socket that no exporter has"):
         BY_NAME["lose"].decode(body)
+
+
+@pytest.mark.parametrize("name", ["place", "name_container"])
+def test_a_place_has_as_many_parts_as_an_exporter_writes(name: str) -> None:
+    head = struct.pack("<IiQQ?", 0, 8, 1, 1, True) if name == "place" else b""
+    for text in (b"a/b/c", b"a", b"", b"/".join([b"x" * 10_000] * 4)):
+        with pytest.raises(CaptureError, match="a place that no process has"):
+            BY_NAME[name].decode(head + text)
 
 
 def test_the_documentation_has_each_kind_with_its_method() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from host import MS, Host, Mode
+from replayed import MemoryTape, Replayed, exposition, status
 
 from exporter.groups.cgroup_path import NOWHERE, Placement
 from exporter.processes import grouping
@@ -20,8 +21,14 @@ BOTH = frozenset({"pod", "unit"})
 SECOND = 1000.0
 
 
-def make_host(mode: Mode = Mode.EXACT, *, sideband: bool = True, names_pods: bool = False) -> Host:
-    host = Host(mode, sideband=sideband, group_by=BOTH, names_pods=names_pods)
+def make_host(
+    mode: Mode = Mode.EXACT,
+    *,
+    sideband: bool = True,
+    names_pods: bool = False,
+    tape: MemoryTape | None = None,
+) -> Host:
+    host = Host(mode, sideband=sideband, group_by=BOTH, names_pods=names_pods, tape=tape)
     host.lives_in(1, b"init", NOWHERE)
     host.lives_in(10, b"daemon", DAEMON)
     host.lives_in(20, b"main", CONTAINER)
@@ -375,3 +382,53 @@ def test_a_container_that_is_started_again_goes_on_in_the_same_series() -> None:
         host.drain()
         host.pipeline.name_container(PodContainer(UID, container_id), PodName("shop", "cart-0", "web"))
     assert host.by_group == {("shop", "cart-0", "web", ""): {"forks": 2}}
+
+
+# -- captures ------------------------------------------------------------------------------------------------
+
+
+def be_busy(host: Host) -> None:
+    """Do everything that groups can be known by, some of it amid a drain."""
+    host.lives_in(30, b"main", IN_POD)
+    for tgid in range(400, 420):
+        host.fork((10, 30)[tgid % 2], tgid)
+        if tgid % 3:
+            host.begin_session(tgid)
+        opened_ns = host.now_ns
+        host.exec(tgid, b"probe")
+        if tgid % 5:
+            if tgid % 7:
+                host.placements[tgid] = (CONTAINER, IN_POD)[tgid % 2]
+            host.end(tgid, b"probe")
+        host.drain()
+        host.answer(opened_ns=opened_ns)
+    host.settle()
+    host.pipeline.name_container(PodContainer(UID, ID), PodName("shop", "cart-0", "web"))
+    host.settle()
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_a_replay_finds_the_same_groups(mode: Mode) -> None:
+    tape = MemoryTape()
+    host = make_host(mode, sideband=False, names_pods=True, tape=tape)
+    be_busy(host)
+    replayed = Replayed(mode, tape.files[0], group_by=BOTH, names_pods=True)
+    assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
+    assert status(replayed.tallies, replayed.pipeline) == status(host.tallies, host.pipeline)
+    assert {"shop", "<unknown>", ""} == {values[0] for values in host.by_group}
+    # Who replays without groups sees none.
+    plain = Replayed(mode, tape.files[0])
+    assert plain.table.grouping.unresolved == {}
+    assert sum(plain.table.live().values()) == sum(host.live.values())
+
+
+def test_a_file_that_begins_in_the_middle_knows_in_which_groups_processes_live() -> None:
+    tape = MemoryTape(frames_per_file=40)
+    host = make_host(names_pods=True, tape=tape)
+    be_busy(host)
+    while len(tape.files) < 2 or len(tape.files[-1]) > 2:
+        host.settle()
+    before = live_in(host)
+    replayed = Replayed(Mode.EXACT, tape.files[-1], sideband=True, group_by=BOTH, names_pods=True)
+    assert replayed.table.live_in_groups() == host.table.live_in_groups()
+    assert before["web"] > 1
