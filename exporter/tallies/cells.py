@@ -121,17 +121,13 @@ class Cell(Counters):
         self.program = program
         self.comm: str | None = program.comm
         self.uid = uid
-        self._join(group)
-        self.home = group
+        self.group = self.home = group
+        self.known_record = group.known_record
+        self.known_exec = group.known_exec
         self.labels = write_cell_labels(program.labels, uid) + group.labels
         self.overflow = overflow
         self.exits: dict[int, int] = {}
         self.lifetime_ns, self.cpu_ns, self.max_rss_kib = program.histograms
-
-    def _join(self, group: Group) -> None:
-        self.group = group
-        self.known_record = group.known_record
-        self.known_exec = group.known_exec
 
 
 class FoldedCell(Cell):
@@ -144,8 +140,10 @@ class FoldedCell(Cell):
 
     def __init__(self, target: Cell, comm: str | None, uid: int | None, group: Group) -> None:
         self.target = target
-        self._join(group)
+        self.group = group
         self.home = target.home
+        self.known_record = group.known_record
+        self.known_exec = group.known_exec
         self.program = target.program
         self.comm = comm
         self.uid = uid
