@@ -15,6 +15,7 @@ from exporter.errors import MalformedMessage
 from exporter.groups.cgroup_path import Placement
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import RecordDecoder
+from exporter.processes.grouping import Found
 from exporter.processes.name_hints import NameHints
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
@@ -309,20 +310,21 @@ class Host:
         """A process calls setsid(2)."""
         self.event(builders.sid, tgid=tgid)
 
-    def answer(self, *, opened_ns: int | None = None) -> list[int]:
+    def answer(self, *, opened_ns: int | None = None, early: bool = False) -> list[int]:
         """The exporter reads where processes are, of which it is to know that; returns their tgids."""
         asked = self.pipeline.group_questions()
         for question in asked:
             placement = self.placements.get(question.tgid)
             self.rest()
-            self.pipeline.place(question.number, question.tgid, placement, self.now_ns, opened_ns or self.now_ns)
+            found = Found(placement, self.now_ns, opened_ns or self.now_ns, early)
+            self.pipeline.place(question.number, question.tgid, found)
         return [question.tgid for question in asked]
 
     def find(self, tgid: int, placement: Placement) -> None:
         """A scan finds a process in its place."""
         self.rest()
         self.placements[tgid] = placement
-        self.pipeline.place(0, tgid, placement, self.now_ns, self.now_ns)
+        self.pipeline.place(0, tgid, Found(placement, self.now_ns, self.now_ns))
 
     def lives_in(self, tgid: int, comm: bytes, placement: Placement) -> None:
         """A process that was scanned long ago."""

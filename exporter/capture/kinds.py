@@ -16,6 +16,7 @@ from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import COMM_UID_BYTES, Record
+from exporter.processes.grouping import Found
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
@@ -26,7 +27,7 @@ _READ = struct.Struct("<iQ?")
 _ADOPT = struct.Struct("<iIQQ?I")
 _KNOWN = struct.Struct("<iqQ??I")
 _RECORD = struct.Struct(f"<IIBQ{COMM_UID_BYTES}sQQ")
-_PLACE = struct.Struct("<IiQQ?")
+_PLACE = struct.Struct("<IiQQ??")
 _LOSE = struct.Struct("<QQ")
 _TIME = struct.Struct("<Q")
 _PID = struct.Struct("<i")
@@ -203,21 +204,22 @@ def decode_record(body: bytes) -> list[tuple[Record]]:
 # -- groups -------------------------------------------------------------------------------------------------------
 
 
-def encode_place(number: int, tgid: int, placement: Placement | None, read_ns: int, opened_ns: int) -> bytes:
+def encode_place(number: int, tgid: int, found: Found) -> bytes:
     """Encode a call of Pipeline.place. No part of a placement has a slash."""
-    head = _PLACE.pack(number, tgid, read_ns, opened_ns, placement is not None)
+    placement, read_ns, opened_ns, early = found
+    head = _PLACE.pack(number, tgid, read_ns, opened_ns, early, placement is not None)
     return head + "/".join(placement or ()).encode()
 
 
-def decode_place(body: bytes) -> list[tuple[int, int, Placement | None, int, int]]:
+def decode_place(body: bytes) -> list[tuple[int, int, Found]]:
     """The reverse of encode_place.
 
     Raises:
         CaptureError: It is no placement.
     """
-    number, tgid, read_ns, opened_ns, found = _PLACE.unpack_from(body)
-    placement = Placement(*_texts(body[_PLACE.size :], len(Placement._fields))) if found else None
-    return [(number, tgid, placement, read_ns, opened_ns)]
+    number, tgid, read_ns, opened_ns, early, is_known = _PLACE.unpack_from(body)
+    placement = Placement(*_texts(body[_PLACE.size :], len(Placement._fields))) if is_known else None
+    return [(number, tgid, Found(placement, read_ns, opened_ns, early))]
 
 
 def encode_container(container: PodContainer, name: PodName | None) -> bytes:

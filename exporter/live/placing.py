@@ -6,10 +6,9 @@ It asks after each count of events, and is answered at once, while most of the p
 from collections.abc import Callable
 
 from exporter.errors import ShortageError
-from exporter.groups.cgroup_path import Placement
 from exporter.live.placements import Placements
 from exporter.live.sessions import Sessions
-from exporter.processes.grouping import GroupQuestion
+from exporter.processes.grouping import Found, GroupQuestion
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
 
@@ -68,14 +67,13 @@ class Placing:
         found = None
         if number and self._sessions is not None:
             found = self._sessions.find((tgid, since_ns), execd_ns)
-        if found is not None:
-            self._pipeline.place(number, tgid, found.placement, found.read_ns, found.opened_ns)
-            if self._sessions is not None:
-                self._sessions.forget((tgid, since_ns))
-            return
-        placement = self._placements.read(tgid)
-        now_ns = self._now_ns()
-        self._pipeline.place(number, tgid, placement, now_ns, now_ns)
+        if found is None:
+            placement = self._placements.read(tgid)
+            now_ns = self._now_ns()
+            found = Found(placement, now_ns, now_ns)
+        elif self._sessions is not None:
+            self._sessions.forget((tgid, since_ns))
+        self._pipeline.place(number, tgid, found)
 
     def find(self, tgid: int) -> None:
         """Read where a process is that a scan has met.
@@ -83,9 +81,9 @@ class Placing:
         Raises:
             ShortageError: Nothing can be opened now.
         """
-        placement: Placement | None = self._placements.learn(tgid)
+        placement = self._placements.learn(tgid)
         now_ns = self._now_ns()
-        self._pipeline.place(0, tgid, placement, now_ns, now_ns)
+        self._pipeline.place(0, tgid, Found(placement, now_ns, now_ns))
 
     def _name_containers(self, look_up: LookUp) -> None:
         now_ns = self._now_ns()

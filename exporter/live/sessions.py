@@ -20,7 +20,6 @@ import asyncio
 import os
 import resource
 from collections.abc import Callable
-from typing import NamedTuple
 
 from exporter.errors import ShortageError
 from exporter.groups.cgroup_path import Placement
@@ -29,13 +28,14 @@ from exporter.kernel.cn_proc import PROC_EVENT_COREDUMP, PROC_EVENT_SID, iter_pr
 from exporter.kernel.connector_socket import Connector
 from exporter.kernel.pidfd import open_pidfd
 from exporter.live.placements import Placements
+from exporter.processes.grouping import Found
 
 SESSIONS = EventFilter(frozenset({PROC_EVENT_SID}), frozenset())
 # No mask means no event at all; these are rare, and passed over.
 _REST = EventFilter(frozenset({PROC_EVENT_COREDUMP}), frozenset())
 
 _PER_SECOND, _BURST = 100, 200
-_LIKELY_CHILDREN = 3
+_LIKELY_CHILDREN = 8
 _MOST_DESCRIPTORS = 512
 _DESCRIPTORS_SHARE = 4
 _KEPT_NS = 10_000_000_000
@@ -48,21 +48,16 @@ SessionKey = tuple[int, int]
 """(tgid, timestamp_ns) of its SID"""
 
 
-class Found(NamedTuple):
-    """Where a process was found."""
-
-    placement: Placement | None
-    """None: it is not known."""
-    read_ns: int
-    opened_ns: int
-    """When its pid was looked up."""
-
-
 class _Session:
-    """A process that has begun a session."""
+    """A process that has begun a session, or may be a child of one.
 
-    def __init__(self, fd: int, opened_ns: int) -> None:
+    Attributes:
+        keys: Of all processes that were opened for the same session.
+    """
+
+    def __init__(self, fd: int, keys: list[SessionKey], opened_ns: int) -> None:
         self.fd = fd
+        self.keys = keys
         self.opened_ns = opened_ns
         self.first: Placement | None = None
         self.last: Placement | None = None
@@ -134,21 +129,22 @@ class Sessions:
         if self._tokens < 1:
             return
         self._tokens -= 1
-        if not self._open(tgid, timestamp_ns):
+        keys: list[SessionKey] = []
+        if not self._open((tgid, timestamp_ns), keys):
             for child in range(tgid + 1, tgid + 1 + _LIKELY_CHILDREN):
-                self._open(child, timestamp_ns)
+                self._open((child, timestamp_ns), keys)
             self._drain_soon()
 
-    def _open(self, tgid: int, timestamp_ns: int) -> bool:
+    def _open(self, key: SessionKey, keys: list[SessionKey]) -> bool:
         """Open a descriptor of a process for a session; returns whether the process was there."""
         self._drop_old()
-        if (tgid, timestamp_ns) in self._sessions or (fd := open_pidfd(tgid)) is None:
+        if key in self._sessions or (fd := open_pidfd(key[0])) is None:
             return False
-        session = _Session(fd, self._now_ns())
-        self._sessions[tgid, timestamp_ns] = session
-        self._look((tgid, timestamp_ns), session)
+        session = self._sessions[key] = _Session(fd, keys, self._now_ns())
+        keys.append(key)
+        self._look(key, session)
         if self._rereads and len(self._rereading) < _MOST_REREAD:
-            self._rereading[tgid, timestamp_ns] = session
+            self._rereading[key] = session
             self._reread_soon()
         return True
 
@@ -220,11 +216,12 @@ class Sessions:
             return Found(placement, self._now_ns(), self._now_ns())
         # It is gone, and the kernel does not say any more where it was.
         self._rereads = True
-        if session.has_changed or (execd_ns and session.read_ns > execd_ns):
-            return Found(session.last, session.read_ns, session.opened_ns)
-        return None
+        is_late = session.has_changed or (execd_ns and session.read_ns > execd_ns)
+        return Found(session.last, session.read_ns, session.opened_ns, early=not is_late)
 
     def forget(self, key: SessionKey) -> None:
-        """Close the descriptor of a process that is not asked for any more."""
-        if key in self._sessions:
-            self._close(key)
+        """Close the descriptors of a session that is not asked for any more."""
+        session = self._sessions.get(key)
+        for each in () if session is None else session.keys:
+            if each in self._sessions:
+                self._close(each)

@@ -48,6 +48,19 @@ class GroupQuestion(NamedTuple):
     """When it exec'd since; 0 if it has not."""
 
 
+class Found(NamedTuple):
+    """Where a process was found."""
+
+    placement: Placement | None
+    """None: that could not be read."""
+    read_ns: int
+    """When it was read, CLOCK_MONOTONIC."""
+    opened_ns: int
+    """When its pid was looked up: as read_ns, or earlier, if a descriptor of the process was opened then."""
+    early: bool = False
+    """It may have been moved since. If that is not where it began its session, it had been moved by then."""
+
+
 class Grouping:
     """Opens groups for processes, and settles them.
 
@@ -140,18 +153,17 @@ class Grouping:
         questions, self._questions = self._questions, []
         return questions
 
-    def place(self, number: int, tgid: int, placement: Placement | None, read_ns: int, opened_ns: int) -> None:
+    def place(self, number: int, tgid: int, found: Found) -> None:
         """Take note of where a process was found.
 
         Args:
             number: Of its open group; 0 if it has none of its own.
             tgid: Its pid.
-            placement: Where it was; None if that could not be read.
-            read_ns: When that was read, CLOCK_MONOTONIC.
-            opened_ns: When its pid was looked up: as read_ns, or earlier, if a descriptor was opened then.
+            found: Where it was.
         """
         if self.places is None:
             return
+        placement, read_ns, opened_ns, early = found
         if number:
             group = self._open.get(number)
         else:
@@ -168,6 +180,8 @@ class Grouping:
                 return
         if group is None:
             return
+        if early and placement is not None and not self._is_moved(group, placement):
+            placement = None
         heir = group.heir
         read = heir if heir is not None and heir.tgid == tgid else group.process
         if placement is not None:
@@ -178,6 +192,13 @@ class Grouping:
         elif group.has_ended or group.is_old:
             self._unresolved["gone" if group.has_ended else "unreadable"] += 1
             group.reading = GroupReading(group.process, self._tallies.groups.unknown, 0, 0)
+
+    def _is_moved(self, group: OpenGroup, placement: Placement) -> bool:
+        """Return whether a placement is known to be another than that in which a process began its session."""
+        before = group.before
+        if self.places is None or before.is_open or before is self._tallies.groups.unknown:
+            return False
+        return self.places.group_of(placement) is not before
 
     def name_container(self, container: PodContainer, name: PodName | None) -> None:
         """Take note of what a container of a pod is called; None: that is not waited for any longer."""
@@ -247,14 +268,14 @@ class Grouping:
                 # It inherited a group that could not be known; where it is itself can be read.
                 self.execd.append(process.tgid)
 
-    def known_places(self) -> Iterator[tuple[int, int, Placement, int, int]]:
+    def known_places(self) -> Iterator[tuple[int, int, Found]]:
         """Return calls of place, for another table to go on with; what is open there is unknown."""
         if self.places is not None:
             placements = self.places.placements()
             for process in self._roster.by_tgid.values():
                 placement = placements.get(process.cell.group)
                 if placement is not None:
-                    yield 0, process.tgid, placement, 0, 0
+                    yield 0, process.tgid, Found(placement, 0, 0)
 
     # -- groups that are gone -----------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ its record.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.errors import MalformedMessage
-from exporter.groups.cgroup_path import Placement
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
@@ -19,7 +18,7 @@ from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
 from exporter.kernel.taskstats import Record, RecordDecoder
 from exporter.processes.bad_ends import Take
-from exporter.processes.grouping import GroupQuestion
+from exporter.processes.grouping import Found, GroupQuestion
 from exporter.processes.name_hints import NameHints
 from exporter.processes.observer import Publish
 from exporter.processes.places import PodContainer, PodName
@@ -190,11 +189,11 @@ class Pipeline:
         """Return which processes are to be read now, once; each is to be answered by `place`."""
         return self.table.grouping.questions()
 
-    def place(self, number: int, tgid: int, placement: Placement | None, read_ns: int, opened_ns: int) -> None:
+    def place(self, number: int, tgid: int, found: Found) -> None:
         """Take note of where a process was found; see Grouping.place."""
-        self.table.grouping.place(number, tgid, placement, read_ns, opened_ns)
+        self.table.grouping.place(number, tgid, found)
 
-    def known_places(self) -> Iterator[tuple[int, int, Placement, int, int]]:
+    def known_places(self) -> Iterator[tuple[int, int, Found]]:
         """Return calls of place that make known to another pipeline where processes are."""
         return self.table.grouping.known_places()
 

@@ -22,6 +22,7 @@ from exporter.errors import CaptureError
 from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
+from exporter.processes.grouping import Found
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
@@ -42,8 +43,8 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("forget_oldest_record", (5,)),
     ("expect_canary", (5,)),
     ("forget_canary", (5,)),
-    ("place", (7, 8, Placement("uid", "id", "zürich.service", ""), 1 << 60, 99)),
-    ("place", (0, 8, None, 1 << 60, 99)),
+    ("place", (7, 8, Found(Placement("uid", "id", "zürich.service", ""), 1 << 60, 99, early=True))),
+    ("place", (0, 8, Found(None, 1 << 60, 99))),
     ("name_container", (PodContainer("uid", "id"), PodName("shop", "cart-0", "web"))),
     ("name_container", (PodContainer("uid", "id"), None)),
 ]
@@ -111,7 +112,7 @@ def test_a_loss_is_of_a_socket_that_an_exporter_has(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["place", "name_container"])
 def test_a_place_has_as_many_parts_as_an_exporter_writes(name: str) -> None:
-    head = struct.pack("<IiQQ?", 0, 8, 1, 1, True) if name == "place" else b""
+    head = struct.pack("<IiQQ??", 0, 8, 1, 1, False, True) if name == "place" else b""
     for text in (b"a/b/c", b"a", b"", b"/".join([b"x" * 10_000] * 4)):
         with pytest.raises(CaptureError, match="a place that no process has"):
             BY_NAME[name].decode(head + text)

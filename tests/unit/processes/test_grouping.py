@@ -129,6 +129,32 @@ def test_a_child_that_inherited_an_open_group_is_settled_with_it(host: Host) -> 
     assert live_in(host)["0123456789ab"] == 3
 
 
+@pytest.mark.parametrize(("placement", "where"), [(CONTAINER, IN_CONTAINER), (DAEMON, UNKNOWN)])
+def test_an_early_reading_counts_only_if_it_shows_that_the_process_was_moved(
+    host: Host, placement: Placement, where: tuple[str, ...]
+) -> None:
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    host.placements[400] = placement
+    host.answer(early=True)
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, where: {"execs": 1, "exits": 1}}
+
+
+def test_an_early_reading_of_a_process_that_was_nowhere_known_counts_for_nothing(host: Host) -> None:
+    host.fork(77, 400)
+    host.begin_session(400)
+    host.end(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.answer(early=True)
+    host.drain()
+    assert host.by_group == {UNKNOWN: {"forks": 1, "exits": 1}}
+
+
 def test_a_child_says_where_the_one_was_that_forked_it_and_ended(host: Host) -> None:
     host.fork(10, 400)
     host.begin_session(400)

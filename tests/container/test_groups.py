@@ -1,0 +1,141 @@
+"""Programs that live for two milliseconds in containers of real runtimes: each counts in its own, or in none."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from container.oci import Runtime
+from kernel.harness import ROOMY, UNKNOWN, Exporter, Programs, Scrape
+
+EXECS = 200
+RUNS = 20
+STORM = 8000
+ROUNDS = 3
+MS = "2"
+CODE = "3"
+# An exporter whose kernel does not say in which cgroup a process is: Linux before 6.13.
+WITHOUT_IDS = "import exporter.kernel.pidfd as pidfd\npidfd.read_cgroup_id = lambda fd: None\n"
+
+
+@contextlib.contextmanager
+def grouping_exporter(folder: Path, *, ids: bool) -> Iterator[Exporter]:
+    """An exporter that counts by pod and unit."""
+    prefix: tuple[str, ...] = ()
+    if not ids:
+        (folder / "sitecustomize.py").write_text(WITHOUT_IDS)
+        prefix = ("env", f"PYTHONPATH={folder}")
+    flags = ("--group.by", "pod,unit", *ROOMY)
+    with Exporter("auto", folder / "log", *flags, prefix=prefix).closing() as exporter:
+        yield exporter
+        exporter.stop()
+        assert "Traceback" not in exporter.log.read_text(), exporter.log.read_text()
+
+
+@contextlib.contextmanager
+def fork_storm(programs: Programs, *, busy: bool) -> Iterator[None]:
+    """Keep a CPU busy with forks and execs."""
+    if not busy:
+        yield
+        return
+    storm = [str(programs.binary), "storm", "1000000", "2", "3", str(programs.link("busy"))]
+    with subprocess.Popen(storm, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def by_container(scrape: Scrape, counter: str, comm: str) -> Counter[str]:
+    """What was counted of a program, by the container; of one in a unit or pod by that too."""
+    found: Counter[str] = Counter()
+    for key, number in scrape.samples.get(f"proc_connector_{counter}_total", {}).items():
+        labels = dict(key)
+        if labels["comm"] == comm:
+            found["".join(labels[name] for name in ("namespace", "pod", "container", "unit"))] += int(number)
+    return found
+
+
+def wait_for_all(exporter: Exporter, comm: str, number: int) -> Scrape:
+    """Wait until so many ends of a program were counted, and nothing waits for its group."""
+
+    def holds(scrape: Scrape) -> bool:
+        waiting = [scrape.get("proc_connector_pending_events", event=event) for event in ("exit", "exec")]
+        return by_container(scrape, "exits", comm).total() == number and not any(waiting)
+
+    return exporter.wait_for(holds, f"{number} ends of {comm}")
+
+
+def share_of_right(scrape: Scrape, comm: str, right: set[str], number: int) -> float:
+    """Return which part of a program's execs and ends counted in its container; fail if one counted elsewhere."""
+    shares = []
+    for counter in ("execs", "exits"):
+        found = by_container(scrape, counter, comm)
+        assert set(found) <= right | {4 * UNKNOWN}, (counter, found)
+        assert found.total() == number, (counter, found)
+        shares.append(sum(found[container] for container in right) / number)
+    return min(shares)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["quiet", "under a storm"])
+@pytest.mark.parametrize(
+    ("name", "ids", "least"),
+    [("runc", True, 0.99), ("crun", True, 0.95), ("runc", False, 0.95)],
+    ids=["runc", "crun", "runc before Linux 6.13"],
+)
+def test_a_program_of_two_milliseconds_counts_in_its_container(
+    tmp_path: Path, programs: Programs, name: str, *, ids: bool, least: float, busy: bool
+) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"no {name} here (apt-get install {name})")
+    runtime = Runtime(name, tmp_path)
+    main = runtime.add(programs.binary, programs.name("main"))
+    shares = []
+    with grouping_exporter(tmp_path, ids=ids) as exporter, runtime.running(main, "sleep", "3600000", "0") as id_:
+        # A machine that is busy with something else may not run the exporter for a tenth of a second. Nothing
+        # may be counted wrong then either.
+        for _ in range(ROUNDS):
+            probe, short = (runtime.add(programs.binary, programs.name(hint)) for hint in ("probe", "short"))
+            with fork_storm(programs, busy=busy):
+                for _ in range(EXECS):
+                    runtime.exec(id_, probe, "sleep", MS, CODE)
+                runs = [runtime.run(short, "sleep", MS, CODE) for _ in range(RUNS)]
+            wait_for_all(exporter, probe[1:], EXECS)
+            scrape = wait_for_all(exporter, short[1:], RUNS)
+            shares.append(
+                (
+                    share_of_right(scrape, probe[1:], {id_[:12]}, EXECS),
+                    share_of_right(scrape, short[1:], {run[:12] for run in runs}, RUNS),
+                )
+            )
+            if min(shares[-1]) >= least:
+                return
+    pytest.fail(f"right, of execs in a container and of containers, in each round: {shares}")
+
+
+def test_a_storm_in_a_container_is_exact(tmp_path: Path, programs: Programs) -> None:
+    runtime = Runtime("runc", tmp_path)
+    main, *others = (runtime.add(programs.binary, programs.name(hint)) for hint in ("main", "one", "two"))
+    storm = runtime.add(programs.binary, programs.name("storm"))
+    with grouping_exporter(tmp_path, ids=True) as exporter, runtime.running(main, "sleep", "3600000", "0") as id_:
+        told = runtime.exec(id_, storm, "storm", str(STORM), "64", "3", *others)
+        truth = [Counter[str](), Counter[str]()]
+        for line in told.splitlines():
+            index, status, number = map(int, line.split())
+            truth[index][str(status >> 8)] += number
+        for other in others:
+            scrape = wait_for_all(exporter, other[1:], STORM // 2)
+    assert sum(map(Counter.total, truth)) == STORM
+    for other, codes in zip(others, truth, strict=True):
+        rows = {
+            (labels["container"], labels["exit_code"]): int(number)
+            for key, number in scrape.samples["proc_connector_exits_total"].items()
+            if (labels := dict(key))["comm"] == other[1:]
+        }
+        assert rows == {(id_[:12], code): number for code, number in codes.items()}
+        assert by_container(scrape, "execs", other[1:]) == {id_[:12]: STORM // 2}
+    assert by_container(scrape, "forks", storm[1:]) == {id_[:12]: STORM}
