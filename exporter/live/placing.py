@@ -11,6 +11,7 @@ from exporter.live.sessions import Sessions
 from exporter.processes.grouping import Found, GroupQuestion
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
+from exporter.tallies.labels import UNKNOWN
 
 # A container's id reaches the API about a second after its start.
 _NAMED_WITHIN_NS = 10_000_000_000
@@ -90,11 +91,14 @@ class Placing:
         nameless = self._pipeline.nameless()
         self._nameless_since = {each: self._nameless_since.get(each, now_ns) for each in nameless}
         for container, since_ns in self._nameless_since.items():
-            name = look_up(*container)
-            if name is not None:
-                self._pipeline.name_container(container, PodName(*name))
+            found = look_up(*container)
+            if found is not None:
+                self._pipeline.name_container(container, PodName(*found))
             elif now_ns - since_ns > _NAMED_WITHIN_NS:
-                self._pipeline.name_container(container, None)
+                # A pod does not list the container that holds its namespaces.
+                of_pod = look_up(container.pod_uid, "")
+                name = None if of_pod is None else PodName(of_pod[0], of_pod[1], UNKNOWN)
+                self._pipeline.name_container(container, name)
 
     def close(self) -> None:
         """Close all descriptors."""

@@ -80,3 +80,10 @@ def test_a_failure_comes_through_whatever_is_wanted_for_that_is_what_a_canary_is
     plan = make_plan({name}, exact=exact, records_end_processes=exact)
     assert EXIT in plan.deliver.events
     assert plan.deliver.mask & 0xA0000000
+
+
+def test_groups_need_the_table_and_the_beginning_of_each_session() -> None:
+    plan = make_plan({"nonzero_exit"}, exact=True, records_end_processes=True, grouped=True)
+    assert plan.keeps_table
+    assert plan.deliver.events == TABLE | {cn_proc.PROC_EVENT_SID}
+    assert not plan.failures_only

@@ -2,7 +2,8 @@
 
 from host import Host
 
-from exporter.tallies.expiry import Expiry
+from exporter.groups.cgroup_path import NOWHERE, Placement
+from exporter.tallies.expiry import Expiry, GoneGroups
 
 HOUR = 3600.0
 
@@ -106,3 +107,60 @@ def test_unknown_never_goes_and_many_series_are_looked_at_in_slices() -> None:
     assert sweep(expiry, 0.0) == 3
     assert sweep(expiry, HOUR) == 6
     assert host.forks == {("<unknown>", "5"): 1}
+
+
+# -- groups ----------------------------------------------------------------------------------------------------
+
+MINUTE = 60.0
+IN_CONTAINER = Placement("", 64 * "a", "", "")
+IN_UNIT = Placement("", "", "job.service", "")
+
+
+def test_a_container_in_which_no_process_lives_goes_and_a_unit_stays() -> None:
+    host = Host(sideband=True, group_by=frozenset({"pod", "unit"}))
+    grouping = host.table.grouping
+    assert grouping.places is not None
+    gone = GoneGroups(
+        host.tallies, grouping.groups_in_use, grouping.places.is_container, grouping.places.forget, MINUTE
+    )
+    for tgid, placement in ((1, NOWHERE), (20, IN_CONTAINER), (30, IN_UNIT)):
+        host.lives_in(tgid, b"main", placement)
+        host.fork(tgid, 400 + tgid)
+        host.end(400 + tgid, b"main")
+    host.drain()
+    for now in (0.0, MINUTE, 2 * MINUTE):
+        gone.sweep(now)
+    assert len(host.by_group) == 3
+    for tgid in (20, 30):
+        host.end(tgid, b"main")
+    host.drain()
+    gone.sweep(3 * MINUTE)
+    assert len(host.by_group) == 3
+    gone.sweep(4 * MINUTE)
+    assert set(host.by_group) == {("", "", "", ""), ("", "", "", "job.service")}
+    assert (host.tallies.expired()["fork"], host.tallies.expired()["exit"]) == (1, 2)
+    # A process that comes there later begins anew.
+    host.lives_in(21, b"main", IN_CONTAINER)
+    host.fork(21, 421)
+    host.drain()
+    assert host.by_group["", "", 12 * "a", ""] == {"forks": 1}
+
+
+def test_a_container_that_has_a_process_again_in_time_stays() -> None:
+    host = Host(sideband=True, group_by=frozenset({"pod"}))
+    grouping = host.table.grouping
+    assert grouping.places is not None
+    gone = GoneGroups(
+        host.tallies, grouping.groups_in_use, grouping.places.is_container, grouping.places.forget, MINUTE
+    )
+    host.lives_in(20, b"main", IN_CONTAINER)
+    host.end(20, b"main")
+    host.drain()
+    gone.sweep(0.0)
+    host.lives_in(21, b"main", IN_CONTAINER)
+    gone.sweep(MINUTE)
+    host.end(21, b"main")
+    host.drain()
+    gone.sweep(1.5 * MINUTE)
+    gone.sweep(2 * MINUTE)
+    assert host.by_group["", "", 12 * "a"] == {"exits": 2}
