@@ -255,8 +255,10 @@ class Grouping:
             group.process.tidy()
 
     def _move_settled(self) -> None:
-        """Move what still refers to groups that are settled by now."""
-        self._naming.names.move_settled()
+        """Move the processes that still count in groups which are settled by now.
+
+        What is counted under names that are open finds its group when the name is known.
+        """
         for process in self._roster:
             group = process.cell.group
             if group.successor is None:

@@ -170,17 +170,6 @@ class OpenNames:
             name.close(partial(self._tallies.claim_cell, comm))
             todo += [(rival, read if comm is not None and read != comm else None) for rival, read in name.rivals]
 
-    def move_settled(self) -> None:
-        """Count in the groups that became known what was counted under open names in groups that were open."""
-        for name in self._names:
-            for (uid, group), counted in list(name.cells.items()):
-                known = group
-                while known.successor is not None:
-                    known = known.successor
-                if known is not group:
-                    del name.cells[uid, group]
-                    self._tallies.absorb(name.cell(uid, known), counted)
-
     def resolve_all_unknown(self) -> None:
         """Give all of them up: messages were lost, so a reading can be of an exec whose event was lost."""
         self.graves.clear()

@@ -187,6 +187,20 @@ def test_a_storm_in_an_open_group_is_bounded_and_is_lost_to_no_sum(tallies: Tall
     assert tallies.pending()["fork"] == LEAST_LIMIT // 4
 
 
+def test_a_program_that_finds_no_room_in_the_known_group_leaves_its_histograms_to_other(tallies: Tallies) -> None:
+    group, known = open_group(tallies), unit(tallies, "a.service")
+    for _ in range(3):
+        end(tallies, tallies.claim_cell(b"late", 0, group))
+    assert {p.comm for p in tallies.snapshot_programs()} == {"late"}
+    for n in range(LEAST_LIMIT):
+        tallies.claim_cell(b"c%d" % n, 0, known).forks += 1
+    free = tallies.rooms.free[2]
+    tallies.settle(group, known)
+    assert {p.comm: sum(p.lifetime_ns[:-1]) for p in tallies.snapshot_programs()} == {OTHER: 3}
+    assert tallies.rooms.free[2] == free + 1
+    assert ends(tallies) == {"a.service": 3}
+
+
 # -- groups that are gone ------------------------------------------------------------------------------------
 
 
