@@ -135,7 +135,7 @@ def known_cell(cell: Cell) -> Cell | None:
 class OpenGroup(Group):
     """The group of one process that is not known yet, and of the children that have inherited it since.
 
-    open_groups.py says when it becomes known.
+    grouping.py says when it becomes known.
 
     Attributes:
         number: Of this group, counted from 1.

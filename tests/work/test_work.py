@@ -17,14 +17,19 @@ from work.record_storm import STORM
 from exporter.capture.file import open_capture
 from exporter.capture.format import iter_entries, iter_frames
 from exporter.capture.kinds import KINDS
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.cn_proc import PROC_EVENT_EXIT
 from exporter.kernel.netlink import Batch
 from exporter.kernel.taskstats import RecordDecoder
+from exporter.processes.grouping import Found
 from exporter.processes.pipeline import Pipeline
+from exporter.processes.places import Places
 from exporter.processes.table import ProcessTable
+from exporter.tallies.labels import group_label_names
 from exporter.tallies.tallies import Tallies
 
 PROCESSES = 1500
+CONTAINER = Placement("", 64 * "c", "", "")
 Calls = list[tuple[str, tuple[Any, ...]]]
 """(method of Pipeline, arguments)"""
 
@@ -35,11 +40,14 @@ class Replay:
     The capture is decoded before, so that only what the pipeline does is counted. It has no answers of /proc: a
     process that is looked up is gone.
 
+    Args:
+        group_by: What groups are made of. All is in one container then.
+
     Attributes:
         drains: The calls of each drain.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group_by: frozenset[str] = frozenset()) -> None:
         kinds = {kind.letter: kind for kind in KINDS}
         with open_capture(STORM) as (header, file):
             self.drains: list[Calls] = [
@@ -51,11 +59,16 @@ class Replay:
                 for frame in iter_frames(file.read)
             ]
         self.looks = 0
-        self.tallies = Tallies()
-        table = ProcessTable(self.tallies, self._read_comm, lambda: 0, records_end_processes=True)
+        self.tallies = Tallies(group_labels=group_label_names(group_by))
+        places = Places(self.tallies, group_by, names_pods=False) if group_by else None
+        table = ProcessTable(self.tallies, self._read_comm, lambda: 0, records_end_processes=True, places=places)
         self.pipeline = Pipeline(table, RecordDecoder(header.family_id), self._complain)
         # The process that spawned the others is older than the recording.
         self._play(self.drains.pop(0))
+        if group_by:
+            for tgid in [known.tgid for known in self.pipeline.known()]:
+                self.pipeline.place(0, tgid, Found(CONTAINER, 0, 0))
+            self.pipeline.apply(1)
 
     def _read_comm(self, tgid: int) -> bytes | None:
         self.looks += 1
@@ -67,6 +80,9 @@ class Replay:
     def _play(self, calls: Calls) -> None:
         for method, args in calls:
             getattr(self.pipeline, method)(*args)
+        if self.tallies.groups.names:
+            for number, tgid, *_ in self.pipeline.group_questions():
+                self.pipeline.place(number, tgid, Found(None, 0, 0))
 
     def run(self) -> None:
         for calls in self.drains:
@@ -124,6 +140,22 @@ def count_calls(replay: Replay) -> Counter[str]:
 @pytest.fixture
 def replay() -> Replay:
     return Replay()
+
+
+def test_in_a_container_a_process_costs_the_note_of_its_exec_and_a_look_whether_it_lives() -> None:
+    off, on = Replay(), Replay(frozenset({"pod", "unit"}))
+    calls_off, calls_on = count_calls(off), count_calls(on)
+    cells = on.tallies.snapshot_cells()
+    ended = {
+        group[2]: sum(exits.values())
+        for (comm, _), group, exits in zip(cells.keys, cells.groups, cells.exits, strict=True)
+        if comm == "exq"
+    }
+    assert ended == {12 * "c": PROCESSES}
+    # Some for each drain, and for each process that lives on after one.
+    spare = 30 * len(on.drains) + 100 * len(on.drains)
+    assert calls_on["call"] < calls_off["call"] + spare
+    assert calls_on["c_call"] < calls_off["c_call"] + 2 * PROCESSES + spare
 
 
 def test_the_recorded_storm_is_counted_to_the_last_process(replay: Replay) -> None:
