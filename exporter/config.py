@@ -131,6 +131,8 @@ class Config:
         "--web.exemplars",
         "Add the last process of each series of proc_connector_nonzero_exits_total, as an OpenMetrics exemplar.",
         group=_WEB,
+        # It does not know in which group a process failed.
+        no_effect_with=("--group.by",),
     )
     attribution: str = flag(
         "--attribution",
