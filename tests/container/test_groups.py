@@ -61,13 +61,12 @@ def by_container(scrape: Scrape, counter: str, comm: str) -> Counter[str]:
 
 
 def wait_for_all(exporter: Exporter, comm: str, number: int) -> Scrape:
-    """Wait until so many ends of a program were counted, and nothing waits for its group."""
+    """Wait until so many execs and ends of a program were counted: none of them waits for its group any more."""
 
     def holds(scrape: Scrape) -> bool:
-        waiting = [scrape.get("proc_connector_pending_events", event=event) for event in ("exit", "exec")]
-        return by_container(scrape, "exits", comm).total() == number and not any(waiting)
+        return all(by_container(scrape, counter, comm).total() == number for counter in ("execs", "exits"))
 
-    return exporter.wait_for(holds, f"{number} ends of {comm}")
+    return exporter.wait_for(holds, f"{number} execs and ends of {comm}")
 
 
 def share_of_right(scrape: Scrape, comm: str, right: set[str], number: int) -> float:

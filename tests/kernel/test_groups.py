@@ -100,11 +100,13 @@ def by_container(scrape: Scrape, counter: str, comm: str) -> dict[str, int]:
 
 
 def wait_for_end(exporter: Exporter, comm: str, count: int = 1) -> Scrape:
-    def holds(scrape: Scrape) -> bool:
-        waiting = [scrape.get("proc_connector_pending_events", event=event) for event in ("exit", "exec", "fork")]
-        return sum(by_container(scrape, "exits", comm).values()) == count and not any(waiting)
+    """Wait until so many execs and ends of a program were counted: none of them waits for its group any more."""
 
-    return exporter.wait_for(holds, f"{count} ends of {comm}")
+    def holds(scrape: Scrape) -> bool:
+        counted = [sum(by_container(scrape, counter, comm).values()) for counter in ("execs", "exits")]
+        return counted[1] == count and (counted[0] == count or exporter.mode == "procfs")
+
+    return exporter.wait_for(holds, f"{count} execs and ends of {comm}")
 
 
 def test_a_process_that_began_a_session_counts_where_it_was_moved(
