@@ -6,6 +6,7 @@ ExporterError
  |    +-- AddressError   an address is in use or not permitted                     exit code 3
  +-- CaptureError       a capture cannot be read or written, or is damaged        exit code 4
  +-- ShortageError      descriptors or memory are short for a moment             asked again later
+ +-- ApiFailure         the Kubernetes API cannot be asked, or answers otherwise  counted, asked again later
  +-- MalformedMessage   bytes that are not what their header promises             counted, dropped
 """
 
@@ -32,6 +33,21 @@ class CaptureError(ExporterError):
 
 class ShortageError(ExporterError):
     """No descriptor or no memory was free: what was asked is not known now, and can be asked again."""
+
+
+class ApiFailure(ExporterError):
+    """The Kubernetes API did not answer as it was asked.
+
+    Attributes:
+        reason: A word for it: `unreachable`, `tls`, `timeout`, `torn`, `refused` (401 and 403), `expired` (410),
+            `status` (any other), `malformed`, `credentials` (a file of the exporter's own).
+        retry_after_seconds: How long the API asks to be left alone.
+    """
+
+    def __init__(self, reason: str, text: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
 
 
 class MalformedMessage(ExporterError):

@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "arguments": {"errors", "flags"},
     "bundle": {"arguments", "errors"},
     "groups": set(),
+    "kubernetes": {"__init__", "errors"},
     "kernel": {"errors"},
     "events": {"errors"},
     "tallies": {"errors", "events", "kernel"},
@@ -55,7 +56,8 @@ PURE = {"errors", "quantities", "events", "groups", "plan", "tallies", "processe
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "failures.page", "failures.rows", "failures.store",
     "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
-    "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "live.crosscheck", "live.drain", "live.losses",
+    "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "kubernetes.answers", "kubernetes.pauses",
+    "kubernetes.pod_names", "kubernetes.pods", "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
     "watch.text_lines", "watch.top_table", "web.config_file", "web.deadline", "web.outgoing", "web.protection",
     "web.tls_records", "web.token_bucket", "web.yaml_nodes",
@@ -68,12 +70,11 @@ IMPURE_LIBRARIES = {
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
 # procfs reads all of /proc, cgroup_tree which cgroups there are; open_sources asks once which CPUs there can be,
-# privileges what it has left; gate and rules_file read what the user wrote; bundle what came with the program;
-# unix_socket opens the directory of its socket, logs /dev/null.
+# privileges what it has left; gate and rules_file read what the user wrote, credentials what the kubelet writes;
+# bundle what came with the program; unix_socket opens the directory of its socket, logs /dev/null.
 OPENS_FILES = {
-    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.perf_rings", "kernel.procfs", "live.open_sources",
-    "service.logs",
-    "service.privileges", "stream.unix_socket",
+    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.perf_rings", "kernel.procfs", "kubernetes.credentials",
+    "live.open_sources", "service.logs", "service.privileges", "stream.unix_socket",
     "tallies.rules_file", "web.gate",
 }  # fmt: skip
 OPENING = {
@@ -83,10 +84,12 @@ OPENING = {
 OPEN_SOCKETS = {"kernel.netlink_socket", "service.sd_notify", "stream.unix_socket", "web.listening_sockets"}
 # They are handed one that is open.
 GET_SOCKETS = {
-    "kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket", "stream.endpoint", "web.channel",
-    "web.connection", "web.peers", "web.server",
+    "kernel.connector_socket", "kernel.recvmmsg", "kernel.taskstats_socket", "kubernetes.api_client",
+    "stream.endpoint", "web.channel", "web.connection", "web.peers", "web.server",
 }  # fmt: skip
-KNOW_HTTP = {"stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls"}
+KNOW_HTTP = {
+    "kubernetes.api_client", "stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls",
+}  # fmt: skip
 
 
 def parse_modules() -> dict[str, ast.Module]:

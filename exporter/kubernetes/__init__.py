@@ -1,0 +1,1 @@
+"""The names of the pods of this node, from the Kubernetes API."""

@@ -1,0 +1,197 @@
+"""Finds the names of a pod and a container by the ids that a cgroup has.
+
+A pod that was deleted keeps its names for five minutes, as does a container that its pod no longer lists: what its
+processes did last is counted until then. So a pod that is deleted and created anew each second takes the memory of
+300 pods; how many there can be is limited.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from exporter.kubernetes.pods import Credence, Pod, pod_key
+
+KEEP_SECONDS = 300.0
+# A node has 110 pods by default, and at most some hundred; the rest is for those that were deleted.
+MOST_PODS = 4096
+# Of all attempts of all containers of a pod.
+MOST_CONTAINERS = 256
+
+
+class PodName(NamedTuple):
+    """What a process's pod and container are called.
+
+    Attributes:
+        namespace: The pod's namespace.
+        pod: Its name.
+        container: The container's name; "" if the process is in the pod but in no container. None if the pod has
+            not listed the container: the API learns of a container a second after its start, and never of the
+            one that holds the pod's namespaces (pause).
+    """
+
+    namespace: str
+    pod: str
+    container: str | None
+
+
+class _Known:
+    """A pod that is known, and since when it is gone."""
+
+    __slots__ = ("containers", "gone_at", "pod")
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.gone_at: float | None = None
+        # (name, when the pod ceased to list it) by id, in the order in which they were listed.
+        self.containers: dict[str, tuple[str, float | None]] = {}
+
+    def update(self, pod: Pod, now_seconds: float) -> None:
+        """Take the present state of the pod; what it no longer lists is gone from now on."""
+        self.pod = pod._replace(containers={})
+        for container_id, (name, gone_at) in self.containers.items():
+            if container_id not in pod.containers and gone_at is None:
+                self.containers[container_id] = name, now_seconds
+        for container_id, name in pod.containers.items():
+            self.containers[container_id] = name, None
+        excess = len(self.containers) - MOST_CONTAINERS
+        if excess > 0:
+            for container_id in sorted(self.containers, key=self._age)[:excess]:
+                del self.containers[container_id]
+
+    def _age(self, container_id: str) -> float:
+        gone_at = self.containers[container_id][1]
+        return float("inf") if gone_at is None else gone_at
+
+    def expire(self, before_seconds: float) -> None:
+        old = [
+            key
+            for key, (_, gone_at) in self.containers.items()
+            if gone_at is not None and gone_at <= before_seconds
+        ]
+        for container_id in old:
+            del self.containers[container_id]
+
+
+class PodNames:
+    """The names of the pods of a node. Bounded: neither pods nor containers can make it grow without end.
+
+    Args:
+        keep_seconds: How long names stay when their pod or container is gone.
+        most_pods: The most pods that are known, those that are gone included.
+
+    Attributes:
+        refused: Pods that were not taken because there were too many.
+        version: Another number after each change, so that a lookup that found nothing need not be repeated before.
+    """
+
+    def __init__(self, *, keep_seconds: float = KEEP_SECONDS, most_pods: int = MOST_PODS) -> None:
+        self._keep_seconds = keep_seconds
+        self._most_pods = most_pods
+        self._known: dict[str, _Known] = {}
+        # By the hash of the static pod that they claim to mirror.
+        self._mirrors: dict[str, list[_Known]] = {}
+        self.refused = 0
+        self.version = 0
+
+    def __len__(self) -> int:
+        """Return how many pods there are, without those that are gone."""
+        return sum(known.gone_at is None for known in self._known.values())
+
+    def lookup(self, pod_uid: str, container_id: str) -> PodName | None:
+        """Find the names of a process by what its cgroup has.
+
+        Args:
+            pod_uid: The pod's uid, with or without dashes, or the config hash of a static pod.
+            container_id: The container's id, "" if the process is in none.
+        Returns:
+            The names; None if the pod is not known, or two pods have an equal claim to be that static pod.
+        """
+        key = pod_key(pod_uid)
+        known = self._known.get(key)
+        candidates = self._find_mirrors(key) if known is None else [known]
+        if not candidates:
+            return None
+        names = {(candidate.pod.namespace, candidate.pod.name) for candidate in candidates}
+        if len(names) > 1:
+            return None
+        namespace, name = names.pop()
+        if not container_id:
+            return PodName(namespace, name, "")
+        found = [c.containers[container_id][0] for c in candidates if container_id in c.containers]
+        return PodName(namespace, name, found[0] if found else None)
+
+    def replace_all(self, pods: Iterable[Pod], now_seconds: float) -> None:
+        """Take a complete list of pods; those that it does not have are gone."""
+        listed = set()
+        for pod in pods:
+            self.put(pod, now_seconds)
+            listed.add(pod.key)
+        for key, known in self._known.items():
+            if key not in listed and known.gone_at is None:
+                known.gone_at = now_seconds
+        self.expire(now_seconds)
+
+    def put(self, pod: Pod, now_seconds: float) -> None:
+        """Take a pod that was added or changed."""
+        known = self._known.get(pod.key)
+        if known is None:
+            known = self._add(pod)
+            if known is None:
+                self.refused += 1
+                return
+        elif known.pod.config_hash != pod.config_hash:
+            self._forget_mirror(known)
+            self._remember_mirror(known, pod.config_hash)
+        known.update(pod, now_seconds)
+        known.gone_at = None
+        self.version += 1
+
+    def remove(self, pod: Pod, now_seconds: float) -> None:
+        """Take the last state of a pod that was deleted."""
+        self.put(pod, now_seconds)
+        known = self._known.get(pod.key)
+        if known is not None:
+            known.gone_at = now_seconds
+
+    def expire(self, now_seconds: float) -> None:
+        """Forget what has been gone for long enough."""
+        before = now_seconds - self._keep_seconds
+        for known in list(self._known.values()):
+            known.expire(before)
+            if known.gone_at is not None and known.gone_at <= before:
+                self._forget(known)
+
+    def _find_mirrors(self, config_hash: str) -> list[_Known]:
+        """Return the pods with the best claim to a hash: a mirror of the kubelet's, and one that is not gone."""
+        claims = self._mirrors.get(config_hash, [])
+
+        def claim(known: _Known) -> tuple[Credence, bool]:
+            return known.pod.credence, known.gone_at is None
+
+        best = max(map(claim, claims), default=None)
+        return [known for known in claims if claim(known) == best]
+
+    def _add(self, pod: Pod) -> _Known | None:
+        if len(self._known) >= self._most_pods:
+            gone = [known for known in self._known.values() if known.gone_at is not None]
+            if not gone:
+                return None
+            self._forget(min(gone, key=lambda known: known.gone_at or 0.0))
+        known = self._known[pod.key] = _Known(pod)
+        self._remember_mirror(known, pod.config_hash)
+        return known
+
+    def _forget(self, known: _Known) -> None:
+        del self._known[known.pod.key]
+        self._forget_mirror(known)
+        self.version += 1
+
+    def _remember_mirror(self, known: _Known, config_hash: str) -> None:
+        if config_hash:
+            self._mirrors.setdefault(config_hash, []).append(known)
+
+    def _forget_mirror(self, known: _Known) -> None:
+        claims = self._mirrors.get(known.pod.config_hash, [])
+        if known in claims:
+            claims.remove(known)
+            if not claims:
+                del self._mirrors[known.pod.config_hash]
