@@ -23,14 +23,12 @@ class PodName(NamedTuple):
     Attributes:
         namespace: The pod's namespace.
         pod: Its name.
-        container: The container's name; "" if the process is in the pod but in no container. None if the pod has
-            not listed the container: the API learns of a container a second after its start, and never of the
-            one that holds the pod's namespaces (pause).
+        container: The container's name; "" if the process is in the pod but in no container.
     """
 
     namespace: str
     pod: str
-    container: str | None
+    container: str
 
 
 class _Known:
@@ -103,21 +101,16 @@ class PodNames:
             pod_uid: The pod's uid, with or without dashes, or the config hash of a static pod.
             container_id: The container's id, "" if the process is in none.
         Returns:
-            The names; None if the pod is not known, or two pods have an equal claim to be that static pod.
+            The names. None if the pod is not known, or has not listed the container: the API learns of a container
+            a second after its start, and never of the one that holds the pod's namespaces (pause).
         """
-        key = pod_key(pod_uid)
-        known = self._known.get(key)
-        candidates = self._find_mirrors(key) if known is None else [known]
-        if not candidates:
-            return None
-        names = {(candidate.pod.namespace, candidate.pod.name) for candidate in candidates}
-        if len(names) > 1:
-            return None
-        namespace, name = names.pop()
-        if not container_id:
-            return PodName(namespace, name, "")
-        found = [c.containers[container_id][0] for c in candidates if container_id in c.containers]
-        return PodName(namespace, name, found[0] if found else None)
+        for known in self._find(pod_uid):
+            if not container_id:
+                return PodName(known.pod.namespace, known.pod.name, "")
+            found = known.containers.get(container_id)
+            if found is not None:
+                return PodName(known.pod.namespace, known.pod.name, found[0])
+        return None
 
     def replace_all(self, pods: Iterable[Pod], now_seconds: float) -> None:
         """Take a complete list of pods; those that it does not have are gone."""
@@ -160,15 +153,24 @@ class PodNames:
             if known.gone_at is not None and known.gone_at <= before:
                 self._forget(known)
 
-    def _find_mirrors(self, config_hash: str) -> list[_Known]:
-        """Return the pods with the best claim to a hash: a mirror of the kubelet's, and one that is not gone."""
-        claims = self._mirrors.get(config_hash, [])
+    def _find(self, pod_uid: str) -> list[_Known]:
+        """Return the pod with a uid, or the mirrors with the best claim to a hash, which have one name.
+
+        The best claim is that of the kubelet's mirror, and of one that is not gone. None has it if two pods of
+        different names have an equal one.
+        """
+        key = pod_key(pod_uid)
+        known = self._known.get(key)
+        if known is not None:
+            return [known]
+        claims = self._mirrors.get(key, [])
 
         def claim(known: _Known) -> tuple[Credence, bool]:
             return known.pod.credence, known.gone_at is None
 
         best = max(map(claim, claims), default=None)
-        return [known for known in claims if claim(known) == best]
+        mirrors = [known for known in claims if claim(known) == best]
+        return mirrors if len({(known.pod.namespace, known.pod.name) for known in mirrors}) < 2 else []
 
     def _add(self, pod: Pod) -> _Known | None:
         if len(self._known) >= self._most_pods:

@@ -58,9 +58,11 @@ class Followed:
         await until(lambda: self.api.watching == 1)
 
     def knows(self, pod: dict[str, Any], container_id: str, container: str | None) -> bool:
-        metadata = pod["metadata"]
-        return self.names.lookup(metadata["uid"], container_id) == PodName(
-            metadata["namespace"], metadata["name"], container
+        """Whether a container has this name; None: no name, although its pod has one."""
+        uid, name = pod["metadata"]["uid"], (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        expected = None if container is None else PodName(*name, container)
+        return (
+            self.names.lookup(uid, "") == PodName(*name, "") and self.names.lookup(uid, container_id) == expected
         )
 
     async def learn(self, name: str) -> None:
