@@ -111,6 +111,15 @@ def test_a_mirror_that_was_made_anew_is_the_same_pod() -> None:
     assert names.lookup(HASH, containers[1]) == PodName("kube-system", "etcd-a", "etcd")
 
 
+def test_a_mirror_that_is_there_is_before_one_that_is_gone() -> None:
+    names = PodNames()
+    for name in ("etcd-a", "etcd-b"):
+        names.put(parsed(mirror(name)), 0)
+    assert names.lookup(HASH, "") is None
+    names.replace_all([parsed(mirror("etcd-c"))], 1)
+    assert names.lookup(HASH, "") == PodName("kube-system", "etcd-c", "")
+
+
 def test_a_claim_ends_with_its_annotation_and_with_its_pod() -> None:
     names = PodNames()
     uid = make_uid()
@@ -168,6 +177,7 @@ def test_an_attempt_that_its_pod_no_longer_lists_keeps_its_name_for_five_minutes
         (0, status_of("cart", first)),
         (100, status_of("cart", second, last=first)),
         (200, status_of("cart", third, last=second)),
+        (400, status_of("cart", third, last=second)),
     ):
         names.put(parsed(make_pod("cart-0", uid=uid, containerStatuses=[status])), now)
     names.expire(499)
