@@ -45,6 +45,8 @@ def test_the_authority_is_another_only_when_the_file_has_changed(files: Files) -
     assert second is not None
     assert second.verify_mode is ssl.CERT_REQUIRED
     assert second.check_hostname
+    # The authorities of many clusters lack what Python 3.13 would ask for.
+    assert not second.verify_flags & ssl.VERIFY_X509_STRICT
     assert len(second.get_ca_certs()) == 1
 
 

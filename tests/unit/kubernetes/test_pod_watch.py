@@ -544,6 +544,18 @@ async def test_a_thousand_pods_take_bounded_memory(followed: Followed) -> None:
     assert peak < 12 << 20
 
 
+def timers_of(port: int) -> list[str]:
+    """Return which timer each established connection to a port of this host has, as /proc/net/tcp writes it."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return [row[5].partition(":")[0] for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "01"]
+
+
+async def test_the_kernel_looks_whether_the_api_is_there_while_a_watch_is_quiet(followed: Followed) -> None:
+    await followed.start()
+    # 02 is the timer of keepalive; another one runs while something has not been acknowledged.
+    await until(lambda: timers_of(followed.api.port) == ["02"])
+
+
 # -- token and authority -----------------------------------------------------------------------------------------
 
 
