@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel.harness import free_port
 from kubernetes_api import (
     NODE,
     FakeApi,
@@ -287,7 +288,8 @@ async def test_an_api_that_is_not_there_is_asked_until_it_is(
 ) -> None:
     caplog.set_level(logging.INFO, "exporter.kubernetes")
     authority = Authority(tmp_path)
-    async with serving_api(authority) as api:
+    # One that no connection of another program is given while the API is away.
+    async with serving_api(authority, port=free_port()) as api:
         followed = Followed(api, tmp_path, "https", QUICK._replace(steady_seconds=0.2))
     followed.watch.start()
     try:
