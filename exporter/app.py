@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from exporter import __version__
 from exporter.capture.file import CaptureFile, open_capture
 from exporter.config import Config
+from exporter.errors import ConfigError
 from exporter.exposition.budget import budget
 from exporter.exposition.metrics import LIFETIME, program_metrics
 from exporter.exposition.scrape import Exposition
@@ -25,6 +26,9 @@ from exporter.failures.keeper import Keeper
 from exporter.failures.log import LOGGER as FAILURE_LOGGER
 from exporter.feeds import Core, LiveGroups, header_of, make_live_core, make_replay_core
 from exporter.kernel.procfs import Procfs
+from exporter.kubernetes.access import find_access, is_in_pod
+from exporter.kubernetes.pod_names import PodNames
+from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.canary import Canary
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.listener import Listener
@@ -75,6 +79,7 @@ class Exporter:
         config: What the user set.
         one_by_one: Where events are shown one by one.
         read_rules: Reads the file of rules; None if there is none.
+        pods: Follows the names of pods; None if they are not asked for.
     """
 
     def __init__(
@@ -83,12 +88,15 @@ class Exporter:
         procfs: Procfs | None,
         config: Config,
         one_by_one: OneByOne,
+        *,
         read_rules: Callable[[], RulesFile] | None,
+        pods: PodWatch | None,
     ) -> None:
         self._counting = counting
         self._plan = counting.plan
         self._procfs = procfs
         self._hub, self._failures = one_by_one
+        self._pods = pods
         self._tallies = counting.tallies
         self._table = counting.table
         self._feed = counting.feed
@@ -149,6 +157,9 @@ class Exporter:
             addresses = ",".join(socket_name(sock) for sock in sockets)
             await server.start(sockets)
             self._become(config.user, gate)
+            if self._pods is not None:
+                # As the user that the exporter is now: its token has to be readable later too.
+                tasks.append(self._pods.start())
             await self._feed.start()
             await self._drain()
             self._ready = True
@@ -172,6 +183,8 @@ class Exporter:
             for task in tasks:
                 task.cancel()
             self._feed.stop()
+            if self._pods is not None:
+                await self._pods.stop()
             await server.stop()
 
     def _become(self, user: User | None, gate: Gate | None) -> None:
@@ -298,6 +311,8 @@ class Exporter:
             unattributed=_only(wanted, self._tallies.unattributed()),
             excluded=_only(wanted, self._tallies.excluded()),
             group_unresolved=self._table.grouping.unresolved or None,
+            kubernetes_last_sync_seconds=None if self._pods is None else self._pods.last_sync_seconds or 0.0,
+            kubernetes_failures=None if self._pods is None else self._pods.failures,
             expired=_only(wanted, self._tallies.expired()),
             reload_successful=None if self._reloading is None else self._reloading.successful,
             reload_timestamp_seconds=None if self._reloading is None else self._reloading.timestamp_seconds,
@@ -352,6 +367,7 @@ async def run(config: Config) -> None:
         bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
         group_labels=group_label_names(config.group_by),
     )
+    pods = _pods(config)
     async with AsyncExitStack() as stack:
         procfs: Procfs | None = None
         clock: Callable[[], WallClock] = WallClock.now
@@ -375,16 +391,18 @@ async def run(config: Config) -> None:
             )
             tape = None
             if config.capture is not None:
-                tape = CaptureFile(config.capture, config.capture_max_bytes, header_of(sources))
+                header = header_of(sources, names_pods=pods is not None)
+                tape = CaptureFile(config.capture, config.capture_max_bytes, header)
                 stack.enter_context(closing(tape))
             groups = None
             if config.group_by:
-                groups = LiveGroups(config.group_by, os.environ.get("POD_UID", ""))
+                look_up = None if pods is None else pods.names.lookup
+                groups = LiveGroups(config.group_by, os.environ.get("POD_UID", ""), look_up)
             counting = make_live_core(sources, procfs, tallies, tape=tape, groups=groups)
         one_by_one = OneByOne(
             await _stream(config, counting, clock, stack), _keep_failures(config, counting, clock)
         )
-        exporter = Exporter(counting, procfs, config, one_by_one, read_rules)
+        exporter = Exporter(counting, procfs, config, one_by_one, read_rules=read_rules, pods=pods)
         loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
         await exporter.serve(config, stopped)
 
@@ -401,6 +419,25 @@ def _keep_failures(config: Config, counting: Core, clock: Callable[[], WallClock
         log=config.failures_log and ends,
         exemplars=config.exemplars and ends,
     )
+
+
+def _pods(config: Config) -> PodWatch | None:
+    """Return what follows the names of pods; None if they are not asked for, or this is no pod of a cluster.
+
+    Raises:
+        ConfigError: What it takes is not set.
+    """
+    server, node = config.kubernetes_api_server, config.kubernetes_node_name
+    files = config.kubernetes_token_file, config.kubernetes_ca_file
+    is_set = any((server, node, *files))
+    if "pod" not in config.group_by:
+        if is_set:
+            raise ConfigError("--kubernetes.* has no effect unless --group.by has pod")
+        return None
+    if config.replay is not None or not (is_set or is_in_pod(os.environ)):
+        return None
+    access = find_access(os.environ, api_server=server, token_file=files[0], ca_file=files[1], node_name=node)
+    return PodWatch(access, PodNames())
 
 
 async def _stream(

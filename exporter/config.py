@@ -21,6 +21,7 @@ from exporter.flag_parsers import (
     size_between,
 )
 from exporter.flags import flag, flags_of, switch
+from exporter.kubernetes.access import parse_api_server, parse_node_name
 from exporter.service.privileges import User, find_user
 from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
@@ -41,6 +42,7 @@ _WEB, _EVENTS, _NAMES, _PRIVILEGES, _LIMITS = "web", "events", "names", "privile
 _GROUPS = "groups"
 _STREAM, _CAPTURE, _LOGGING = "stream", "capture and replay", "logging"
 _FAILURES = "failures"
+_KUBERNETES = "kubernetes"
 
 
 class ListenAddress(NamedTuple):
@@ -336,6 +338,47 @@ class Config:
         "without Kubernetes too), both, or none.",
         parse_group_by,
         group=_GROUPS,
+    )
+    kubernetes_api_server: str | None = flag(
+        "--kubernetes.api-server",
+        "URL",
+        "",
+        "Where to ask for the names of pods: https://HOST[:PORT]; empty: the API of the cluster of this pod.",
+        optional(parse_api_server),
+        group=_KUBERNETES,
+        needs="--group.by",
+        no_effect_with=("--replay",),
+    )
+    kubernetes_token_file: str | None = flag(
+        "--kubernetes.token-file",
+        "FILE",
+        "",
+        "File with the token to ask with, read anew for each request; empty: the service account's.",
+        optional(parse_text),
+        group=_KUBERNETES,
+        needs="--group.by",
+        no_effect_with=("--replay",),
+    )
+    kubernetes_ca_file: str | None = flag(
+        "--kubernetes.ca-file",
+        "FILE",
+        "",
+        "File with the authorities of the API's certificate, read anew for each request; empty: the service "
+        "account's, or else those of the system.",
+        optional(parse_text),
+        group=_KUBERNETES,
+        needs="--group.by",
+        no_effect_with=("--replay",),
+    )
+    kubernetes_node_name: str | None = flag(
+        "--kubernetes.node-name",
+        "NAME",
+        "",
+        "The node whose pods are asked for; empty: $NODE_NAME.",
+        optional(parse_node_name),
+        group=_KUBERNETES,
+        needs="--group.by",
+        no_effect_with=("--replay",),
     )
     gone_seconds: float = flag(
         "--limit.gone",

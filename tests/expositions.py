@@ -108,6 +108,8 @@ def status() -> Status:
         unattributed={"exec": 5},
         excluded={"fork": 21},
         group_unresolved={"gone": 24},
+        kubernetes_last_sync_seconds=25.5,
+        kubernetes_failures={"torn": 26},
         expired={"exit": 22},
         reload_successful=True,
         reload_timestamp_seconds=23.5,

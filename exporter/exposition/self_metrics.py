@@ -77,6 +77,19 @@ class Status:
         "reason",
     )
     """None where groups are not asked for."""
+    kubernetes_last_sync_seconds: float | None = _metric(
+        "proc_connector_kubernetes_last_sync_timestamp_seconds",
+        "gauge",
+        "When the names of pods were last known to be those of the Kubernetes API; 0 before the first time.",
+    )
+    """None where the API is not asked."""
+    kubernetes_failures: dict[str, int] | None = _metric(
+        "proc_connector_kubernetes_failures_total",
+        "counter",
+        "Requests to the Kubernetes API that failed, and watches that did not end as they should.",
+        "reason",
+    )
+    """None where the API is not asked."""
     expired: dict[str, int] | None = _metric(
         "proc_connector_expired_total",
         "counter",

@@ -81,23 +81,28 @@ def parse_node_name(flag: str, text: str) -> str:
     return text
 
 
+def is_in_pod(environ: Mapping[str, str]) -> bool:
+    """Whether the environment is that of a pod which is given the name of its node."""
+    return bool(environ.get(_HOST) and environ.get(NODE_NAME))
+
+
 def find_access(
     environ: Mapping[str, str],
     *,
-    api_server: str = "",
-    token_file: str = "",
-    ca_file: str = "",
-    node_name: str = "",
+    api_server: str | None = None,
+    token_file: str | None = None,
+    ca_file: str | None = None,
+    node_name: str | None = None,
     is_file: Callable[[str], bool] = os.path.isfile,
 ) -> ApiAccess:
     """Complete what is set by what Kubernetes gives each pod.
 
     Args:
         environ: The environment.
-        api_server: As parse_api_server returns it; "" for the API of this pod's cluster.
-        token_file: The file; "" for this pod's, if there is one.
-        ca_file: The file; "" for this pod's, if there is one.
-        node_name: As parse_node_name returns it; "" for $NODE_NAME.
+        api_server: As parse_api_server returns it; None for the API of this pod's cluster.
+        token_file: The file; None for this pod's, if there is one.
+        ca_file: The file; None for this pod's, if there is one.
+        node_name: As parse_node_name returns it; None for $NODE_NAME.
         is_file: Whether there is such a file.
 
     Raises:

@@ -81,6 +81,7 @@ class PodWatch:
         pace: The times.
 
     Attributes:
+        names: The names that are known.
         last_sync_seconds: When the names were last known to be those of the API, in seconds since the epoch; None
             before the first list.
         failures: How often the API could not be asked, by reason (ApiFailure).
@@ -90,7 +91,7 @@ class PodWatch:
 
     def __init__(self, access: ApiAccess, names: PodNames, *, pace: Pace | None = None) -> None:
         self._access = access
-        self._names = names
+        self.names = names
         self._pace = pace or Pace()
         self._task: asyncio.Task[None] | None = None
         # Where the next watch goes on; None: a list is needed.
@@ -129,7 +130,7 @@ class PodWatch:
                     await self._follow(client)
                 except ApiFailure as failure:
                     await asyncio.sleep(self._note_failure(failure))
-                self._names.expire(time.monotonic())
+                self.names.expire(time.monotonic())
 
     async def _follow(self, client: "ApiClient") -> None:
         """List if that is needed, then watch once."""
@@ -156,12 +157,12 @@ class PodWatch:
             page = {"continue": reader.continue_token}
         if not reader.resource_version:
             raise ApiFailure("malformed", "the list of pods has no resourceVersion")
-        self._names.replace_all(pods, time.monotonic())
+        self.names.replace_all(pods, time.monotonic())
         self._version = reader.resource_version
         self._may_be_old = True
         if self.last_sync_seconds is None:
             self._logged = set()
-            _LOG.info("names of pods are known", extra={"pods": len(self._names), "node": self._access.node_name})
+            _LOG.info("names of pods are known", extra={"pods": len(self.names), "node": self._access.node_name})
         self.last_sync_seconds = time.time()
 
     def _take_items(self, items: list[object], pods: list[Pod]) -> None:
@@ -209,10 +210,10 @@ class PodWatch:
         if event.pod is None:
             self.malformed_pods += event.kind in {"ADDED", "MODIFIED", "DELETED"}
         elif event.kind == "DELETED":
-            self._names.remove(event.pod, now)
+            self.names.remove(event.pod, now)
         else:
-            self._names.put(event.pod, now)
-        self._names.expire(now)
+            self.names.put(event.pod, now)
+        self.names.expire(now)
         self._version = event.resource_version or self._version
         # It brought something: what fails next fails for the first time.
         self._failed = 0
@@ -232,7 +233,7 @@ class PodWatch:
         self._pauses.reset()
         if self._logged:
             self._logged = set()
-            _LOG.info("names of pods are up to date again", extra={"pods": len(self._names)})
+            _LOG.info("names of pods are up to date again", extra={"pods": len(self.names)})
         return True
 
     def _note_failure(self, failure: ApiFailure) -> float:
@@ -247,7 +248,7 @@ class PodWatch:
             self._version = None
         if reason not in self._logged and (reason not in _ROUTINE or self._failed > 1):
             self._logged.add(reason)
-            fields = {"reason": reason, "error": str(failure), "pods": len(self._names)}
+            fields = {"reason": reason, "error": str(failure), "pods": len(self.names)}
             remedy = {"remedy": _REMEDIES[reason]} if reason in _REMEDIES else {}
             _LOG.warning("cannot ask the Kubernetes API for the names of pods", extra=fields | remedy)
         return max(self._pauses.next_seconds(), failure.retry_after_seconds)

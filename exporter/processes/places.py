@@ -103,7 +103,7 @@ class Places:
         if held:
             self.names[container] = name
         for unit, group in held.items():
-            self.unnamed += name is None
+            self.unnamed += name is None or name.container == UNKNOWN
             known = self._claim(name or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit)
             self._tallies.settle(group, known)
             if self._groups.get((*container, unit)) is group:

@@ -128,10 +128,12 @@ class Scrape:
         return sum(self.samples.get(name, {}).values())
 
     def rows(self, counter: str) -> Counter[Row]:
-        """Return all series of one of LABELS' counters."""
+        """Return all series of one of LABELS' counters, of all groups together."""
         order = LABELS[counter]
-        series = self.samples.get(f"proc_connector_{counter}_total", {})
-        return Counter({tuple(dict(key)[label] for label in order): int(n) for key, n in series.items() if n})
+        rows = Counter[Row]()
+        for key, n in self.samples.get(f"proc_connector_{counter}_total", {}).items():
+            rows[tuple(dict(key)[label] for label in order)] += int(n)
+        return +rows
 
     def buckets(self, histogram: str, comm: str) -> dict[float, float]:
         """Return upper bound -> cumulative count."""

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "live": {"errors", "groups", "kernel", "plan", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "kernel", "live", "plan", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
-    "config": {"errors", "events", "flag_parsers", "flags", "service", "tallies"},
+    "config": {"errors", "events", "flag_parsers", "flags", "kubernetes", "service", "tallies"},
     "command_line": {"__init__", "arguments", "config", "revision"},
     "web": {"config", "errors"},
     "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
@@ -45,8 +45,8 @@ ROOMS: dict[str, set[str]] = {
         "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "exposition", "failures", "feeds", "kernel", "live", "revision",
-        "service", "stream", "tallies", "web",
+        "__init__", "capture", "config", "errors", "exposition", "failures", "feeds", "kernel", "kubernetes", "live",
+        "revision", "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip

@@ -34,6 +34,8 @@ def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
         ("unattributed_total", "exec"): 5,
         ("excluded_total", "fork"): 21,
         ("group_unresolved_total", "gone"): 24,
+        ("kubernetes_last_sync_timestamp_seconds",): 25.5,
+        ("kubernetes_failures_total", "torn"): 26,
         ("expired_total", "exit"): 22,
         ("config_last_reload_successful",): 1,
         ("config_last_reload_success_timestamp_seconds",): 23.5,
