@@ -98,6 +98,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Whether the names of pods are asked for. */}}
+{{- define "exporter.namesPods" -}}
+{{- if has "pod" (default list .Values.exporter.groupBy) }}true{{ end }}
+{{- end }}
+
 {{- define "exporter.scheme" -}}
 {{- ternary "https" "http" .Values.webConfig.tls }}
 {{- end }}
@@ -127,6 +132,10 @@ httpGet:
 {{- $root := index . 1 }}
 port: metrics
 scheme: {{ include "exporter.scheme" $root }}
+{{- if include "exporter.namesPods" $root }}
+# The labels namespace, pod and container of a series are of the process that it counts, not of the exporter.
+honorLabels: true
+{{- end }}
 {{- range $field := list "interval" "scrapeTimeout" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
 {{- with index $monitor $field }}
 {{ $field }}: {{ toYaml . | nindent 2 }}
