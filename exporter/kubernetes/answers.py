@@ -19,6 +19,8 @@ from exporter.kubernetes.pods import Pod, parse_pod
 LONGEST = 16 << 20
 
 _BLANKS = " \t\r\n"
+# What comes after a value.
+_ENDS = {*_BLANKS, ",", ":", "]", "}"}
 _GONE = 410
 
 
@@ -227,8 +229,8 @@ class ListReader:
             return None, None
         except RecursionError:
             raise ApiFailure("malformed", "the list of pods is nested too deeply") from None
-        # Of a number at the end there could be more digits.
-        return value, after if after < len(self._text) else None
+        # Of a number that the bytes so far cut there is more: -0 of -0.5.
+        return value, after if self._text[after : after + 1] in _ENDS else None
 
     def _skip_blanks(self, position: int) -> int:
         while position < len(self._text) and self._text[position] in _BLANKS:

@@ -63,6 +63,13 @@ def test_a_list_is_read_however_it_is_written_and_cut(
     assert (reader.resource_version, reader.continue_token) == ("77", "next")
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 5])
+def test_a_number_is_read_whole_wherever_it_is_cut(piece_bytes: int) -> None:
+    numbers = [-0.0, 0.5, 12, 1e22, -3.25e-7]
+    text = json.dumps({"items": numbers, "metadata": {"resourceVersion": "7", "remainingItemCount": 120}, "x": 12})
+    assert read_list(text.encode(), piece_bytes)[0] == numbers
+
+
 def test_an_empty_list_may_be_null() -> None:
     items, reader = read_list(b'{"metadata": {"resourceVersion": "5"}, "items": null}')
     assert (items, reader.resource_version, reader.continue_token) == ([], "5", "")
