@@ -414,6 +414,16 @@ async def test_a_wrong_line_ends_the_watch_and_the_next_goes_on(
     assert len(followed.api.lists()) == 1
 
 
+async def test_a_watch_that_the_api_ends_at_once_is_a_failure_too(followed: Followed) -> None:
+    """Without a pause the exporter would ask as fast as it can."""
+    await followed.start()
+    followed.api.next_answers.extend([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] * 2)
+    followed.api.tear()
+    await until(lambda: not followed.api.next_answers and followed.api.watching == 1)
+    await followed.learn("cart-0")
+    assert followed.watch.failures == {"torn": 3}
+
+
 async def test_a_pod_without_a_name_is_counted_and_left_out(followed: Followed) -> None:
     followed.api.put(make_pod(""))
     followed.api.put(make_pod("cart-0"))
