@@ -156,6 +156,10 @@ class Changes:
             # The scan met it before its FORK was applied, or even sent: a child is in /proc a moment earlier.
             self._ends.drop(previous)
             return
+        if previous.odd is not None and previous.odd.unsure_end is not None:
+            # Its pid is free, so no other thread lives on.
+            self._ends.drop(previous)
+            return
         if previous.needs_name:
             self._naming.open_name(previous)
         self._naming.names.lose_pid(previous, timestamp_ns)

@@ -94,7 +94,8 @@ class Ends:
         else:
             # Its record was lost, which would say whether other threads live on: see _look_for_failures.
             lives_on = self._keeps
-        if lives_on:
+        # As long as a thread lives on no other process has the pid.
+        if lives_on and (process is not None or tgid not in self._roster.by_tgid):
             process = process or self.glimpse(tgid)
             odd = process.make_odd()
             odd.leader_exited = True

@@ -150,6 +150,9 @@ class WaitingRecords:
 
     def take(self, pid: int, status: int) -> Record | None:
         """Take the record of the thread whose EXIT came; None if it is not here."""
+        oldest = self.oldest.get(pid)
+        if oldest is None or oldest[1] == status:
+            return self.take_at(pid, 0)
         places = self.places(pid, status)
         return self.take_at(pid, places[0]) if places else None
 

@@ -45,8 +45,8 @@ ROOMS: dict[str, set[str]] = {
         "processes", "stream", "tallies",
     },
     "app": {
-        "__init__", "capture", "config", "errors", "exposition", "failures", "feeds", "kernel", "kubernetes", "live",
-        "revision", "service", "stream", "tallies", "web",
+        "__init__", "capture", "config", "errors", "exposition", "failures", "feeds", "kernel", "kubernetes",
+        "live", "revision", "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip

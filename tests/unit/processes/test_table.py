@@ -1559,6 +1559,27 @@ def test_a_leader_that_exits_twice_has_ended(procfs: Host) -> None:
     assert procfs.live == {"sh": 1}
 
 
+def test_a_process_that_left_no_record_has_ended_when_its_pid_is_forked_again(exact: Host) -> None:
+    exact.lives(100, b"sh", 1000)
+    for status in (0x100, 0x200, 0x300):
+        exact.fork(100, 400)
+        exact.exit(400, status)
+    exact.drain()
+    assert exact.exits == {("sh", "1000", 0x100): 1, ("sh", "1000", 0x200): 1}
+
+
+def test_an_exit_of_no_process_that_is_known_leaves_the_one_with_its_pid_alone(exact: Host) -> None:
+    """It took its place, and the exec of the process was in no count."""
+    exact.lives(100, b"sh", 1000)
+    exact.fork(100, 400)
+    exact.fork(100, 400)
+    exact.exec(400)
+    # Older than both, and not reaped.
+    exact.event(builders.exit_, tgid=400, exit_code=9, parent_tgid=100, timestamp_ns=1)
+    exact.drain()
+    assert exact.pending == {"exec": 1}
+
+
 def test_of_failures_alone_a_process_ends_when_it_is_gone_although_a_workers_exit_does_not_come(
     failures: Host,
 ) -> None:
