@@ -425,8 +425,9 @@ def test_the_demonstration_shows_what_it_promises_and_ends_on_an_interrupt() -> 
     ) as process:
         try:
             assert process.stdout is not None
-            addresses = dict(line.split()[:2] for line in itertools.islice(process.stdout, 3))
-            assert list(addresses) == ["metrics", "alerts", "queries"]
+            pages = ["failures", "metrics", "alerts", "queries"]
+            addresses = dict(line.split()[:2] for line in itertools.islice(process.stdout, len(pages)))
+            assert list(addresses) == pages
             ports = [urllib.parse.urlsplit(addresses[what]).port or 0 for what in ("alerts", "metrics")]
             prometheus = Prometheus(ports[0])
             births = 'proc_connector_execs_total{job="proc-connector-exporter", comm="tool"}'
