@@ -127,6 +127,11 @@ class Scrape:
     def total(self, name: str) -> float:
         return sum(self.samples.get(name, {}).values())
 
+    def names_execs_of_the_killed(self) -> bool:
+        """Return whether side-band records name them: an exec that fails too late kills its process, too."""
+        [attribution] = self.samples["proc_connector_attribution_info"]
+        return ("exec_names", "sideband") in attribution
+
     def rows(self, counter: str) -> Counter[Row]:
         """Return all series of one of LABELS' counters, of all groups together."""
         order = LABELS[counter]

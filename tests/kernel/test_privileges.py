@@ -65,10 +65,8 @@ def spawn_some(exporter: Exporter, programs: Programs) -> World:
     """Run processes of a new world to their ends, and wait until the exporter shows the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
-    [attribution] = exporter.scrape().samples["proc_connector_attribution_info"]
-    if ("exec_names", "sideband") not in attribution:
-        # An exec that fails after the point of no return kills its process, too.
-        world.may_be_unknown = {"execs"}
+    if not exporter.scrape().names_execs_of_the_killed():
+        world.may_be_unknown.add("execs")
     world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
     world.check()
     return world

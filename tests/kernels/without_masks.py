@@ -123,6 +123,8 @@ def spawn_some(exporter: Exporter, programs: Programs) -> None:
     """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
     world = World(exporter, programs)
     program = world.program("some")
+    if not exporter.scrape().names_execs_of_the_killed():
+        world.may_be_unknown.add("execs")
     world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
     world.check()
 
