@@ -1,19 +1,10 @@
 """What an exporter shows of its canaries: their age, readiness, log lines."""
 
-from kernel.harness import Exporter, Programs, Scrape, Watcher, World
+from kernel.harness import Exporter, Scrape
 
 CANARY_EXIT_CODE = "42"
 AGE = "proc_connector_canary_age_seconds"
 RESUBSCRIPTIONS = "proc_connector_resubscriptions_total"
-
-
-def spawn_some(exporter: Watcher, programs: Programs) -> World:
-    """Run processes of a new world to their ends, and wait until the exporter shows the truth about them."""
-    world = World(exporter, programs)
-    program = world.program("some")
-    world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
-    world.check()
-    return world
 
 
 def readiness(exporter: Exporter) -> tuple[int, str]:

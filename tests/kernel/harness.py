@@ -590,3 +590,14 @@ def _without_comm(rows: Counter[Row]) -> Counter[Row]:
     for row, n in rows.items():
         sums[row[1:]] += n
     return sums
+
+
+def spawn_some(exporter: Watcher, programs: Programs) -> World:
+    """Run processes of a new world to their ends, and wait until the exporter shows the truth about them."""
+    world = World(exporter, programs)
+    program = world.program("some")
+    if not exporter.scrape().names_execs_of_the_killed():
+        world.may_be_unknown.add("execs")
+    world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
+    world.check()
+    return world

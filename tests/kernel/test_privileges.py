@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernel.harness import Exporter, Programs, World, free_port, running
+from kernel.harness import Exporter, Programs, free_port, running, spawn_some
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 ID_FIELDS = ("Uid", "Gid")
@@ -59,17 +59,6 @@ def run_to_its_end(*words: str, prefix: tuple[str, ...] = (), code: int = 1) -> 
     [line] = [line for line in result.stderr.splitlines() if "level=info" not in line]
     assert "level=error" in line
     return line
-
-
-def spawn_some(exporter: Exporter, programs: Programs) -> World:
-    """Run processes of a new world to their ends, and wait until the exporter shows the truth about them."""
-    world = World(exporter, programs)
-    program = world.program("some")
-    if not exporter.scrape().names_execs_of_the_killed():
-        world.may_be_unknown.add("execs")
-    world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
-    world.check()
-    return world
 
 
 def assert_powerless(exporter: Exporter, uid: int, gid: int, bounding: str = "0" * 16) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
+from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, spawn_some, wait_until
 from kernel.listeners import attack, put_right
-from kernel.test_privileges import NOBODY, assert_powerless, run_to_its_end, spawn_some, with_capabilities
+from kernel.test_privileges import NOBODY, assert_powerless, run_to_its_end, with_capabilities
 
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 UNATTRIBUTED = "proc_connector_unattributed_total"

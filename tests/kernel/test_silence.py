@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import pytest
 from kernel.bystanders import other_listeners
-from kernel.canaries import AGE, RESUBSCRIPTIONS, canaries_go_on, lines_of, readiness, spawn_some
-from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
+from kernel.canaries import AGE, RESUBSCRIPTIONS, canaries_go_on, lines_of, readiness
+from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, spawn_some, wait_until
 from kernel.listeners import (
     IGNORE,
     LISTEN,

@@ -16,7 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kernel.harness import LABELS, Exporter, Programs, Row, Scrape, World, free_port, running, wait_until
+from kernel.harness import (
+    LABELS,
+    Exporter,
+    Programs,
+    Row,
+    Scrape,
+    World,
+    free_port,
+    running,
+    spawn_some,
+    wait_until,
+)
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 LISTEN, IGNORE = 1, 2
@@ -117,16 +128,6 @@ def run_to_its_end(*words: str, prefix: tuple[str, ...] = ()) -> list[str]:
     result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 1, result.stderr
     return result.stderr.splitlines()
-
-
-def spawn_some(exporter: Exporter, programs: Programs) -> None:
-    """Run processes of a new world to their ends, and wait until the exporter tells the truth about them."""
-    world = World(exporter, programs)
-    program = world.program("some")
-    if not exporter.scrape().names_execs_of_the_killed():
-        world.may_be_unknown.add("execs")
-    world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
-    world.check()
 
 
 def test_this_kernel_drops_a_request_with_a_mask_without_a_word() -> None:
