@@ -85,7 +85,11 @@ class Ends:
         self._note_core(process, status)
         odd = None if process is None else process.odd
         if odd is not None and odd.unnamed_end is not None:
-            self.end(process, odd.unnamed_end.event, record, odd.unnamed_end.record)
+            unnamed = odd.unnamed_end
+            if status:
+                odd.fatal = event
+            # The last thread was a kernel worker, perhaps, whose EXIT has overtaken this one.
+            self.end(process, _deciding_exit(unnamed.event, unnamed.record, odd), record, unnamed.record)
             return True
         if self._follow_threads:
             lives_on = odd is not None and bool(odd.threads) and not odd.leader_exited

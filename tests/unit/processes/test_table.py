@@ -1515,6 +1515,20 @@ def test_a_kernel_worker_decides_nothing(host: Host, status: int) -> None:
     assert host.exits == {("sh", "1000", status): 1}
 
 
+@pytest.mark.parametrize(("flags", "decides"), [(AXSIG, 0xF00), (0, 0)])
+def test_a_kernel_worker_whose_exit_overtakes_its_leaders_decides_nothing(
+    exact: Host, flags: int, decides: int
+) -> None:
+    exact.fork(100, 400)
+    exact.thread(400, 401)
+    exact.record(Thread(400, b"sh", 1000), status=0xF00, last=False)
+    exact.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags)
+    exact.exit(400, 0, thread=401)
+    exact.exit(400, 0xF00)
+    exact.drain()
+    assert exact.exits == {("sh", "1000", decides): 1}
+
+
 def test_a_last_thread_that_exits_by_itself_decides(exact: Host) -> None:
     _dies_with_a_worker(exact, 0xF00, flags=0)
     assert exact.exits == {("sh", "1000", 0): 1}
