@@ -12,7 +12,7 @@ import pytest
 import yaml
 from charts.rendering import Object, render
 from container.engine import Engine, pod_for_podman
-from kernel.harness import DEADLINE_SECONDS, Programs, Scrape, World, ask, free_port, wait_until
+from kernel.harness import DEADLINE_SECONDS, Programs, Scrape, World, ask, free_port, spawn_some, wait_until
 from kernel.prometheus import Prometheus, scraping
 from serving import Authority, basic, hash_password
 
@@ -129,10 +129,10 @@ def scraped(pod: Pod, tmp_path: Path) -> Iterator[Scraped]:
 
 
 def test_prometheus_has_the_exact_counts_of_the_hosts_processes(scraped: Scraped, programs: Programs) -> None:
-    world = World(scraped, programs)
-    program = world.program("some")
-    world.spawn(*[(program, "exit", str(code)) for code in (0, 1, 42, 255)], (program, "signal", "9", "0"))
-    world.check()
+    wait_until(
+        scraped.scrape, lambda scrape: "proc_connector_attribution_info" in scrape.samples, "a first scrape"
+    )
+    spawn_some(scraped, programs)
 
 
 def has_capabilities(mask: str, numbers: tuple[int, ...]) -> bool:
