@@ -70,7 +70,7 @@ def make_plan(
 
     Args:
         wanted: Names of EVENTS.
-        exact: Exit records tell the names of processes that end.
+        exact: Exit records have the names of processes that end.
         records_end_processes: They mark the last thread of a process too, so that threads need not be followed.
         named: The name belongs to each event, even if that takes events that the user did not ask for.
         grouped: The group of each process is to be known, too.

@@ -52,7 +52,7 @@ class Guest:
         )
 
     def lines(self) -> Iterator[str]:
-        """Yield what the guest tells, as it comes, until it has turned itself off or was silent for too long."""
+        """Yield what the guest prints, as it comes, until it has turned itself off or was silent for too long."""
         with self._results.open(encoding="utf-8", errors="backslashreplace") as results:
             begun = ""
             heard = time.monotonic()
