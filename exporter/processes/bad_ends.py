@@ -18,8 +18,9 @@ from exporter.tallies.labels import EXCLUDED, UNKNOWN
 MOST_OF_A_KIND = 20
 """So many failures with one comm and wait status are worth a look; a storm of them must not push others out."""
 
-# Notes are sifted when there are so many. A note takes some 300 bytes.
-_MOST_NOTES = 256
+# Notes are sifted when there are so many. A note takes some 300 bytes. A storm of up to half as many, of all kinds
+# together, costs no more than its notes: none of them has to become a failure to make room.
+_MOST_NOTES = 1024
 # So long a failure waits for comms that are not its own: one that /proc hides stays open while a process has it.
 _OTHERS_NAMED_WITHIN_NS = 1_000_000_000
 

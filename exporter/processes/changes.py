@@ -19,7 +19,7 @@ from exporter.kernel.cn_proc import (
 from exporter.kernel.perf_event import Fork
 from exporter.processes.ends import Ends
 from exporter.processes.open_names import READING_SETTLES_NS
-from exporter.processes.process import Children, Process
+from exporter.processes.process import MERE_STRANGER, Children, Process
 from exporter.processes.shared import Shared
 from exporter.processes.thread_uids import ThreadUids
 from exporter.tallies.cells import Cell
@@ -137,13 +137,17 @@ class Changes:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event. And
             # without a side-band record the parent need not be the process that forked (CLONE_PARENT): the child
             # would give its comm to a name that is not its own.
-            child.cell = self._tallies.claim_cell(None, uid, cell.group)
-            child.make_odd().stranger = True
-            self._naming.look_later(child)
+            self.estrange(child, uid)
         elif name is not None:
             child.make_odd().name = name
             name.carriers[child] = None
         return True
+
+    def estrange(self, child: Process, uid: int | None) -> None:
+        """Note of a process just forked that its comm need not be that of its parent, whose cell it has."""
+        child.cell = self._tallies.claim_cell(None, uid, child.cell.group)
+        child.odd = MERE_STRANGER
+        self._naming.look_later(child)
 
     def _count_fork(self, timestamp_ns: int, child_tgid: int, parent_tgid: int, cell: Cell) -> None:
         cell.forks += 1
@@ -176,10 +180,12 @@ class Changes:
         if process.execd_ns:
             self._naming.open_name(process)
         comm = self._sideband.take_exec(tgid, process.start_ns, timestamp_ns)
-        odd = process.odd
-        name = None
         if comm is not None:
             process.note_exec()
+        name = None
+        if process.odd is MERE_STRANGER:
+            process.odd = None
+        odd = process.odd
         if odd is not None:
             # If another thread than the leader exec'd, it is the leader now. All others are gone.
             odd.threads = odd.named_threads = odd.thread_uids = None

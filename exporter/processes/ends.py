@@ -182,7 +182,7 @@ class Ends:
         if odd.leader_exited and event[4]:
             odd.fatal = event
         if event[4] & CORE_BIT:
-            odd.core = True
+            process.make_odd().core = True
         if odd.thread_uids and odd.thread_uids.forget(event[2]) and not odd.thread_uids:
             odd.thread_uids = None
             process.tidy()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.observer import Observer
 from exporter.processes.open_names import READING_SETTLES_NS, OpenNames
-from exporter.processes.process import OpenName, Process, Reading
+from exporter.processes.process import MERE_STRANGER, OpenName, Process, Reading
 from exporter.processes.roster import Roster
 from exporter.tallies.cells import Cell, Program
 from exporter.tallies.labels import UNKNOWN
@@ -20,6 +20,8 @@ from exporter.tallies.tallies import Tallies
 _KTHREADD_COMM = b"kthreadd"
 # So many looks into /proc take some milliseconds, in which nothing is counted.
 _MOST_LOOKS = 1024
+# Of those that were just forked and most likely end soon, where the exit record of each then has its comm.
+_MOST_LOOKS_AT_NEWBORN = 8
 
 
 class Naming:
@@ -31,6 +33,7 @@ class Naming:
         observer: Gets each exec when it is counted.
         read_comm: Reads a live process's comm in /proc; None if it is gone.
         now_ns: CLOCK_MONOTONIC, for when read_comm had answered.
+        ends_are_recorded: Each process that ends leaves a record with its comm.
 
     Attributes:
         names: Those that are open.
@@ -45,8 +48,11 @@ class Naming:
         observer: Observer,
         read_comm: Callable[[int], bytes | None],
         now_ns: Callable[[], int],
+        *,
+        ends_are_recorded: bool,
     ) -> None:
         self._roster = roster
+        self._ends_are_recorded = ends_are_recorded
         self._tallies = tallies
         self._observer = observer
         self._read_comm = read_comm
@@ -55,6 +61,7 @@ class Naming:
         self.names = OpenNames(tallies)
         self.hints: HintsByEvent = {}
         self.unread: list[int] = []
+        self._has_put_off = False
 
     def open_name(self, process: Process) -> OpenName:
         """Give a process that exec'd, or a stranger, a name of its own to count under."""
@@ -159,6 +166,11 @@ class Naming:
         if process is not None:
             self.unread.append(process.tgid)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a name is open, or there was no time yet to open one."""
+        return bool(self.names) or self._has_put_off
+
     def is_gone(self, tgid: int) -> bool:
         """Look into /proc whether a process has been reaped."""
         return self._read_comm(tgid) is None
@@ -188,11 +200,19 @@ class Naming:
         """Read the processes in /proc whose comm is still open; of very many, the rest after the next batch."""
         unread = dict.fromkeys(self.unread)
         self.unread.clear()
+        self._has_put_off = False
         looks = _MOST_LOOKS
+        looks_at_newborn = _MOST_LOOKS_AT_NEWBORN if self._ends_are_recorded else _MOST_LOOKS
         for tgid in unread:
             process = self._roster.by_tgid.get(tgid)
             if process is None:
                 continue
+            if process.odd is MERE_STRANGER and process.start_ns + READING_SETTLES_NS > self._now_ns():
+                if not looks_at_newborn:
+                    self._has_put_off = True
+                    self.unread.append(tgid)
+                    continue
+                looks_at_newborn -= 1
             if process.needs_name:
                 self.open_name(process)
             name = process.open_name

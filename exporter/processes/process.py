@@ -313,6 +313,35 @@ class Odd:
             and not self.glimpsed
         )
 
+    @property
+    def is_open_only(self) -> bool:
+        """Whether its comm is open, and nothing else matters to its children."""
+        return (
+            self.name is not None
+            and self.group is None
+            and not self.stranger
+            and self.children is Children.INHERIT
+            and not self.glimpsed
+        )
+
+
+class _MereStranger(Odd):
+    """What is unusual about a stranger of which nothing else is. All of them share one, as storms make many."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        usual = Odd()
+        for name in Odd.__slots__:
+            object.__setattr__(self, name, getattr(usual, name))
+        object.__setattr__(self, "stranger", True)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} of all mere strangers: make_odd() gives a process an Odd of its own")
+
+
+MERE_STRANGER = _MereStranger()
+
 
 class Process:
     """A thread group.
@@ -352,8 +381,10 @@ class Process:
     def make_odd(self) -> Odd:
         """Return what is unusual about it, to add to that."""
         odd = self.odd
-        if odd is None:
-            odd = self.odd = Odd()
+        if odd is None or odd is MERE_STRANGER:
+            self.odd, is_stranger = Odd(), odd is not None
+            odd = self.odd
+            odd.stranger = is_stranger
         return odd
 
     def tidy(self) -> None:
@@ -365,7 +396,9 @@ class Process:
         """Count in this cell from now on: the comm is known."""
         self.cell = cell
         odd = self.odd
-        if odd is not None:
+        if odd is MERE_STRANGER:
+            self.odd = None
+        elif odd is not None:
             odd.name = None
             odd.stranger = False
             self.tidy()

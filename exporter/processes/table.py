@@ -26,7 +26,7 @@ from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
 from exporter.processes.places import Places
-from exporter.processes.process import Children, Process
+from exporter.processes.process import MERE_STRANGER, Children, Process
 from exporter.processes.reconcile import Reconciler
 from exporter.processes.roster import Roster
 from exporter.processes.shared import Shared
@@ -99,7 +99,9 @@ class ProcessTable:
         self.observer = observer = Observer()
         self.bad_ends = BadEnds(roster.by_tgid)
         self.canaries = canaries = Canaries(records)
-        self._naming = naming = Naming(roster, tallies, observer, read_comm, now_ns)
+        self._naming = naming = Naming(
+            roster, tallies, observer, read_comm, now_ns, ends_are_recorded=records_end_processes
+        )
         self.grouping = grouping = Grouping(roster, tallies, naming, places)
         shared = Shared(
             roster=roster,
@@ -151,7 +153,7 @@ class ProcessTable:
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
-        new = object.__new__
+        new, stranger = object.__new__, MERE_STRANGER
         sideband = self.sideband
         sided = sideband.is_active
         exec_records, later_exec_records = sideband.execs.first, sideband.execs.later
@@ -175,7 +177,7 @@ class ProcessTable:
                     fork_record = pop_fork_record(third, None) if sided else None
                     if (
                         parent is not None
-                        and parent.odd is None
+                        and ((odd := parent.odd) is None or (not sided and odd.is_open_only))
                         and not parent.execd_ns
                         and pid == tgid
                         and third not in processes
@@ -192,6 +194,9 @@ class ProcessTable:
                         child.before = None
                         cell.forks += 1
                         processes[third] = child
+                        if odd is not None:
+                            # See Changes.fork: its comm need not be its parent's.
+                            changes.estrange(child, cell.uid)
                     else:
                         forks += changes.fork(event, fork_record)
                 elif what == PROC_EVENT_EXIT:
@@ -223,7 +228,7 @@ class ProcessTable:
                         if record is not None:
                             _, recorded, flags, cpu_ns, comm_uid, max_rss_kib, _ = record
                             if (
-                                process.odd is None
+                                ((odd := process.odd) is None or odd is stranger)
                                 and flags & AGROUP
                                 and recorded == third
                                 and start_ns
@@ -395,7 +400,7 @@ class ProcessTable:
     @property
     def waits(self) -> bool:
         """Something becomes known by another batch, even an empty one."""
-        return bool(self._naming.names) or self._ends.waits or self.grouping.waits
+        return self._naming.waits or self._ends.waits or self.grouping.waits
 
     def live(self) -> dict[str, int]:
         """Count live processes by comm."""

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.kernel.cn_proc import PROC_EVENT_EXIT
 from exporter.processes.open_names import OpenNames
-from exporter.processes.process import Children, Odd, OpenCell, Process, UnnamedEnd
+from exporter.processes.process import MERE_STRANGER, Children, Odd, OpenCell, Process, UnnamedEnd
 from exporter.tallies.tallies import Tallies
 
 TALLIES = Tallies()
@@ -43,6 +43,24 @@ def test_a_process_is_usual_again_when_nothing_is_unusual() -> None:
     odd = one.make_odd()
     assert one.make_odd() is odd
     one.tidy()
+    assert one.odd is None
+
+
+def test_what_is_unusual_about_a_mere_stranger_is_never_changed() -> None:
+    one, other = process(), process()
+    one.odd = other.odd = MERE_STRANGER
+    one.make_odd().core = True
+    assert one.odd is not None
+    assert (one.is_stranger, one.odd.core) == (True, True)
+    assert (other.is_stranger, MERE_STRANGER.core) == (True, False)
+    with pytest.raises(AttributeError, match="make_odd"):
+        MERE_STRANGER.core = True
+
+
+def test_a_mere_stranger_is_usual_once_it_is_settled() -> None:
+    one = process()
+    one.odd = MERE_STRANGER
+    one.settle(TALLIES.claim_cell(b"make", 7))
     assert one.odd is None
 
 

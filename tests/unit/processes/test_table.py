@@ -1190,6 +1190,33 @@ def test_a_scan_does_not_name_what_happened_before_an_exec_that_it_did_not_see_c
     assert host.execs == {("new", "0"): 1}
 
 
+def test_of_a_storm_of_children_whose_parent_has_just_execd_few_are_read(host: Host) -> None:
+    """Most end before the next drain, and where they leave records these have their comms."""
+    host.exec(300, b"storm")
+    host.drain()
+    host.looks.clear()
+    host.step_ms = 0.01
+    children = range(1000, 1500)
+    for child in children:
+        host.comms[child] = b"storm"
+        host.fork(300, child)
+    host.drain()
+    assert len(host.looks) <= (9 if host.mode is Mode.EXACT else 501)
+    assert host.pipeline.waits
+    for child in children[:-1]:
+        host.end(child, b"storm", 0)
+    # The last lives on, and is read although nothing happens any more.
+    host.settle()
+    host.settle()
+    host.settle()
+    assert not host.pipeline.waits
+    assert host.looks[-1] == children[-1]
+    host.fork(children[-1], 2000)
+    host.drain()
+    assert host.forks == {("storm", UNKNOWN): 501}
+    assert sum(host.exits.values()) == 499
+
+
 def test_a_scan_does_not_name_what_happened_before_a_rename(host: Host) -> None:
     host.comms[301] = b"old"
     host.fork(300, 301)
