@@ -137,17 +137,13 @@ class Changes:
             # The child has the comm of the forking *thread*, and a kernel thread is renamed without an event. And
             # without a side-band record the parent need not be the process that forked (CLONE_PARENT): the child
             # would give its comm to a name that is not its own.
-            self.estrange(child, uid)
+            child.cell = self._tallies.claim_cell(None, uid, cell.group)
+            child.odd = MERE_STRANGER
+            self._naming.look_later(child)
         elif name is not None:
             child.make_odd().name = name
             name.carriers[child] = None
         return True
-
-    def estrange(self, child: Process, uid: int | None) -> None:
-        """Note of a process just forked that its comm need not be that of its parent, whose cell it has."""
-        child.cell = self._tallies.claim_cell(None, uid, child.cell.group)
-        child.odd = MERE_STRANGER
-        self._naming.look_later(child)
 
     def _count_fork(self, timestamp_ns: int, child_tgid: int, parent_tgid: int, cell: Cell) -> None:
         cell.forks += 1

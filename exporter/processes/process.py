@@ -313,17 +313,6 @@ class Odd:
             and not self.glimpsed
         )
 
-    @property
-    def is_open_only(self) -> bool:
-        """Whether its comm is open, and nothing else matters to its children."""
-        return (
-            self.name is not None
-            and self.group is None
-            and not self.stranger
-            and self.children is Children.INHERIT
-            and not self.glimpsed
-        )
-
 
 class _MereStranger(Odd):
     """What is unusual about a stranger of which nothing else is. All of them share one, as storms make many."""

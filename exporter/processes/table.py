@@ -153,7 +153,7 @@ class ProcessTable:
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
-        new, stranger = object.__new__, MERE_STRANGER
+        new, stranger, inherit = object.__new__, MERE_STRANGER, Children.INHERIT
         sideband = self.sideband
         sided = sideband.is_active
         exec_records, later_exec_records = sideband.execs.first, sideband.execs.later
@@ -177,7 +177,15 @@ class ProcessTable:
                     fork_record = pop_fork_record(third, None) if sided else None
                     if (
                         parent is not None
-                        and ((odd := parent.odd) is None or (not sided and odd.is_open_only))
+                        and (
+                            (odd := parent.odd) is None
+                            or (
+                                not sided
+                                and odd.name is not None
+                                and odd.group is None
+                                and odd.children is inherit
+                            )
+                        )
                         and not parent.execd_ns
                         and pid == tgid
                         and third not in processes
@@ -196,7 +204,10 @@ class ProcessTable:
                         processes[third] = child
                         if odd is not None:
                             # See Changes.fork: its comm need not be its parent's.
-                            changes.estrange(child, cell.uid)
+                            key = cell.uid, cell.group
+                            child.cell = nameless.get(key) or nameless.setdefault(key, claim_cell(None, *key))
+                            child.odd = stranger
+                            unread(third)
                     else:
                         forks += changes.fork(event, fork_record)
                 elif what == PROC_EVENT_EXIT:
