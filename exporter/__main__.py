@@ -32,7 +32,7 @@ _BUG = 70
 
 def _serve(argv: list[str]) -> int:
     config = parse_args(argv)
-    configure_logging(config.log_level, config.log_format)
+    configure_logging(config.logging.level, config.logging.format)
     for variable in unknown_variables(ROWS, os.environ):
         _LOG.warning("unknown variable", extra={"variable": variable})
     from exporter.app import run  # noqa: PLC0415 - takes most of a start, which --version and a mistake do without

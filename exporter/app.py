@@ -103,15 +103,17 @@ class Exporter:
         self._exposition = Exposition(
             self._snapshot,
             self._status,
-            own_process=not config.disable_exporter_metrics,
+            own_process=not config.web.disable_exporter_metrics,
             exemplars=self._failures.exemplars,
         )
         self._shown = program_metrics(self._plan.wanted, records=counting.has_records, live=self._plan.keeps_table)
         self._upkeep = Upkeep(
             self._tallies,
-            Expiry(self._tallies, self._table.cells_in_use, config.idle_seconds) if config.idle_seconds else None,
+            Expiry(self._tallies, self._table.cells_in_use, config.limits.idle_seconds)
+            if config.limits.idle_seconds
+            else None,
             lambda: budget(self._snapshot()),
-            self._gone_groups(config.gone_seconds),
+            self._gone_groups(config.limits.gone_seconds),
         )
         self._reloading = None if read_rules is None else Reloading(self._tallies, read_rules)
         self._exit_check = ExitCheck() if self._plan.all_ends and procfs is not None else None
@@ -137,26 +139,30 @@ class Exporter:
             SetupError: It cannot run here.
             ConfigError: The web configuration file is wrong.
         """
-        gate = None if config.web_config_file is None else Gate(Path(config.web_config_file))
+        gate = None if config.web.config_file is None else Gate(Path(config.web.config_file))
         app = make_app(
-            config.telemetry_path,
+            config.web.telemetry_path,
             self._render,
             self._not_ready,
-            config.max_requests,
-            reload=self._reload if config.enable_lifecycle else None,
+            config.web.max_requests,
+            reload=self._reload if config.web.enable_lifecycle else None,
             facts=self._facts,
             form=self._exposition.form,
-            most_bytes=config.client_bytes // 2,
+            most_bytes=config.limits.client_bytes // 2,
             other_pages=self._failures.pages(self._drain),
         )
         server = Server(app, gate, WebLimits(connections=_connections(config).web))
         notifier = Notifier()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), self._feed.crashed]
         try:
-            sockets = take_passed_sockets() if config.systemd_socket else open_web_sockets(config.listen_addresses)
+            sockets = (
+                take_passed_sockets()
+                if config.web.systemd_socket
+                else open_web_sockets(config.web.listen_addresses)
+            )
             addresses = ",".join(socket_name(sock) for sock in sockets)
             await server.start(sockets)
-            self._become(config.user, gate)
+            self._become(config.privileges.user, gate)
             if self._pods is not None:
                 # As the user that the exporter is now: its token has to be readable later too.
                 tasks.append(self._pods.start())
@@ -167,8 +173,8 @@ class Exporter:
             gc.freeze()
             self._log_start(addresses)
             tasks += [asyncio.ensure_future(self._upkeep.run()), asyncio.ensure_future(self._failures.run())]
-            if config.canary_interval_seconds and isinstance(self._feed, Listener):
-                interval, records = config.canary_interval_seconds, self._counting.has_records
+            if config.events.canary_interval_seconds and isinstance(self._feed, Listener):
+                interval, records = config.events.canary_interval_seconds, self._counting.has_records
                 self._canary = Canary(self._counting.pipeline, self._feed, interval, records=records)
                 tasks.append(asyncio.ensure_future(self._canary.run()))
             if notifier.is_wanted:
@@ -359,45 +365,47 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    read_rules = _reader_of_rules(config.rules_path)
+    read_rules = _reader_of_rules(config.names.rules_path)
     tallies = Tallies(
-        config.series_limit,
+        config.limits.series,
         None if read_rules is None else read_rules().rules,
-        births=Births(time.time) if config.created_timestamps else None,
-        bounds=BOTH_BOUNDS if config.native_histograms else CLASSIC_BOUNDS,
-        group_labels=group_label_names(config.group_by),
+        births=Births(time.time) if config.web.created_timestamps else None,
+        bounds=BOTH_BOUNDS if config.web.native_histograms else CLASSIC_BOUNDS,
+        group_labels=group_label_names(config.groups.by),
     )
     pods = _pods(config)
     async with AsyncExitStack() as stack:
         procfs: Procfs | None = None
         clock: Callable[[], WallClock] = WallClock.now
-        if config.replay is not None:
-            header, file = stack.enter_context(open_capture(config.replay))
+        if config.capture.replay is not None:
+            header, file = stack.enter_context(open_capture(config.capture.replay))
             of_then = WallClock(header.wall_ns, header.monotonic_ns)
             clock = lambda: of_then  # noqa: E731 - what the other branch has by name
-            counting = make_replay_core(header, file, tallies, speed=config.speed, group_by=config.group_by)
+            counting = make_replay_core(
+                header, file, tallies, speed=config.capture.speed, group_by=config.groups.by
+            )
         else:
-            procfs = Procfs(config.procfs_path)
+            procfs = Procfs(config.names.procfs_path)
             procfs.check()
             sources = stack.enter_context(
                 open_sources(
-                    config.attribution,
-                    config.events,
-                    config.filter_by,
-                    config.receive_buffer_bytes,
-                    exec_names=config.exec_names,
-                    grouped=bool(config.group_by),
+                    config.names.attribution,
+                    config.events.wanted,
+                    config.events.filter_by,
+                    config.events.receive_buffer_bytes,
+                    exec_names=config.names.exec_names,
+                    grouped=bool(config.groups.by),
                 )
             )
             tape = None
-            if config.capture is not None:
+            if config.capture.file is not None:
                 header = header_of(sources, names_pods=pods is not None)
-                tape = CaptureFile(config.capture, config.capture_max_bytes, header)
+                tape = CaptureFile(config.capture.file, config.capture.max_bytes, header)
                 stack.enter_context(closing(tape))
             groups = None
-            if config.group_by:
+            if config.groups.by:
                 look_up = None if pods is None else pods.names.lookup
-                groups = LiveGroups(config.group_by, os.environ.get("POD_UID", ""), look_up)
+                groups = LiveGroups(config.groups.by, os.environ.get("POD_UID", ""), look_up)
             counting = make_live_core(sources, procfs, tallies, tape=tape, groups=groups)
         one_by_one = OneByOne(
             await _stream(config, counting, clock, stack), _keep_failures(config, counting, clock)
@@ -408,16 +416,16 @@ async def run(config: Config) -> None:
 
 
 def _keep_failures(config: Config, counting: Core, clock: Callable[[], WallClock]) -> Keeper:
-    if config.failures_log:
+    if config.failures.log:
         log_all_of(FAILURE_LOGGER)
     ends = bool(counting.plan.wanted & {"exit", "nonzero_exit"})
     return Keeper(
         counting.pipeline,
         counting.feed.now_ns,
         clock,
-        most=config.failures_keep if ends else 0,
-        log=config.failures_log and ends,
-        exemplars=config.exemplars and ends,
+        most=config.failures.keep if ends else 0,
+        log=config.failures.log and ends,
+        exemplars=config.web.exemplars and ends,
     )
 
 
@@ -427,14 +435,14 @@ def _pods(config: Config) -> PodWatch | None:
     Raises:
         ConfigError: What it takes is not set.
     """
-    server, node = config.kubernetes_api_server, config.kubernetes_node_name
-    files = config.kubernetes_token_file, config.kubernetes_ca_file
+    server, node = config.kubernetes.api_server, config.kubernetes.node_name
+    files = config.kubernetes.token_file, config.kubernetes.ca_file
     is_set = any((server, node, *files))
-    if "pod" not in config.group_by:
+    if "pod" not in config.groups.by:
         if is_set:
             raise ConfigError("--kubernetes.* has no effect unless --group.by has pod")
         return None
-    if config.replay is not None or not (is_set or is_in_pod(os.environ)):
+    if config.capture.replay is not None or not (is_set or is_in_pod(os.environ)):
         return None
     access = find_access(os.environ, api_server=server, token_file=files[0], ca_file=files[1], node_name=node)
     return PodWatch(access, PodNames())
@@ -444,22 +452,22 @@ async def _stream(
     config: Config, counting: Core, clock: Callable[[], WallClock], stack: AsyncExitStack
 ) -> Hub | None:
     """Serve events to local clients until the stack unwinds, if that was asked for."""
-    if config.stream_socket is None:
+    if config.stream.socket is None:
         return None
     connections = _connections(config).stream
     limits = Limits(
-        min(config.stream_max_clients, connections),
-        config.stream_buffer_bytes,
-        config.stream_uids,
-        config.client_bytes // 2,
+        min(config.stream.max_clients, connections),
+        config.stream.buffer_bytes,
+        config.stream.uids,
+        config.limits.client_bytes // 2,
     )
     feed = counting.feed
     hub = Hub(counting.pipeline, counting.plan.wanted, clock, limits, feed.emit_soon, fill=feed.look_at_buffers)
     sock = open_stream_socket(
-        config.stream_socket,
-        config.stream_mode,
-        config.stream_gid,
-        None if config.user is None else config.user.uid,
+        config.stream.socket,
+        config.stream.mode,
+        config.stream.gid,
+        None if config.privileges.user is None else config.privileges.user.uid,
     )
     await stack.enter_async_context(serve_stream(hub, sock, connections))
     return hub
@@ -473,5 +481,5 @@ class _Connections(NamedTuple):
 
 
 def _connections(config: Config) -> _Connections:
-    stream = 0 if config.stream_socket is None else config.stream_max_clients + OTHER_CONNECTIONS
+    stream = 0 if config.stream.socket is None else config.stream.max_clients + OTHER_CONNECTIONS
     return _Connections(*share_descriptors([WebLimits().connections, stream]))

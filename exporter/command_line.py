@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 
 from exporter import __version__
 from exporter.arguments import Parser, ShowVersion, parse_rows
-from exporter.config import LOG_FORMATS, ROWS, Config
+from exporter.config import ROWS, Config
+from exporter.flags import with_sections
 from exporter.revision import REVISION
+from exporter.settings.service import LOG_FORMATS
 
 SUBCOMMANDS = ("watch", "dashboards")
 """What may stand in the first place instead of a flag."""
@@ -36,12 +38,12 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         ConfigError: A flag is not known, a value is wrong, or a setting has no effect.
         SystemExit: --help or --version was given.
     """
-    return Config(**parse_rows(ROWS, make_parser().read(argv), environment))
+    return with_sections(Config, parse_rows(ROWS, make_parser().read(argv), environment))
 
 
 def chosen_log_format(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
     """Return the format of log lines for the case that the settings are wrong, by looking for its flag alone."""
-    row = ROWS["log_format"]
+    row = ROWS["logging.format"]
     chosen = environment.get(row.variable, "")
     for word, following in itertools.pairwise([*argv, ""]):
         name, equals, value = word.partition("=")
@@ -60,7 +62,7 @@ def make_parser() -> Parser:
         "dashboards and rules that came with the program.",
         epilog="Durations are 15s, 2m, 1h30m, 1d or plain seconds; sizes 64MiB, 64M, 1G or plain bytes. "
         "--no-NAME turns off a flag that needs no value. Each flag can be set by a variable too: "
-        f"--web.listen-address is {ROWS['listen_addresses'].variable}. The flag wins.",
+        f"--web.listen-address is {ROWS['web.listen_addresses'].variable}. The flag wins.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
         words=SUBCOMMANDS,
     )

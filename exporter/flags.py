@@ -1,16 +1,19 @@
 """How a flag is declared: as a field of a dataclass, so that it stands in one row.
 
 The row has the flag's name, its default as a user writes it, its help and its parser; the field has the name and
-the type that the program uses.
+the type that the program uses. A dataclass of many flags has sections: fields that are dataclasses of flags. What
+all flags of a section have in common stands in the section's row.
 """
 
-from collections.abc import Callable
-from dataclasses import field, fields
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields
+from typing import Any, NamedTuple, TypeVar
 
 from exporter.flag_parsers import parse_text
 
 ENVIRONMENT_PREFIX = "PROC_CONNECTOR_EXPORTER_"
+
+_T = TypeVar("_T")
 
 Parse = Callable[[str, str], Any]
 """(the name of the flag or variable, what the user wrote) -> the value; raises ConfigError with that name."""
@@ -96,6 +99,64 @@ def switch(name: str, description: str, *, group: str = "", no_effect_with: tupl
     )
 
 
+class _Section(NamedTuple):
+    """What the flags of a section have in common."""
+
+    kind: type
+    heading: str
+    needs: str | None
+    no_effect_with: tuple[str, ...]
+
+    def row(self, row: Flag) -> Flag:
+        """Return a flag of this section, with what it has in common with the others."""
+        return row._replace(
+            group=self.heading,
+            needs=row.needs or (self.needs if self.needs != row.name else None),
+            no_effect_with=(*row.no_effect_with, *self.no_effect_with),
+        )
+
+
+def section(heading: str, kind: type, *, needs: str | None = None, no_effect_with: tuple[str, ...] = ()) -> Any:
+    """Declare a section.
+
+    Args:
+        heading: Of --help.
+        kind: A dataclass of flags that all have a default.
+        needs: The flag without which no other flag of the section has an effect.
+        no_effect_with: The flags with which none of the section has an effect.
+    """
+    return field(default_factory=kind, metadata={"section": _Section(kind, heading, needs, no_effect_with)})
+
+
 def flags_of(config: type) -> dict[str, Flag]:
-    """Return the flags that a dataclass declares, by the name of the field."""
-    return {row.name: row.metadata["flag"] for row in fields(config) if "flag" in row.metadata}
+    """Return the flags that a dataclass declares, by the name of the field; in a section by `section.field`."""
+    rows = {row.name: row.metadata["flag"] for row in fields(config) if "flag" in row.metadata}
+    for name, part in _sections_of(config):
+        rows |= {f"{name}.{field_name}": part.row(row) for field_name, row in flags_of(part.kind).items()}
+    return rows
+
+
+def with_sections(config: type[_T], values: Mapping[str, Any]) -> _T:
+    """Make a dataclass that has but sections.
+
+    Args:
+        config: The dataclass.
+        values: What is not the default, by `section.field`.
+    """
+    return config(
+        **{
+            name: part.kind(
+                **{
+                    key.removeprefix(f"{name}."): value
+                    for key, value in values.items()
+                    if key.startswith(f"{name}.")
+                }
+            )
+            for name, part in _sections_of(config)
+        }
+    )
+
+
+def _sections_of(config: type) -> list[tuple[str, _Section]]:
+    rows: tuple[Field[Any], ...] = fields(config)
+    return [(row.name, row.metadata["section"]) for row in rows if "section" in row.metadata]

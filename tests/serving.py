@@ -12,7 +12,7 @@ import bcrypt
 import trustme
 from aiohttp import web
 
-from exporter.config import ListenAddress
+from exporter.settings.web import ListenAddress
 from exporter.web.deadline import Limits
 from exporter.web.gate import Gate
 from exporter.web.listening_sockets import open_web_sockets

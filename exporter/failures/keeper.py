@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from exporter.config import FAILURES_PATH
 from exporter.exposition.exemplars import Exemplars
 from exporter.failures.answers import Answers
 from exporter.failures.latest import Latest
@@ -11,6 +10,7 @@ from exporter.failures.log import FailureLog
 from exporter.failures.store import FailureStore
 from exporter.processes.bad_ends import Failure
 from exporter.processes.pipeline import Pipeline
+from exporter.settings.failures import FAILURES_PATH
 from exporter.stream.wall_clock import WallClock
 from exporter.web.pages import OtherPage
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.arguments import Parser, parse_rows
-from exporter.config import ATTRIBUTIONS, LOG_FORMATS, LOG_LEVELS
 from exporter.errors import ConfigError
 from exporter.flag_parsers import parse_duration, parse_path, parse_speed, whole_up_to
 from exporter.flags import flag, flags_of, switch
+from exporter.settings.names import ATTRIBUTIONS
+from exporter.settings.service import LOG_FORMATS, LOG_LEVELS
 from exporter.stream.selection import FILTERS, Selection, parse_selection
 from exporter.watch.top_table import SORT_KEYS
 

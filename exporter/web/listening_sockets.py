@@ -4,8 +4,8 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 
-from exporter.config import ListenAddress
 from exporter.errors import AddressError
+from exporter.settings.web import ListenAddress
 
 # The first descriptor that systemd passes: sd_listen_fds(3).
 _FIRST_PASSED = 3

@@ -134,7 +134,7 @@ def test_users_and_groups_are_those_of_the_mode(mode: str, uid: int) -> None:
 
 def test_extra_arguments_win() -> None:
     values = {"exporter": {"logLevel": "warn"}, "extraArgs": ["--log.level=debug"]}
-    assert parse_args(rendered_with(values).container["args"], {}).log_level == "debug"
+    assert parse_args(rendered_with(values).container["args"], {}).logging.level == "debug"
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -40,7 +40,7 @@ def mounted_files(rendered: Rendered) -> set[str]:
 def test_the_exporter_finds_the_api_and_may_read_its_token_for_good(values: Object) -> None:
     rendered = render(merged(ASKING, values))
     config = parse_args(rendered.container["args"], {})
-    assert config.group_by == {"pod"}
+    assert config.groups.by == {"pod"}
     env = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in rendered.container["env"]}
     assert env == {"NODE_NAME": "spec.nodeName", "POD_UID": "metadata.uid"}
     # The kubelet adds the address of the API.
@@ -50,7 +50,7 @@ def test_the_exporter_finds_the_api_and_may_read_its_token_for_good(values: Obje
     # It is in no other container of the pod.
     assert rendered.pod["spec"]["automountServiceAccountToken"] is False
     context = rendered.pod["spec"]["securityContext"]
-    reads_as = context["runAsGroup"] if config.user is None else config.user.gid
+    reads_as = context["runAsGroup"] if config.privileges.user is None else config.privileges.user.gid
     assert context.get("fsGroup", 0) == reads_as
 
 

@@ -66,7 +66,7 @@ def test_the_daemon_set_has_its_own_pods(rendered: Rendered, neighbour: Rendered
 
 
 def test_the_exporter_listens_where_its_pod_says(rendered: Rendered) -> None:
-    [address] = settings(rendered).listen_addresses
+    [address] = settings(rendered).web.listen_addresses
     assert address.port == the_port(rendered)["containerPort"]
     assert the_port(rendered)["protocol"] == "TCP"
 
@@ -96,7 +96,7 @@ def test_a_service_monitor_finds_the_service_and_its_port(rendered: Rendered, ne
         assert monitor["spec"]["jobLabel"] in labels(service)
         [endpoint], [port] = monitor["spec"]["endpoints"], service["spec"]["ports"]
         assert endpoint["port"] == port["name"]
-        assert endpoint.get("path", "/metrics") == settings(rendered).telemetry_path
+        assert endpoint.get("path", "/metrics") == settings(rendered).web.telemetry_path
 
 
 def test_a_pod_monitor_finds_the_pods_and_their_port(rendered: Rendered, neighbour: Rendered) -> None:
@@ -106,7 +106,7 @@ def test_a_pod_monitor_finds_the_pods_and_their_port(rendered: Rendered, neighbo
         assert monitor["spec"]["jobLabel"] in labels(rendered.pod)
         [endpoint] = monitor["spec"]["podMetricsEndpoints"]
         assert endpoint["port"] == the_port(rendered)["name"]
-        assert endpoint.get("path", "/metrics") == settings(rendered).telemetry_path
+        assert endpoint.get("path", "/metrics") == settings(rendered).web.telemetry_path
 
 
 def test_one_monitor_is_made(rendered: Rendered) -> None:
@@ -118,7 +118,7 @@ def test_a_network_policy_lets_scrapes_in_and_nothing_else(rendered: Rendered, n
     assert place(policy)[0] == place(rendered.one("DaemonSet"))[0]
     assert_selects_its_pods_only(policy["spec"]["podSelector"]["matchLabels"], rendered, neighbour)
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["spec"]["egress"] == ([{}] if "pod" in settings(rendered).group_by else [])
+    assert policy["spec"]["egress"] == ([{}] if "pod" in settings(rendered).groups.by else [])
     [rule] = policy["spec"]["ingress"]
     assert rule["ports"] == [{"port": the_port(rendered)["containerPort"], "protocol": "TCP"}]
 
@@ -128,7 +128,7 @@ def test_the_exporter_reads_its_files_where_they_are_mounted(rendered: Rendered)
     volumes = {volume["name"]: volume for volume in rendered.pod["spec"].get("volumes", [])}
     assert sorted(mounts.values()) == sorted(volumes)
     config = settings(rendered)
-    for file, source in ((config.rules_path, "configMap"), (config.web_config_file, "secret")):
+    for file, source in ((config.names.rules_path, "configMap"), (config.web.config_file, "secret")):
         if file is not None:
             path = PurePosixPath(file)
             volume = volumes.pop(mounts[str(path.parent)])[source]

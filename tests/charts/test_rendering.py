@@ -14,7 +14,8 @@ from helm_python import HelmRenderError, HelmValuesError
 
 from exporter import __version__
 from exporter.command_line import parse_args
-from exporter.config import DEFAULT_PORT, FLAGS
+from exporter.config import FLAGS
+from exporter.settings.web import DEFAULT_PORT
 
 OPTIONAL_KINDS = {"ConfigMap", "GrafanaDashboard", "NetworkPolicy", *OPERATOR}
 DEFAULT = render()
@@ -157,8 +158,8 @@ def test_the_exporter_knows_every_argument(name: str) -> None:
 @pytest.mark.parametrize("port", [10061, 9999])
 def test_the_exporter_takes_the_arguments_as_they_are_meant(mode: str, port: int) -> None:
     config = parse_args(render({"mode": mode, "service": {"port": port}}).container["args"], {})
-    assert config.attribution == {"exact": "taskstats", "unprivileged": "procfs"}[mode]
-    assert (config.user and config.user.uid) == {"exact": 65534, "unprivileged": None}[mode]
+    assert config.names.attribution == {"exact": "taskstats", "unprivileged": "procfs"}[mode]
+    assert (config.privileges.user and config.privileges.user.uid) == {"exact": 65534, "unprivileged": None}[mode]
 
 
 def test_on_the_nodes_address_it_listens_there_only() -> None:

@@ -11,8 +11,8 @@ from documented import documented
 from kernel.harness import Scrape, ask, free_port, wait_until
 
 from deploy.package import release
-from exporter.config import DEFAULT_PORT
 from exporter.revision import REVISION
+from exporter.settings.web import DEFAULT_PORT
 
 MOST_ADDED_BYTES = 25_000_000
 # Of CPU time, in seconds.

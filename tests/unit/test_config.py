@@ -1,4 +1,4 @@
-"""exporter/config.py and exporter/command_line.py: flags and variables."""
+"""exporter/config.py, exporter/settings/ and exporter/command_line.py: flags and variables."""
 
 import dataclasses
 import re
@@ -8,10 +8,13 @@ from typing import NamedTuple
 import pytest
 
 from exporter.command_line import chosen_log_format, parse_args
-from exporter.config import FLAGS, Config, ListenAddress, parse_listen_addresses
+from exporter.config import FLAGS, ROWS, Config
 from exporter.errors import ConfigError
 from exporter.flags import Flag
 from exporter.service.privileges import User
+from exporter.settings.names import Names
+from exporter.settings.service import Logging
+from exporter.settings.web import ListenAddress, Web, parse_listen_addresses
 
 PREFIX = "PROC_CONNECTOR_EXPORTER_"
 
@@ -24,6 +27,7 @@ class Setting(NamedTuple):
     value: str
     other: str
     field: str
+    """Its section and its name there."""
     parsed: object
     beside: tuple[str, ...] = ()
     """Flags without which it has no effect."""
@@ -33,76 +37,77 @@ SOCKET, CAPTURE, REPLAY = ("--stream.socket=s",), ("--capture=c",), ("--replay=c
 SETTINGS = [
     Setting(
         "--web.listen-address", "WEB_LISTEN_ADDRESS", "[::1]:9", "127.0.0.1:80",
-        "listen_addresses", (ListenAddress("::1", 9),),
+        "web.listen_addresses", (ListenAddress("::1", 9),),
     ),
-    Setting("--web.systemd-socket", "WEB_SYSTEMD_SOCKET", "true", "false", "systemd_socket", True),
-    Setting("--web.config.file", "WEB_CONFIG_FILE", "web.yml", "other.yml", "web_config_file", "web.yml"),
-    Setting("--web.max-requests", "WEB_MAX_REQUESTS", "0", "7", "max_requests", 0),
-    Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "telemetry_path", "/a/b"),
-    Setting("--web.created-timestamps", "WEB_CREATED_TIMESTAMPS", "true", "false", "created_timestamps", True),
-    Setting("--web.native-histograms", "WEB_NATIVE_HISTOGRAMS", "true", "false", "native_histograms", True),
-    Setting("--web.exemplars", "WEB_EXEMPLARS", "true", "false", "exemplars", True),
-    Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "attribution", "procfs"),
-    Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "exec_names", "sideband"),
-    Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events", frozenset({"exit", "nonzero_exit"})),
-    Setting("--filter", "FILTER", "bpf", "kernel", "filter_by", "bpf"),
-    Setting("--canary.interval", "CANARY_INTERVAL", "2500ms", "0", "canary_interval_seconds", 2.5),
-    Setting("--user", "USER", "4000000001", "12345", "user", User(4000000001, 4000000001)),
-    Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4KiB", "8192", "receive_buffer_bytes", 4096),
-    Setting("--failures.keep", "FAILURES_KEEP", "50", "0", "failures_keep", 50),
-    Setting("--failures.log", "FAILURES_LOG", "true", "false", "failures_log", True),
-    Setting("--stream.socket", "STREAM_SOCKET", "/a/b", "c", "stream_socket", Path("/a/b")),
-    Setting("--stream.mode", "STREAM_MODE", "0660", "666", "stream_mode", 0o660, SOCKET),
-    Setting("--stream.group", "STREAM_GROUP", "4000000001", "0", "stream_gid", 4000000001, SOCKET),
-    Setting("--stream.allow-uid", "STREAM_ALLOW_UID", "0, 9", "7", "stream_uids", frozenset({0, 9}), SOCKET),
-    Setting("--stream.max-clients", "STREAM_MAX_CLIENTS", "2", "3", "stream_max_clients", 2, SOCKET),
-    Setting("--stream.buffer-bytes", "STREAM_BUFFER_BYTES", "4096", "8192", "stream_buffer_bytes", 4096, SOCKET),
-    Setting("--capture", "CAPTURE", "/a/b", "c", "capture", Path("/a/b")),
-    Setting("--capture.max-bytes", "CAPTURE_MAX_BYTES", "65536", "1000000", "capture_max_bytes", 65536, CAPTURE),
-    Setting("--replay", "REPLAY", "/a/b", "c", "replay", Path("/a/b")),
-    Setting("--speed", "SPEED", "2.5", "0", "speed", 2.5, REPLAY),
-    Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "series_limit", 1000),
-    Setting("--limit.client-bytes", "LIMIT_CLIENT_BYTES", "1MiB", "2097152", "client_bytes", 1 << 20),
-    Setting("--limit.idle", "LIMIT_IDLE", "1h", "0", "idle_seconds", 3600.0),
-    Setting("--group.by", "GROUP_BY", "pod, unit", "pod", "group_by", frozenset({"pod", "unit"})),
-    Setting("--kubernetes.api-server", "KUBERNETES_API_SERVER", "https://a:6443", "http://127.0.0.1:8001",
-            "kubernetes_api_server", "https://a:6443", ("--group.by=pod",)),
-    Setting("--kubernetes.token-file", "KUBERNETES_TOKEN_FILE", "/a/b", "c", "kubernetes_token_file", "/a/b",
-            ("--group.by=pod",)),
-    Setting("--kubernetes.ca-file", "KUBERNETES_CA_FILE", "/a/b", "c", "kubernetes_ca_file", "/a/b",
-            ("--group.by=pod",)),
-    Setting("--kubernetes.node-name", "KUBERNETES_NODE_NAME", "node-17", "a.b", "kubernetes_node_name", "node-17",
-            ("--group.by=pod",)),
-    Setting("--limit.gone", "LIMIT_GONE", "1h", "2h", "gone_seconds", 3600.0, ("--group.by=pod",)),
-    Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "rules_path", "/etc/rules.yml"),
-    Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "enable_lifecycle", True),
+    Setting("--web.systemd-socket", "WEB_SYSTEMD_SOCKET", "true", "false", "web.systemd_socket", True),
+    Setting("--web.config.file", "WEB_CONFIG_FILE", "web.yml", "other.yml", "web.config_file", "web.yml"),
+    Setting("--web.max-requests", "WEB_MAX_REQUESTS", "0", "7", "web.max_requests", 0),
+    Setting("--web.telemetry-path", "WEB_TELEMETRY_PATH", "/a/b", "/other", "web.telemetry_path", "/a/b"),
+    Setting("--web.created-timestamps", "WEB_CREATED_TIMESTAMPS", "true", "false", "web.created_timestamps", True),
+    Setting("--web.native-histograms", "WEB_NATIVE_HISTOGRAMS", "true", "false", "web.native_histograms", True),
+    Setting("--web.exemplars", "WEB_EXEMPLARS", "true", "false", "web.exemplars", True),
+    Setting("--web.enable-lifecycle", "WEB_ENABLE_LIFECYCLE", "true", "false", "web.enable_lifecycle", True),
     Setting(
         "--web.disable-exporter-metrics", "WEB_DISABLE_EXPORTER_METRICS", "true", "false",
-        "disable_exporter_metrics", True,
+        "web.disable_exporter_metrics", True,
     ),
-    Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "procfs_path", "/host/proc"),
-    Setting("--log.level", "LOG_LEVEL", "debug", "error", "log_level", "debug"),
-    Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "log_format", "json"),
+    Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "names.attribution", "procfs"),
+    Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "names.exec_names", "sideband"),
+    Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "names.rules_path", "/etc/rules.yml"),
+    Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "names.procfs_path", "/host/proc"),
+    Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events.wanted",
+            frozenset({"exit", "nonzero_exit"})),
+    Setting("--filter", "FILTER", "bpf", "kernel", "events.filter_by", "bpf"),
+    Setting("--canary.interval", "CANARY_INTERVAL", "2500ms", "0", "events.canary_interval_seconds", 2.5),
+    Setting("--receive-buffer.bytes", "RECEIVE_BUFFER_BYTES", "4KiB", "8192", "events.receive_buffer_bytes", 4096),
+    Setting("--user", "USER", "4000000001", "12345", "privileges.user", User(4000000001, 4000000001)),
+    Setting("--failures.keep", "FAILURES_KEEP", "50", "0", "failures.keep", 50),
+    Setting("--failures.log", "FAILURES_LOG", "true", "false", "failures.log", True),
+    Setting("--stream.socket", "STREAM_SOCKET", "/a/b", "c", "stream.socket", Path("/a/b")),
+    Setting("--stream.mode", "STREAM_MODE", "0660", "666", "stream.mode", 0o660, SOCKET),
+    Setting("--stream.group", "STREAM_GROUP", "4000000001", "0", "stream.gid", 4000000001, SOCKET),
+    Setting("--stream.allow-uid", "STREAM_ALLOW_UID", "0, 9", "7", "stream.uids", frozenset({0, 9}), SOCKET),
+    Setting("--stream.max-clients", "STREAM_MAX_CLIENTS", "2", "3", "stream.max_clients", 2, SOCKET),
+    Setting("--stream.buffer-bytes", "STREAM_BUFFER_BYTES", "4096", "8192", "stream.buffer_bytes", 4096, SOCKET),
+    Setting("--capture", "CAPTURE", "/a/b", "c", "capture.file", Path("/a/b")),
+    Setting("--capture.max-bytes", "CAPTURE_MAX_BYTES", "65536", "1000000", "capture.max_bytes", 65536, CAPTURE),
+    Setting("--replay", "REPLAY", "/a/b", "c", "capture.replay", Path("/a/b")),
+    Setting("--speed", "SPEED", "2.5", "0", "capture.speed", 2.5, REPLAY),
+    Setting("--limit.series", "LIMIT_SERIES", "1000", "20000", "limits.series", 1000),
+    Setting("--limit.client-bytes", "LIMIT_CLIENT_BYTES", "1MiB", "2097152", "limits.client_bytes", 1 << 20),
+    Setting("--limit.idle", "LIMIT_IDLE", "1h", "0", "limits.idle_seconds", 3600.0),
+    Setting("--limit.gone", "LIMIT_GONE", "1h", "2h", "limits.gone_seconds", 3600.0, ("--group.by=pod",)),
+    Setting("--group.by", "GROUP_BY", "pod, unit", "pod", "groups.by", frozenset({"pod", "unit"})),
+    Setting("--kubernetes.api-server", "KUBERNETES_API_SERVER", "https://a:6443", "http://127.0.0.1:8001",
+            "kubernetes.api_server", "https://a:6443", ("--group.by=pod",)),
+    Setting("--kubernetes.token-file", "KUBERNETES_TOKEN_FILE", "/a/b", "c", "kubernetes.token_file", "/a/b",
+            ("--group.by=pod",)),
+    Setting("--kubernetes.ca-file", "KUBERNETES_CA_FILE", "/a/b", "c", "kubernetes.ca_file", "/a/b",
+            ("--group.by=pod",)),
+    Setting("--kubernetes.node-name", "KUBERNETES_NODE_NAME", "node-17", "a.b", "kubernetes.node_name", "node-17",
+            ("--group.by=pod",)),
+    Setting("--log.level", "LOG_LEVEL", "debug", "error", "logging.level", "debug"),
+    Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "logging.format", "json"),
 ]  # fmt: skip
 BY_FLAG = {flag.name: flag for flag in FLAGS}
 
 
 def test_every_flag_is_tested_here() -> None:
     assert [setting.flag for setting in SETTINGS] == list(BY_FLAG)
-    assert {setting.field for setting in SETTINGS} == {field.name for field in dataclasses.fields(Config)}
+    assert [setting.field for setting in SETTINGS] == list(ROWS)
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:
     assert parse_args([], {}) == Config(
-        listen_addresses=(ListenAddress(None, 10061),),
-        systemd_socket=False,
-        web_config_file=None,
-        max_requests=40,
-        telemetry_path="/metrics",
-        attribution="auto",
-        procfs_path="/proc",
-        log_level="info",
-        log_format="logfmt",
+        web=Web(
+            listen_addresses=(ListenAddress(None, 10061),),
+            systemd_socket=False,
+            config_file=None,
+            max_requests=40,
+            telemetry_path="/metrics",
+        ),
+        names=Names(attribution="auto", procfs_path="/proc"),
+        logging=Logging(level="info", format="logfmt"),
     )
     assert parse_args([], {}) == Config()
 
@@ -112,7 +117,10 @@ def test_a_setting_comes_from_its_flag_or_its_variable_and_the_flag_wins(setting
     flag, variable, value, other, field, parsed, beside = setting
     variable = PREFIX + variable
     alone = parse_args(beside, {})
-    expected = dataclasses.replace(alone, **{field: parsed})  # type: ignore[arg-type]
+    section, _, name = field.partition(".")
+    expected = dataclasses.replace(
+        alone, **{section: dataclasses.replace(getattr(alone, section), **{name: parsed})}
+    )
     assert expected != alone
     assert parse_args([*beside, f"{flag}={value}"], {}) == expected
     assert parse_args([*beside, flag, value], {}) == expected
@@ -124,7 +132,7 @@ def test_a_setting_comes_from_its_flag_or_its_variable_and_the_flag_wins(setting
 def test_the_metrics_do_not_take_the_page_of_the_failures() -> None:
     with pytest.raises(ConfigError, match=r"^--web.telemetry-path must not be /failures, .*--failures.keep=0"):
         parse_args(["--web.telemetry-path=/failures"], {})
-    assert parse_args(["--web.telemetry-path=/failures", "--failures.keep=0"], {}).failures_keep == 0
+    assert parse_args(["--web.telemetry-path=/failures", "--failures.keep=0"], {}).failures.keep == 0
 
 
 @pytest.mark.parametrize(
@@ -154,13 +162,15 @@ SEVERAL = (ListenAddress("127.0.0.1", 1), ListenAddress("::1", 2), ListenAddress
     ids=["a flag each", "both ways", "one variable"],
 )
 def test_there_can_be_several_listen_addresses(argv: list[str], environment: dict[str, str]) -> None:
-    assert parse_args(argv, environment).listen_addresses == SEVERAL
+    assert parse_args(argv, environment).web.listen_addresses == SEVERAL
 
 
 def test_a_switch_needs_no_value() -> None:
-    assert parse_args(["--web.enable-lifecycle"], {}).enable_lifecycle
-    assert parse_args(["--web.systemd-socket"], {}).systemd_socket
-    assert not parse_args(["--web.systemd-socket=false"], {PREFIX + "WEB_SYSTEMD_SOCKET": "true"}).systemd_socket
+    assert parse_args(["--web.enable-lifecycle"], {}).web.enable_lifecycle
+    assert parse_args(["--web.systemd-socket"], {}).web.systemd_socket
+    assert not parse_args(
+        ["--web.systemd-socket=false"], {PREFIX + "WEB_SYSTEMD_SOCKET": "true"}
+    ).web.systemd_socket
 
 
 BAD_VALUES = [
@@ -249,4 +259,4 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_config_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().log_level = "debug"  # type: ignore[misc]
+        Config().logging.level = "debug"  # type: ignore[misc]

@@ -33,16 +33,17 @@ ROOMS: dict[str, set[str]] = {
     "live": {"errors", "groups", "kernel", "plan", "processes", "tallies"},
     "feeds": {"__init__", "capture", "errors", "kernel", "live", "plan", "processes", "tallies"},
     "service": {"errors", "exposition", "tallies"},
-    "config": {"errors", "events", "flag_parsers", "flags", "kubernetes", "service", "tallies"},
-    "command_line": {"__init__", "arguments", "config", "revision"},
-    "web": {"config", "errors"},
+    "settings": {"errors", "events", "flag_parsers", "flags", "kubernetes", "service", "tallies"},
+    "config": {"errors", "flags", "settings"},
+    "command_line": {"__init__", "arguments", "config", "flags", "revision", "settings"},
+    "web": {"errors", "settings"},
     "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
     "failures": {
-        "config", "errors", "exposition", "kernel", "processes", "quantities", "stream", "tallies", "web",
+        "errors", "exposition", "kernel", "processes", "quantities", "settings", "stream", "tallies", "web",
     },
     "watch": {
-        "arguments", "capture", "config", "errors", "feeds", "flag_parsers", "flags", "kernel", "live",
-        "processes", "stream", "tallies",
+        "arguments", "capture", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes",
+        "settings", "stream", "tallies",
     },
     "app": {
         "__init__", "capture", "config", "errors", "exposition", "failures", "feeds", "kernel", "kubernetes",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import ListenAddress
 from exporter.errors import SetupError
+from exporter.settings.web import ListenAddress
 from exporter.web.listening_sockets import open_web_sockets, socket_name
 
 
