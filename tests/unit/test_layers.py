@@ -45,9 +45,16 @@ ROOMS: dict[str, set[str]] = {
         "arguments", "capture", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes",
         "settings", "stream", "tallies",
     },
+    "report": {
+        "__init__", "exposition", "failures", "feeds", "kubernetes", "live", "revision", "service", "stream",
+        "tallies",
+    },
+    "running": {
+        "__init__", "config", "exposition", "feeds", "kernel", "live", "report", "service", "tallies", "web",
+    },
     "app": {
-        "__init__", "capture", "config", "errors", "exposition", "failures", "feeds", "kernel", "kubernetes",
-        "live", "revision", "service", "stream", "tallies", "web",
+        "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "report", "running",
+        "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
