@@ -12,7 +12,7 @@ from exporter.processes.bad_ends import Failure
 from exporter.processes.pipeline import Pipeline
 from exporter.settings.failures import FAILURES_PATH
 from exporter.stream.wall_clock import WallClock
-from exporter.web.pages import OtherPage
+from exporter.web.rendered import OtherPage
 
 _REPORT_SECONDS = 60.0
 

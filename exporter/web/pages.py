@@ -1,112 +1,14 @@
 """The pages of the exporter: metrics, a landing page, health, readiness and reload."""
 
-import asyncio
 import html
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from exporter.errors import ConfigError
-from exporter.web.bodies import Bodies, Body, Pieces
-from exporter.web.places import NoPlaceError, Place, Places
-
-# A client that reads as fast as it is sent to gets so many pieces in one turn of the event loop.
-_PIECES_PER_TURN = 4
-
-
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Return whether an Accept-Encoding header allows gzip (RFC 9110: q=0 forbids it)."""
-    for item in accept_encoding.split(","):
-        name, _, parameters = item.partition(";")
-        if name.strip().lower() == "gzip":
-            return parameters.replace(" ", "").lower() not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Ask = Callable[[Sequence[tuple[str, str]], str], Pieces]
-"""Query, Accept header -> what renders the answer; raises ConfigError if the query is wrong."""
-
-
-class OtherPage(NamedTuple):
-    """A page that is rendered for each request, as the metrics are."""
-
-    name: str
-    ask: Ask
-
-
-class _Rendered:
-    """Answers requests for what is rendered, a limited number at once."""
-
-    def __init__(self, bodies: Bodies, places: Places) -> None:
-        self._bodies = bodies
-        self._places = places
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer a scrape, or refuse it at the limit."""
-        names = frozenset(request.query.getall("name[]", ()))
-        return await self._answer(request, lambda accept: self._bodies.render(accept, names))
-
-    def answerer(self, ask: Ask) -> Handler:
-        """Return what answers requests for another page."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            try:
-                page = ask(list(request.query.items()), request.headers.get("Accept", ""))
-            except ConfigError as error:
-                raise web.HTTPBadRequest(text=f"{error}\n") from error
-            return await self._answer(request, lambda accept: self._bodies.render(accept, page=page), _NOT_KEPT)
-
-        return answer
-
-    async def _answer(
-        self,
-        request: web.Request,
-        render: Callable[[str], Awaitable[Body]],
-        headers: Mapping[str, str] = {},
-    ) -> web.StreamResponse:
-        transport = request.transport
-        peer = request.get_extra_info("peer") or request.remote or ""
-        response: web.StreamResponse = web.Response(status=503, text=_NO_PLACE.format(count=self._places.count))
-        try:
-            async with self._places.taken(peer, lambda: None if transport is None else transport.abort()) as place:
-                body = await render(request.headers.get("Accept", ""))
-                with self._bodies.read(body, place.cut):
-                    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-                    response = _head(body, headers, zipped=zipped)
-                    # Written here, and not by aiohttp after the return: until the client has read it, it takes
-                    # memory, and a place.
-                    await _write(request, response, body, place, zipped=zipped)
-        except NoPlaceError:
-            pass
-        except ConnectionError:
-            # The client has disconnected.
-            pass
-        return response
-
-
-def _head(body: Body, headers: Mapping[str, str], *, zipped: bool) -> web.StreamResponse:
-    all_headers = {"Content-Type": body.content_type, "Vary": "Accept, Accept-Encoding", **headers}
-    if zipped:
-        all_headers["Content-Encoding"] = "gzip"
-    response = web.StreamResponse(headers=all_headers)
-    response.content_length = body.zipped_bytes if zipped else body.plain_bytes
-    return response
-
-
-async def _write(
-    request: web.Request, response: web.StreamResponse, body: Body, place: Place, *, zipped: bool
-) -> None:
-    place.begin_to_send()
-    await response.prepare(request)
-    if request.method != "HEAD":
-        for number, piece in enumerate(body.pieces(zipped=zipped), 1):
-            await response.write(piece)
-            place.send(len(piece))
-            if number % _PIECES_PER_TURN == 0:
-                await asyncio.sleep(0)
-    await response.write_eof()
+from exporter.web.bodies import Bodies, Pieces
+from exporter.web.places import Places
+from exporter.web.rendered import Handler, OtherPage, Rendered
 
 
 def make_app(
@@ -137,56 +39,93 @@ def make_app(
     """
     others = {path: page.name for path, page in other_pages.items()}
     pages = {telemetry_path: "metrics", **others, "/-/ready": "ready", "/-/healthy": "healthy"}
-    rendered = _Rendered(Bodies(pieces, form, most_bytes), Places(max_requests))
+    rendered = Rendered(Bodies(pieces, form, most_bytes), Places(max_requests))
+    landing = _Landing(pages, facts)
+    app = web.Application(middlewares=[landing.explainer()])
+    app.router.add_get("/", landing.page)
+    app.router.add_get("/favicon.ico", landing.icon)
+    app.router.add_get(telemetry_path, rendered.answer)
+    for path, page in other_pages.items():
+        app.router.add_get(path, rendered.answerer(page.ask))
+    _Management(not_ready, reload).add_to(app.router)
+    return app
 
-    async def landing_page(_: web.Request) -> web.Response:
-        return web.Response(text=_landing_page(pages, facts()), content_type="text/html")
 
-    async def favicon(_: web.Request) -> web.Response:
+class _Landing:
+    """The landing page, and what else is said to a person at a browser.
+
+    Args:
+        pages: What each page is, by its path.
+        facts: What the landing page says of the exporter.
+    """
+
+    def __init__(self, pages: Mapping[str, str], facts: Callable[[], Mapping[str, str]]) -> None:
+        self._pages = pages
+        self._facts = facts
+
+    async def page(self, _: web.Request) -> web.Response:
+        """Show what there is."""
+        return web.Response(text=_landing_page(self._pages, self._facts()), content_type="text/html")
+
+    @staticmethod
+    async def icon(_: web.Request) -> web.Response:
+        """Show the icon."""
         return web.Response(
             text=_FAVICON, content_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"}
         )
 
-    @web.middleware
-    async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPNotFound:
-            return web.Response(status=404, text=f"There is no such page. There are /, {', '.join(pages)}.\n")
+    def explainer(self) -> Middleware:
+        """Return the middleware that answers with the pages that there are if a path is none of them."""
 
-    async def healthy(_: web.Request) -> web.Response:
+        @web.middleware
+        async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except web.HTTPNotFound:
+                text = f"There is no such page. There are /, {', '.join(self._pages)}.\n"
+                return web.Response(status=404, text=text)
+
+        return explain_not_found
+
+
+class _Management:
+    """What is below /-/: health, readiness and reload.
+
+    Args:
+        not_ready: Returns what the exporter still waits for, or None.
+        reload: Reads the rules again, and returns what is wrong with them; None if that is not allowed.
+    """
+
+    def __init__(
+        self, not_ready: Callable[[], str | None], reload: Callable[[], Awaitable[str | None]] | None
+    ) -> None:
+        self._not_ready = not_ready
+        self._reload = reload
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add the pages."""
+        router.add_get("/-/healthy", self._healthy_page)
+        router.add_get("/-/ready", self._ready_page)
+        router.add_post("/-/reload", self._reload_page)
+        router.add_put("/-/reload", self._reload_page)
+
+    @staticmethod
+    async def _healthy_page(_: web.Request) -> web.Response:
         return web.Response(text="Healthy\n")
 
-    async def ready(_: web.Request) -> web.Response:
-        reason = not_ready()
+    async def _ready_page(self, _: web.Request) -> web.Response:
+        reason = self._not_ready()
         if reason is not None:
             return web.Response(status=503, text=f"Not ready: {reason}\n")
         return web.Response(text="Ready\n")
 
-    async def reload_rules(_: web.Request) -> web.Response:
-        if reload is None:
+    async def _reload_page(self, _: web.Request) -> web.Response:
+        if self._reload is None:
             return web.Response(status=403, text="Not allowed: see --web.enable-lifecycle\n")
-        problem = await reload()
+        problem = await self._reload()
         if problem is not None:
             return web.Response(status=500, text=f"Not reloaded: {problem}\n")
         return web.Response(text="Reloaded\n")
-
-    app = web.Application(middlewares=[explain_not_found])
-    app.router.add_get("/", landing_page)
-    app.router.add_get("/favicon.ico", favicon)
-    app.router.add_get(telemetry_path, rendered.answer)
-    for path, page in other_pages.items():
-        app.router.add_get(path, rendered.answerer(page.ask))
-    app.router.add_get("/-/healthy", healthy)
-    app.router.add_get("/-/ready", ready)
-    app.router.add_post("/-/reload", reload_rules)
-    app.router.add_put("/-/reload", reload_rules)
-    return app
-
-
-# What is shown of single processes stays in no cache, and is what its type says.
-_NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
 
 
 def _landing_page(pages: Mapping[str, str], facts: Mapping[str, str]) -> str:

@@ -96,7 +96,8 @@ GET_SOCKETS = {
     "stream.endpoint", "web.channel", "web.connection", "web.peers", "web.server",
 }  # fmt: skip
 KNOW_HTTP = {
-    "kubernetes.api_client", "stream.endpoint", "web.gate", "web.pages", "web.passwords", "web.server", "web.tls",
+    "kubernetes.api_client", "stream.endpoint", "web.gate", "web.pages", "web.passwords",
+    "web.rendered", "web.server", "web.tls",
 }  # fmt: skip
 
 

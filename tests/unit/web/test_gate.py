@@ -13,7 +13,8 @@ from serving import Authority, Served, basic, hash_password, overwrite, rewrite,
 
 from exporter.errors import ConfigError
 from exporter.web.gate import Gate
-from exporter.web.pages import OtherPage, make_app
+from exporter.web.pages import make_app
+from exporter.web.rendered import OtherPage
 
 USERS = f"basic_auth_users:\n  alice: {hash_password('right')}\n"
 

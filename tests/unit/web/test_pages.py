@@ -12,7 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from exporter.errors import ConfigError
-from exporter.web.pages import OtherPage, make_app
+from exporter.web.pages import make_app
+from exporter.web.rendered import OtherPage
 
 Client = TestClient[web.Request, web.Application]
 AiohttpClient = Callable[..., Awaitable[Client]]
