@@ -22,7 +22,7 @@ from exporter.exposition.spec import MetricSpec
 from exporter.exposition.wire import SHORT, double, label, message, number, real, timestamp, varint
 from exporter.tallies.histograms import Histogram
 from exporter.tallies.labels import END_LABELS, Key, status_labels, uid_label
-from exporter.tallies.tallies import ProgramCounts
+from exporter.tallies.programs import ProgramCounts
 
 CONTENT_TYPE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 

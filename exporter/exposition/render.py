@@ -17,7 +17,7 @@ from exporter.exposition.snapshot import TallySnapshot
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
 from exporter.tallies.labels import write_group_labels, write_program_labels, write_status_labels
-from exporter.tallies.tallies import ProgramCounts
+from exporter.tallies.programs import ProgramCounts
 
 # Rows that are written in one piece.
 _SLICE = 4000

@@ -9,7 +9,8 @@ from exporter.exposition.metrics import COUNTER_SPECS, ENDS, HISTOGRAMS, EndRow,
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.histograms import Histogram
 from exporter.tallies.native import FOLDINGS, Folding
-from exporter.tallies.tallies import DEFAULT_LIMIT, CellCounts, ProgramCounts
+from exporter.tallies.programs import ProgramCounts
+from exporter.tallies.tallies import DEFAULT_LIMIT, CellCounts
 
 
 class TallySnapshot(NamedTuple):

@@ -1,17 +1,16 @@
-"""All numbers of programs: which cell a comm, uid and group get, how many there may be, and copies for a scrape.
+"""All numbers of programs: which cell a comm, uid and group get, what is counted there, and copies for a scrape.
 
 Comms and uids come from strangers, so there is a limit to each family's series. What comes beyond it counts in the
-cells of `<other>`; see cells.py. Where series have groups, room.py says how much room each group has.
+cells of `<other>`; see overflow.py. Where series have groups, room.py says how much room each group has.
 """
 
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from exporter.kernel.taskstats import decode_comm_uid
 from exporter.tallies.births import Births, CellTimes
-from exporter.tallies.cells import Cell, FoldedCell, Group, Program, count_events
+from exporter.tallies.cells import Cell, Group, count_events
 from exporter.tallies.counters import EVENT_NAMES, FIELDS, add_counters
 from exporter.tallies.groups import Groups
 from exporter.tallies.histograms import (
@@ -21,36 +20,29 @@ from exporter.tallies.histograms import (
     MAX_RSS_KIB,
     NO_HISTOGRAMS,
     Bounds,
-    Histogram,
     add_histograms,
-    new_histograms,
 )
-from exporter.tallies.labels import EXCLUDED, OTHER, OTHER_UID, UNKNOWN, Key
-from exporter.tallies.room import CELLS, ENDS, PROGRAMS, Rooms
+from exporter.tallies.labels import UNKNOWN, Key
+from exporter.tallies.overflow import MOST_OTHER_UIDS, Overflow
+from exporter.tallies.programs import ProgramCounts, Programs
+from exporter.tallies.room import CELLS, ENDS, Rooms
 from exporter.tallies.rules import Rules
 
 DEFAULT_LIMIT = 10_000
 LEAST_LIMIT = 1000
 """Leaves room for what is always there, and then some: see Tallies."""
 
-# Of uids whose cells are folded, the first ones keep their label.
-_OTHER_UIDS = 64
 # Ways to end: 256 exit codes, 64 signals.
 _STATUSES = 256 + 64
-# (<unknown>, <unknown>), (<unknown>, <other>), (<other>, <other>) and those of _OTHER_UIDS are always to be had.
-_RESERVED_CELLS = _OTHER_UIDS + 3
+# (<unknown>, <unknown>), (<unknown>, <other>), (<other>, <other>) and those of the first other uids are always to
+# be had.
+_RESERVED_CELLS = MOST_OTHER_UIDS + 3
 # Those that have <other> for uid take every status.
 _RESERVED_STATUSES = 2 * _STATUSES
 # <unknown> and <other>.
 _RESERVED_PROGRAMS = 2
 # A histogram's samples: its buckets, the one without a bound, count and sum.
 _SAMPLES = max(len(LIFETIME_NS), len(CPU_NS), len(MAX_RSS_KIB)) + 3
-
-
-def _unlimited_cell(comm: str, bounds: Bounds, group: Group) -> Cell:
-    program = Program(comm)
-    program.histograms = new_histograms(bounds)
-    return Cell(program, OTHER_UID, group)
 
 
 class CellCounts(NamedTuple):
@@ -67,18 +59,6 @@ class CellCounts(NamedTuple):
     exits: list[dict[int, int]]
     born: CellTimes | None = None
     """None if it is not noted."""
-
-
-class ProgramCounts(NamedTuple):
-    """One program's histograms at the time of a snapshot."""
-
-    comm: str
-    labels: str
-    lifetime_ns: Histogram
-    cpu_ns: Histogram
-    max_rss_kib: Histogram
-    born_seconds: float | None = None
-    """When it had the first end; None if it is not noted."""
 
 
 class Tallies:
@@ -114,19 +94,12 @@ class Tallies:
         self.groups = Groups(group_labels, self.rooms.most_groups)
         base = self.groups.base
         self.rooms.own_nothing(base)
-        self._unknown = _unlimited_cell(UNKNOWN, bounds, base)
-        self._other = _unlimited_cell(OTHER, bounds, base)
-        self._excluded = _unlimited_cell(EXCLUDED, bounds, base)
-        self._programs: dict[str, Program] = {UNKNOWN: self._unknown.program}
-        self._unknown.program.cells += 1
-        base.cells[UNKNOWN, None] = Cell(self._unknown.program, None, base, self._unknown)
-        self._others: dict[int | None, Cell] = {OTHER_UID: self._other}
-        self._folded: WeakValueDictionary[tuple[Cell, str | None, int | None, Group], FoldedCell] = (
-            WeakValueDictionary()
-        )
+        self._overflow = Overflow(base, bounds, births)
+        self._programs = Programs(self._overflow, self.rooms, base, bounds=bounds, births=births)
+        unknown = self._overflow.unknown
+        cell = base.cells[UNKNOWN, None] = Cell(self._programs.claim(UNKNOWN), None, base, unknown)
         if births is not None:
-            for cell in (self._unknown, self._other, *base.cells.values()):
-                births.claim(cell)
+            births.claim(cell)
         self._expired = dict.fromkeys(EVENT_NAMES, 0)
 
     @property
@@ -183,53 +156,19 @@ class Tallies:
         while group.successor is not None:
             group = group.successor
         if comm is None or not self._rules.counts(uid):
-            return self._folded_cell(self._excluded, comm, uid, group)
+            return self._overflow.exclude(comm, uid, group)
         cell = group.cells.get((comm, uid))
         if cell is not None:
             return cell
         if self.rooms.take(CELLS, group):
             return self._new_cell(comm, uid, group)
-        return self._folded_cell(self._other_cell(comm, uid, group), comm, uid, group)
+        return self._overflow.fold(comm, uid, group)
 
     def _new_cell(self, comm: str, uid: int | None, group: Group) -> Cell:
-        program = self._programs.get(comm)
-        if program is None:
-            program = self._programs[comm] = Program(comm)
-        program.cells += 1
-        overflow = self._unknown if comm == UNKNOWN else self._other
-        if not (group.is_open or group is self.groups.base):
-            overflow = self._other_cell(comm, None, group)
-        cell = group.cells[comm, uid] = Cell(program, uid, group, overflow)
+        cell = Cell(self._programs.claim(comm), uid, group, self._overflow.behind(comm, group))
+        group.cells[comm, uid] = cell
         if self.births is not None and not group.is_open:
             self.births.claim(cell)
-        return cell
-
-    def _other_cell(self, comm: str, uid: int | None, group: Group) -> Cell:
-        """Return the cell in which a comm and uid count that have none of their own."""
-        if group.is_open or group is self.groups.base:
-            return self._unknown if comm == UNKNOWN else self._other_of(uid)
-        base = self._unknown if comm == UNKNOWN else self._other
-        cell = group.others.get(base.program.comm)
-        if cell is None:
-            cell = group.others[base.program.comm] = Cell(base.program, OTHER_UID, group, base)
-            if self.births is not None:
-                self.births.claim(cell)
-        return cell
-
-    def _other_of(self, uid: int | None) -> Cell:
-        cell = self._others.get(uid)
-        if cell is None:
-            if len(self._others) > _OTHER_UIDS:
-                return self._other
-            cell = self._others[uid] = Cell(self._other.program, uid, self.groups.base, self._other)
-            if self.births is not None:
-                self.births.claim(cell)
-        return cell
-
-    def _folded_cell(self, target: Cell, comm: str | None, uid: int | None, group: Group) -> FoldedCell:
-        cell = self._folded.get((target, comm, uid, group))
-        if cell is None:
-            cell = self._folded[target, comm, uid, group] = FoldedCell(target, comm, uid, group)
         return cell
 
     # -- counting -----------------------------------------------------------------------------------------------
@@ -243,26 +182,13 @@ class Tallies:
             count: How many ended so.
         """
         if not cell.lifetime_ns:
-            self._give_histograms(cell)
+            self._programs.give_histograms(cell)
         while status not in cell.exits and cell.overflow is not None and not self.rooms.take(ENDS, cell.home):
             cell = cell.overflow
         exits = cell.exits
         if self.births is not None and status not in exits:
             self.births.note_status(cell, status)
         exits[status] = exits.get(status, 0) + count
-
-    def _give_histograms(self, cell: Cell) -> None:
-        program = cell.program
-        if program.histograms is NO_HISTOGRAMS:
-            if cell.overflow is None:
-                program.histograms = new_histograms(self.bounds)
-            elif self.rooms.take(PROGRAMS, cell.home):
-                program.histograms = new_histograms(self.bounds)
-                if self.births is not None:
-                    self.births.note_histograms(program)
-            else:
-                program.histograms = cell.overflow.program.histograms
-        cell.lifetime_ns, cell.cpu_ns, cell.max_rss_kib = program.histograms
 
     def absorb(self, cell: Cell, other: Cell) -> None:
         """Count in a cell what was counted in one that has a program of its own and is not needed any more."""
@@ -286,21 +212,8 @@ class Tallies:
             for status, count in counted.exits.items():
                 self.count_end(cell, status, count)
             self.rooms.give(CELLS, group)
-            self._leave(counted.program, cell.program)
+            self._programs.leave(counted.program, cell.program)
         group.cells.clear()
-
-    def _leave(self, program: Program, heir: Program | None = None) -> None:
-        """A program has a cell less; without any it is forgotten, and an heir has its histograms."""
-        program.cells -= 1
-        if program.cells:
-            return
-        del self._programs[program.comm]
-        if self.births is not None:
-            self.births.forget_program(program)
-        if self._has_histograms(program):
-            self.rooms.give(PROGRAMS, self.groups.base)
-            if heir is not None:
-                add_histograms(heir.histograms, program.histograms)
 
     # -- series that are not needed any more --------------------------------------------------------------------
 
@@ -316,7 +229,7 @@ class Tallies:
             del group.cells[cell.program.comm, cell.uid]
             self.rooms.give(CELLS, group)
             self._drop(cell)
-            self._leave(cell.program)
+            self._programs.leave(cell.program)
 
     def _drop(self, cell: Cell) -> None:
         if self.births is not None:
@@ -332,16 +245,12 @@ class Tallies:
             self._drop(cell)
         self.groups.drop(group)
 
-    def _has_histograms(self, program: Program) -> bool:
-        """Return whether a program has histograms of its own."""
-        return program.histograms is not NO_HISTOGRAMS and program.histograms is not self._other.program.histograms
-
     # -- copies -------------------------------------------------------------------------------------------------
 
     def snapshot_cells(self) -> CellCounts:
         """Copy what is counted per comm and uid."""
         base = self.groups.base
-        cells = [*base.cells.values(), *self._others.values(), self._unknown]
+        cells = [*base.cells.values(), *self._overflow]
         for group in self.groups:
             if group is not base:
                 cells += (*group.cells.values(), *group.others.values())
@@ -357,24 +266,13 @@ class Tallies:
 
     def snapshot_programs(self) -> list[ProgramCounts]:
         """Copy what is counted per comm, of those of which a process has ended."""
-        own = [program for program in self._programs.values() if self._has_histograms(program)]
-        return [
-            ProgramCounts(
-                p.comm,
-                p.labels,
-                p.histograms.lifetime_ns.copy(),
-                p.histograms.cpu_ns.copy(),
-                p.histograms.max_rss_kib.copy(),
-                None if self.births is None else self.births.of_program(p),
-            )
-            for p in (*own, self._other.program)
-            if any(p.histograms.lifetime_ns) or any(p.histograms.cpu_ns)
-        ]
+        return self._programs.snapshot()
 
     def unattributed(self) -> dict[str, int]:
         """Count the events whose comm is not known, by kind."""
         of_groups = [cell for group in self.groups for cell in (*group.cells.values(), *group.others.values())]
-        return count_events([self._unknown, *(cell for cell in of_groups if cell.program.comm == UNKNOWN)])
+        unknown = [cell for cell in of_groups if cell.program.comm == UNKNOWN]
+        return count_events([self._overflow.unknown, *unknown])
 
     def pending(self) -> dict[str, int]:
         """Count the events that wait for their group, by kind."""
@@ -382,7 +280,7 @@ class Tallies:
 
     def excluded(self) -> dict[str, int]:
         """Count the events that the rules leave out, by kind."""
-        return count_events([self._excluded])
+        return count_events([self._overflow.excluded])
 
     def expired(self) -> dict[str, int]:
         """Count the events of series that were dropped, by kind."""

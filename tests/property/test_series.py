@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Step, World
 
+from exporter.tallies import overflow
 from exporter.tallies import tallies as tally
 from exporter.tallies.expiry import Expiry
 from exporter.tallies.labels import OTHER
@@ -32,7 +33,7 @@ RELOAD = st.integers(0, len(RULES) - 1)
 def _little_room() -> Iterator[None]:
     """A dozen names fill everything up."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tally, "_OTHER_UIDS", 2)
+        patch.setattr(overflow, "MOST_OTHER_UIDS", 2)
         patch.setattr(tally, "_RESERVED_CELLS", 5)
         # Those of the world.
         patch.setattr(tally, "_RESERVED_STATUSES", 2 * 7)
