@@ -154,13 +154,14 @@ class _Proc(NamedTuple):
     read_ns: Callable[[], int]
 
 
-def _make_pipeline(  # noqa: PLR0917 - each is another thing
+def _make_pipeline(
     header: Header,
     plan: Plan,
     tallies: Tallies,
     proc: _Proc,
+    *,
     on_malformed: OnMalformed,
-    places: Places | None = None,
+    places: Places | None,
 ) -> Pipeline:
     """Make a pipeline by a capture's header, so that a replay counts as the recorded exporter did."""
     exact = bool(header.family_id)
@@ -228,7 +229,7 @@ def make_live_core(
     else:
         proc = _Proc(recorder.read_comm, recorder.read_ns)
     places = None if groups is None else Places(tallies, groups.by, names_pods=groups.look_up is not None)
-    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed, places)
+    pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed=on_malformed, places=places)
     if recorder is not None:
         recorder.record(pipeline)
     found = None if groups is None else PlacingSources(_placements(procfs, groups), groups.look_up)
@@ -273,7 +274,7 @@ def make_replay_core(
     answers = Answers()
     places = Places(tallies, group_by, names_pods=header.groups == "names") if group_by else None
     proc = _Proc(answers.read_comm, answers.read_ns)
-    pipeline = _make_pipeline(header, plan, tallies, proc, on_malformed, places)
+    pipeline = _make_pipeline(header, plan, tallies, proc, on_malformed=on_malformed, places=places)
     player = Player(pipeline, answers, tallies.limit)
     replay = Replay(player, iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     exec_names = "sideband" if header.sideband else "events"
