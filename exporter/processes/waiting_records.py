@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from exporter.kernel.taskstats import AGROUP, Record
 
-_MOST_OF_ONE_PID = 1 << 8
+# So many owners of a pid are looked through for the one that sends its EXIT before those that had the pid earlier.
+_MOST_OVERTAKEN = 1 << 8
 _MOST_AGED = 1 << 12
 # From the release of a thread, after which its pid can be used again, to its EXIT.
 _RELEASED_WITHIN_NS = 1_000_000_000
@@ -66,9 +67,8 @@ class WaitingRecords:
         for record in records:
             self._drop_if_stale(record[0])
             if oldest.setdefault(record[0], record) is not record:
-                later = self.later.setdefault(record[0], deque(maxlen=_MOST_OF_ONE_PID))
-                self._later_records += len(later) < _MOST_OF_ONE_PID
-                later.append(record)
+                self.later.setdefault(record[0], deque()).append(record)
+                self._later_records += 1
 
     def _drop_if_stale(self, pid: int) -> None:
         """Drop the record of a pid that has another one now.
@@ -146,7 +146,10 @@ class WaitingRecords:
         another CPU, just before it does. The wait status is in both: a record that has another one is not the
         thread's, whose own was lost.
         """
-        return [at for at, record in enumerate(self.of(pid)) if record[1] == status]
+        if pid not in self.oldest:
+            return []
+        records = chain((self.oldest[pid],), islice(self.later.get(pid, ()), _MOST_OVERTAKEN))
+        return [at for at, record in enumerate(records) if record[1] == status]
 
     def take(self, pid: int, status: int) -> Record | None:
         """Take the record of the thread whose EXIT came; None if it is not here."""

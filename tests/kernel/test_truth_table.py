@@ -229,9 +229,9 @@ def test_a_large_process_is_exact_although_its_exit_comes_long_after_its_record(
 
 def test_a_pid_that_is_used_again_at_once_is_a_new_process_each_time(world: World) -> None:
     first, *others = [world.program("reuse") for _ in range(4)]
-    lines = world.run(first, "reuse", "60", *others, caps=["checkpoint_restore"])
-    assert len(lines) == 60
-    world.count("forks", first.name, 61)
+    lines = world.run(first, "reuse", "750", *others, caps=["checkpoint_restore"])
+    assert len(lines) == 750
+    world.count("forks", first.name, 751)
     world.count("exits", first.name, status=9 << 8)  # whose pid it was
     for comm, status in (line.split() for line in lines):
         world.count("exits", comm, status=int(status))

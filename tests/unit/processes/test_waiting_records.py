@@ -82,13 +82,21 @@ def test_its_length_is_right_whatever_is_taken() -> None:
     assert len(records) == 0
 
 
-def test_one_pid_cannot_pile_up_records() -> None:
-    records = waiting(*(record(1, cpu_ns=ns) for ns in range(10_000)))
-    assert len(records.of(1)) < 1000
+def test_all_owners_of_a_pid_find_their_records_however_many_there_were() -> None:
+    all_records = [record(1, (ns % 7) << 8, ns) for ns in range(10_000)]
+    records = waiting(*all_records)
+    assert [records.take(1, (ns % 7) << 8) for ns in range(10_000)] == all_records
+    assert len(records) == 0
 
 
-def test_the_last_of_as_many_as_can_wait_is_taken_alone() -> None:
-    records = waiting(*(record(1, cpu_ns=ns) for ns in range(10_000)), record(1, 0x100))
+def test_the_exit_that_overtakes_hundreds_does_not_look_through_thousands() -> None:
+    records = waiting(*(record(1, cpu_ns=ns) for ns in range(256)), record(1, 0x100))
+    assert records.places(1, 0x100) == [256]
+    assert waiting(*(record(1) for _ in range(257)), record(1, 0x100)).places(1, 0x100) == []
+
+
+def test_the_last_of_as_many_as_there_are_is_taken_alone() -> None:
+    records = waiting(*(record(1, cpu_ns=ns) for ns in range(200)), record(1, 0x100))
     before = records.of(1)
     assert records.take(1, 0x100) == record(1, 0x100)
     assert records.of(1) == before[:-1]
