@@ -34,7 +34,7 @@ def owner_of_exit(roster: Roster, records: WaitingRecords, event: ProcEvent) -> 
     recorded = [process for process in owners if not process.is_unrecorded]
     places = records.places(tgid, status)
     if parent_tgid and (started or current is not None):
-        # It is not reaped, so it still has the pid. It can have exited before: see ends.py. If there are too few
+        # It is not reaped, so it still has the pid. It can have exited before: see exits.py. If there are too few
         # records, one of any owner can be missing.
         owner = current if current is not None and current.start_ns <= timestamp_ns else None
         owner = owner or (started[-1] if started else None)

@@ -1,4 +1,4 @@
-"""What the parts of the table (ends.py, changes.py, reconcile.py) all work on."""
+"""What the parts of the table (exits.py, ends.py, changes.py, reconcile.py ...) all work on."""
 
 from dataclasses import dataclass
 

@@ -2,9 +2,9 @@
 
     exit records --> WaitingRecords ---+
                                        v
-    events --> ProcessTable.apply --> Ends ------> cells of the tallies
-                       |               |
-                       +--> Changes ---+--> Naming --> OpenNames <-- looks into /proc
+    events --> ProcessTable.apply --> Exits --> Ends --+--> cells of the tallies
+                       |                               v
+                       +--> ForksAndExecs, Changes --> Naming --> OpenNames <-- looks into /proc
                        +--> Reconciler (scans of /proc, losses)
 
 process.py opens with the states of a process. Nothing here raises on an event that does not fit: netlink loses
@@ -21,6 +21,8 @@ from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
 from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
+from exporter.processes.exits import Exits
+from exporter.processes.forks_and_execs import ForksAndExecs
 from exporter.processes.grouping import Grouping
 from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.naming import Naming
@@ -118,7 +120,9 @@ class ProcessTable:
             failures_only=failures_only,
         )
         self._ends = Ends(shared)
-        self._changes = Changes(shared, self._ends)
+        self._exits = Exits(shared, self._ends)
+        self._forks_and_execs = ForksAndExecs(shared, self._ends)
+        self._changes = Changes(shared)
         self.reconciler = Reconciler(shared, self._ends, special)
 
     # -- the hot path -------------------------------------------------------------------------------------------
@@ -133,7 +137,8 @@ class ProcessTable:
             complete_until_ns: All that happened before is in this batch or an earlier one (CLOCK_MONOTONIC).
             hints: Comms that were read as soon as an event arrived elsewhere; what is used is taken out.
         """
-        naming, ends, changes = self._naming, self._ends, self._changes
+        forks_and_execs, exit_events, changes = self._forks_and_execs, self._exits, self._changes
+        naming = self._naming
         naming.hints = {} if hints is None else hints
         processes = self._roster.by_tgid
         late_of = self._roster.late_of
@@ -171,7 +176,7 @@ class ProcessTable:
                     if third != fourth:
                         thread_forks += 1
                         if each_thread:
-                            changes.thread_fork(event)
+                            forks_and_execs.thread_fork(event)
                         continue
                     parent = get(tgid)
                     fork_record = pop_fork_record(third, None) if sided else None
@@ -203,13 +208,13 @@ class ProcessTable:
                         cell.forks += 1
                         processes[third] = child
                         if odd is not None:
-                            # See Changes.fork: its comm need not be its parent's.
+                            # See ForksAndExecs.fork: its comm need not be its parent's.
                             key = cell.uid, cell.group
                             child.cell = nameless.get(key) or nameless.setdefault(key, claim_cell(None, *key))
                             child.odd = stranger
                             unread(third)
                     else:
-                        forks += changes.fork(event, fork_record)
+                        forks += forks_and_execs.fork(event, fork_record)
                 elif what == PROC_EVENT_EXIT:
                     if pid != tgid:
                         thread_exits += 1
@@ -222,14 +227,14 @@ class ProcessTable:
                             if record is None or not record[2] & AGROUP:
                                 process = get(tgid)
                                 if process is not None and process.odd is not None:
-                                    ends.pass_thread(process, event)
+                                    exit_events.pass_thread(process, event)
                                 continue
                         else:
                             record = self.records.take_of_thread(pid, third)
-                        ends.thread_exit(event, record)
+                        exit_events.thread_exit(event, record)
                         continue
                     if late_of and pid in late_of:
-                        exits += ends.late_exit(event)
+                        exits += exit_events.late_exit(event)
                         continue
                     record = pop_record(pid, None) if not later_records else self.records.take(pid, third)
                     process = pop(pid, None)
@@ -314,7 +319,7 @@ class ProcessTable:
                         # Of another process that had the pid: its own was lost.
                         self.records.put_back(record)
                         record = None
-                    exits += ends.leader_exit(processes.get(pid), event, record)
+                    exits += exit_events.leader_exit(processes.get(pid), event, record)
                 elif what == PROC_EVENT_EXEC:
                     execs += 1
                     process = get(tgid)
@@ -322,7 +327,7 @@ class ProcessTable:
                         if sided and tgid in exec_records:
                             record_ns, _, comm = exec_records[tgid]
                             if tgid in later_exec_records or not process.start_ns < record_ns <= timestamp_ns:
-                                changes.exec(event)
+                                forks_and_execs.exec(event)
                                 continue
                             del exec_records[tgid]
                             cell = process.cell
@@ -342,7 +347,7 @@ class ProcessTable:
                         if grouped:
                             look_where(tgid)
                     else:
-                        changes.exec(event)
+                        forks_and_execs.exec(event)
                 else:
                     changes.apply(event)
             if note_bad_end is not None:

@@ -8,10 +8,8 @@ PACKAGE = Path(__file__).parents[2] / "exporter"
 MOST_CLASS_LINES = 250
 MOST_FUNCTION_LINES = 60
 
-# The loop is written out, so that it makes no call for an event.
-THE_LOOP = {"processes.table.ProcessTable.apply"}
-# They are being split.
-STILL_LONG = {"processes.changes.Changes", "processes.ends.Ends", "processes.table.ProcessTable"}
+# It is written out, so that it makes no call for an event, and is no part of the length of its class.
+THE_LOOP = "processes.table.ProcessTable.apply"
 
 
 def defined(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.stmt]]:
@@ -27,16 +25,13 @@ def lines_of(node: ast.stmt) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def too_long() -> set[str]:
-    found = set()
+def test_no_class_and_no_function_is_too_long_but_the_loop() -> None:
+    lines: dict[str, int] = {}
+    most: dict[str, int] = {}
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for name, node in defined(ast.parse(path.read_text(encoding="utf-8")).body, module):
-            most = MOST_CLASS_LINES if isinstance(node, ast.ClassDef) else MOST_FUNCTION_LINES
-            if lines_of(node) > most:
-                found.add(name)
-    return found
-
-
-def test_no_class_and_no_function_is_too_long_but_the_loop() -> None:
-    assert too_long() == THE_LOOP | STILL_LONG
+            lines[name] = lines_of(node)
+            most[name] = MOST_CLASS_LINES if isinstance(node, ast.ClassDef) else MOST_FUNCTION_LINES
+    lines[THE_LOOP.rpartition(".")[0]] -= lines.pop(THE_LOOP)
+    assert {name: count for name, count in lines.items() if count > most[name]} == {}
