@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+_PROMPTS = ("# ", "$ ")
+
 # What a make that runs the tests hands to each make below it.
 _OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "VENV", "PYTHON", "ENGINE"}
 
@@ -23,12 +25,19 @@ def documented(page: str, test: str) -> list[str]:
     Returns:
         One string a command, without prompt and comment; lines that a backslash joins are joined.
     """
+    lines = _lines(page, test)
+    return [" ".join(re.sub(r"\s{2,}# .*", "", line[2:]).split()) for line in lines if line.startswith(_PROMPTS)]
+
+
+def shown(page: str, test: str) -> list[str]:
+    """Return the lines that a page shows below those commands."""
+    return [line for line in _lines(page, test) if not line.startswith(_PROMPTS)]
+
+
+def _lines(page: str, test: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(rf"(?ms)^<!-- test: {re.escape(test)} -->\n```console\n(.*?)^```", text)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [
-        " ".join(re.sub(r"\s{2,}# .*", "", line[2:]).split()) for line in lines if line.startswith(("# ", "$ "))
-    ]
+    return "".join(blocks).replace("\\\n", " ").splitlines()
 
 
 def environment_of_a_user() -> dict[str, str]:

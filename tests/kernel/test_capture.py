@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from documented import documented
 from kernel.harness import UNKNOWN, Exporter, Programs, World, free_port, running, wait_until
 from replayed import exposition, status
 
@@ -108,9 +110,15 @@ async def test_the_second_of_two_files_has_the_rest_of_the_storm(programs: Progr
     assert all(comm != UNKNOWN or not exits for (comm, _), exits in zip(cells.keys, cells.exits, strict=True))
 
 
-def test_the_exporter_replays_what_it_captured_without_privilege(programs: Programs, tmp_path: Path) -> None:
+def test_the_exporter_replays_what_it_captured_without_privilege_as_documented(
+    programs: Programs, tmp_path: Path
+) -> None:
     capture = programs.folder / "capture"
-    with running("taskstats", tmp_path / "log", "--capture", str(capture)) as exporter:
+    to_record, to_replay = (
+        shlex.split(command.replace("/var/lib/proc-connector-exporter/bad-day", str(capture)))[1:]
+        for command in documented("docs/capture.md", "tests/kernel/test_capture.py")
+    )
+    with running("taskstats", tmp_path / "log", *to_record) as exporter:
         world = World(exporter, programs)
         program = world.program("recorded")
         world.spawn(*[(program, "exit", str(code)) for code in range(32)])
@@ -118,8 +126,7 @@ def test_the_exporter_replays_what_it_captured_without_privilege(programs: Progr
     os.chown(capture, 65534, 65534)
     unprivileged = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     log = tmp_path / "replayed"
-    flags = ("--replay", str(capture), "--speed", "0", "--limit.series", "1000000")
-    replaying = Exporter("taskstats", log, *flags, prefix=unprivileged)
+    replaying = Exporter("taskstats", log, *to_replay, "--limit.series", "1000000", prefix=unprivileged)
     try:
         wait_until(log.read_text, lambda text: "the capture has ended" in text, "the end of the replay")
         world.compare(replaying.scrape())

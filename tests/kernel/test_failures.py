@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from documented import documented, shown
 from kernel.harness import Exporter, Programs, World, running, wait_until
 
 Row = dict[str, Any]
@@ -177,3 +179,21 @@ def test_a_bad_filter_is_said(exporter: Exporter) -> None:
     answer = exporter.request("/failures?since=yesterday")
     assert (answer.status, answer.headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
     assert answer.body.startswith(b"since must be a duration such as 90s")
+
+
+def test_the_command_of_the_documentation_says_what_is_said_there(programs: Programs, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here (Debian: apt-get install curl)")
+    block = ("docs/failures.md", "tests/kernel/test_failures.py")
+    [command] = documented(*block)
+    program = programs.link("make")
+    with running("taskstats", tmp_path / "log") as exporter:
+        subprocess.run([program, "exit", "2"], check=False)
+        one(exporter, program.name)
+        here = command.replace("localhost:10061", f"127.0.0.1:{exporter.port}")
+        here = here.replace("=make&", f"={program.name}&")
+        said = json.loads(subprocess.run(["sh", "-c", here], capture_output=True, check=True).stdout)
+    example = json.loads("".join(shown(*block)))
+    assert (said["matching"], [row["comm"] for row in said["failures"]]) == (1, [program.name])
+    assert said.keys() == example.keys()
+    assert said["failures"][0].keys() == example["failures"][0].keys()

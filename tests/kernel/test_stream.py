@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import documented, shown
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, running, wait_until
 from kernel.received import EVENTS, Received
 from kernel.test_web import storm_during
@@ -100,6 +102,32 @@ def test_a_client_receives_the_events_of_every_process_and_nothing_else(
         read_all([client], 0.5)
         world.compare(Received(client.lines))
     assert not [line for line in exporter.log.read_text().splitlines() if "level=error" in line]
+
+
+def test_the_command_of_the_documentation_prints_what_is_shown_there(programs: Programs, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here (Debian: apt-get install curl)")
+    block = ("docs/stream.md", "tests/kernel/test_stream.py")
+    [command] = documented(*block)
+    path = tmp_path / "events.sock"
+    command = command.replace("/run/proc-connector-exporter/events.sock", str(path))
+    command = f"exec {command} --max-time {DEADLINE_SECONDS}"
+    failing, other = programs.link("oracle"), programs.link("other")
+    with (
+        running("taskstats", tmp_path / "log", "--stream.socket", str(path)) as exporter,
+        subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE) as client,
+    ):
+        assert client.stdout is not None
+        try:
+            exporter.wait_for(lambda scrape: scrape.total("proc_connector_stream_clients") == 1, "the client")
+            for program, *words in ((other, "exit", "3"), (failing, "exit", "0"), (failing, "signal", "9", "0")):
+                subprocess.run([program, *words], check=False)
+            event = json.loads(client.stdout.readline())
+        finally:
+            client.kill()
+    [example] = map(json.loads, shown(*block))
+    assert event.keys() == example.keys()
+    assert (event["comm"], event["exit_code"], event["signal"]) == (failing.name, 137, "SIGKILL")
 
 
 @pytest.mark.slow

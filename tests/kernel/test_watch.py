@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from documented import documented, shown
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, World, wait_until
 from kernel.received import EVENTS, Received
 
@@ -179,6 +181,24 @@ def test_it_stops_after_so_many_or_so_long_with_a_summary(programs: Programs) ->
     assert summary == {"event": "summary", "exec": 5, "lost": 0}
     short = subprocess.run([*WATCH, *flags, "--duration", "0.2"], capture_output=True, check=True, timeout=30)
     assert json.loads(short.stdout) == {"event": "summary", "lost": 0}
+
+
+def test_the_command_of_the_documentation_prints_lines_like_those_that_it_shows(
+    programs: Programs, tmp_path: Path
+) -> None:
+    block = ("docs/watch.md", "tests/kernel/test_watch.py")
+    [command] = documented(*block)
+    _, _, *flags = shlex.split(command)
+    program = programs.link("crash")
+    with watching("taskstats", tmp_path, *flags):
+        subprocess.run([program, "signal", "9", "0"], check=False)
+        subprocess.run([programs.link("other"), "signal", "9", "0"], check=False)
+        end = re.compile(rf"exit +\d+ +0 {re.escape(program.name)} +KILL ")
+        text = wait_until((tmp_path / "out").read_text, lambda text: end.search(text) is not None, "its end")
+    example = shown(*block)
+    assert text.splitlines()[0] == example[0]
+    row = re.compile(r"\d\d:\d\d:\d\d\.\d{3} [a-z_]+ +\d+ +\d+ (?:ls|sh|crash\S*)(?: +\w+ +\S+ +\S+ +\S+)?")
+    assert [line for line in (*text.splitlines()[1:], *example[1:]) if not row.fullmatch(line)] == []
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(programs: Programs) -> None:

@@ -1,23 +1,31 @@
-"""The files of docs/prometheus.md, as the programs that they are for read them."""
+"""The settings and queries of the documentation, as the programs that they are for read them."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
+
+from exporter.exposition.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 
 
 def settings(page: str, key: str) -> str:
     """Return the block of YAML that has this key."""
+    [block] = [found for found in blocks(page, "yaml") if key in yaml.safe_load(found)]
+    return block
+
+
+def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
-    [block] = [found for found in re.findall(r"(?ms)^```yaml\n(.*?)^```", text) if key in yaml.safe_load(found)]
-    return str(block)
+    return [textwrap.dedent(found) for found in re.findall(rf"(?ms)^ *```{language}\n(.*?)^ *```", text)]
 
 
 def check(*words: str | Path) -> str:
@@ -74,3 +82,31 @@ def test_alertmanager_takes_the_routes_and_sends_each_alert_where_they_say(tmp_p
 def test_grafanas_provisioning_is_that_of_the_demonstration() -> None:
     provisioning = ROOT / "deploy/demo/grafana/provisioning/dashboards/process-life.yaml"
     assert settings("docs/prometheus.md", "providers") == provisioning.read_text()
+
+
+def test_prometheus_drops_buckets_by_the_rules_of_the_documentation_and_nothing_else(tmp_path: Path) -> None:
+    text = settings("docs/scale.md", "metric_relabel_configs")
+    (tmp_path / "prometheus.yml").write_text(f"scrape_configs:\n- job_name: a\n{textwrap.indent(text, '  ')}")
+    assert "SUCCESS" in check("promtool", "check", "config", tmp_path / "prometheus.yml")
+    exposed = (ROOT / "tests/golden/life.taskstats.prom").read_text()
+    series = {
+        (name, labels and labels.removeprefix('le="').removesuffix('"'))
+        for name, labels in re.findall(r'(?m)^(\w+)(?:\{.*?(le="[^"]+")?\})? ', exposed)
+    }
+    whole, finer = yaml.safe_load(text)["metric_relabel_configs"]
+    dropped = {f"{name};{le}" for name, le in series if re.fullmatch(finer["regex"], f"{name};{le}")}
+    # As many bounds as the rule names.
+    assert len(dropped) == finer["regex"].count("|") + 1
+    assert {name for name, le in series if re.fullmatch(whole["regex"], name)} == {
+        f"proc_connector_process_{kind}_bucket" for kind in ("cpu_seconds", "max_rss_bytes")
+    }
+    assert {rule["action"] for rule in (whole, finer)} == {"drop"}
+
+
+@pytest.mark.parametrize("page", ["docs/numbers.md", "docs/kubernetes.md"])
+def test_a_query_of_the_documentation_reads_metrics_that_there_are(page: str) -> None:
+    [query] = blocks(page, "promql")
+    promql_parser.parse(query)
+    named = set(re.findall(r"proc_connector_\w+", query))
+    assert named
+    assert named <= {spec.name for spec in METRICS}

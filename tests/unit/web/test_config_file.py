@@ -1,5 +1,8 @@
 """exporter/web/config_file.py: the file's text becomes a value, or a reason with its line."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from exporter.errors import ConfigError
@@ -59,6 +62,21 @@ def test_everything_that_can_be_set() -> None:
         headers={"X-Frame-Options": "deny", "Strict-Transport-Security": "max-age=3600"},
         rate_limit=RateLimit(60.5, 20),
     )
+
+
+def test_the_file_of_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "web.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
+    config = parse_web_config(block.replace("$2y$10$...", HASH))
+    assert config.tls is not None
+    assert (config.tls.cert_file, config.tls.client_must_verify, config.tls.min_version) == (
+        "server.crt",
+        True,
+        "TLS13",
+    )
+    assert config.users == {"prometheus": HASH}
+    assert config.headers == {"Strict-Transport-Security": "max-age=31536000"}
+    assert config.rate_limit == RateLimit(0.1, 20)
 
 
 @pytest.mark.parametrize(
