@@ -12,7 +12,7 @@ import sys
 
 from exporter.arguments import unknown_variables
 from exporter.bundle import write_dashboards
-from exporter.command_line import chosen_log_format, parse_args
+from exporter.command_line import chosen_log_format, named_as_set, parse_args
 from exporter.config import ROWS
 from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
 from exporter.service.logs import configure_logging, flush_or_drop
@@ -37,7 +37,10 @@ def _serve(argv: list[str]) -> int:
         _LOG.warning("unknown variable", extra={"variable": variable})
     from exporter.app import run  # noqa: PLC0415 - takes most of a start, which --version and a mistake do without
 
-    asyncio.run(run(config))
+    try:
+        asyncio.run(run(config))
+    except ConfigError as error:
+        raise ConfigError(named_as_set(str(error), argv)) from error
     return 0
 
 

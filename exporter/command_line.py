@@ -41,6 +41,22 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
     return with_sections(Config, parse_rows(ROWS, make_parser().read(argv), environment))
 
 
+def named_as_set(complaint: str, argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
+    """Return a complaint that begins with a flag, with its variable instead if the user has set that.
+
+    Files are read by parts that do not know how their path was set.
+    """
+    given = make_parser().read(argv)
+    for field, row in ROWS.items():
+        if (
+            complaint.startswith((f"{row.name}:", f"{row.name} "))
+            and field not in given
+            and row.variable in environment
+        ):
+            return row.variable + complaint.removeprefix(row.name)
+    return complaint
+
+
 def chosen_log_format(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
     """Return the format of log lines for the case that the settings are wrong, by looking for its flag alone."""
     row = ROWS["logging.format"]

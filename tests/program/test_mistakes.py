@@ -65,7 +65,12 @@ MISTAKES = [
     (["--user=no-such-user"], {}, "--user: there is no user 'no-such-user'"),
     ([], {"USER": "root"}, f"{PREFIX}USER must be another user than root"),
     (["--web.listen-address=localhost"], {}, "--web.listen-address must be HOST:PORT, [IPV6]:PORT or :PORT"),
-    (["--config.file=/no/such/file"], {}, "/no/such/file"),
+    # Files.
+    (["--config.file=/no/such/file"], {}, "--config.file: cannot read /no/such/file"),
+    ([], {"CONFIG_FILE": "/no/such/file"}, f"{PREFIX}CONFIG_FILE: cannot read /no/such/file"),
+    (["--config.file=/no/such/file"], {"CONFIG_FILE": "/other"}, "--config.file: cannot read /no/such/file"),
+    (["--replay", SAMPLE, "--web.config.file=/no/such/file"], {}, "--web.config.file /no/such/file: No such"),
+    (["--replay", SAMPLE], {"WEB_CONFIG_FILE": "/no/such/file"}, f"{PREFIX}WEB_CONFIG_FILE /no/such/file"),
     # Settings without effect.
     (["--speed=2"], {}, "--speed has no effect without --replay"),
     ([], {"SPEED": "2"}, f"{PREFIX}SPEED has no effect without --replay"),
