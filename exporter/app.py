@@ -20,7 +20,9 @@ from exporter.kubernetes.access import find_access, is_in_pod
 from exporter.kubernetes.pod_names import PodNames
 from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.crosscheck import ExitCheck
+from exporter.live.oom_sources import open_oom_source
 from exporter.live.open_sources import open_sources
+from exporter.plan import ENDS
 from exporter.report import Helpers
 from exporter.running import Exporter
 from exporter.service.logs import log_all_of
@@ -102,6 +104,14 @@ def _count_events(config: Config, tallies: Tallies, pods: PodWatch | None, stack
     """Count the events of this host, until the stack unwinds."""
     procfs = Procfs(config.names.procfs_path)
     procfs.check()
+    # Before the connector: no end is missed of those that are chosen already.
+    oom = stack.enter_context(
+        open_oom_source(
+            config.names.oom_kills if config.events.wanted & ENDS else "off",
+            procfs,
+            becomes_other=config.privileges.user is not None,
+        )
+    )
     sources = stack.enter_context(
         open_sources(
             config.names.attribution,
@@ -114,13 +124,14 @@ def _count_events(config: Config, tallies: Tallies, pods: PodWatch | None, stack
     )
     tape = None
     if config.capture.file is not None:
-        header = header_of(sources, names_pods=pods is not None)
+        header = header_of(sources, names_pods=pods is not None, oom=oom.name)
         tape = stack.enter_context(closing(CaptureFile(config.capture.file, config.capture.max_bytes, header)))
     groups = None
     if config.groups.by:
         look_up = None if pods is None else pods.names.lookup
         groups = LiveGroups(config.groups.by, os.environ.get("POD_UID", ""), look_up)
-    return _Counting(make_live_core(sources, procfs, tallies, tape=tape, groups=groups), procfs, WallClock.now)
+    core = make_live_core(sources, procfs, tallies, tape=tape, groups=groups, oom=oom)
+    return _Counting(core, procfs, WallClock.now)
 
 
 def _count_capture(config: Config, path: Path, tallies: Tallies, stack: AsyncExitStack) -> _Counting:
@@ -135,7 +146,7 @@ def _keep_failures(config: Config, counting: _Counting) -> Keeper:
     if config.failures.log:
         log_all_of(FAILURE_LOGGER)
     core = counting.core
-    ends = bool(core.plan.wanted & {"exit", "nonzero_exit"})
+    ends = core.plan.has_ends
     return Keeper(
         core.pipeline,
         core.feed.now_ns,

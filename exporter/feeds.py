@@ -20,6 +20,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION, RecordDecoder
 from exporter.live.listener import Listener
+from exporter.live.oom_sources import NO_OOM_SOURCE, OomKillReader, OomSource
 from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources
 from exporter.live.placements import Placements
@@ -118,12 +119,13 @@ class Core(NamedTuple):
         return self.mode == "taskstats"
 
 
-def header_of(sources: Sources, *, names_pods: bool = False) -> Header:
+def header_of(sources: Sources, *, names_pods: bool = False, oom: str = "") -> Header:
     """Return what a capture of these sources begins with.
 
     Args:
         sources: The sockets.
         names_pods: Names of pods come.
+        oom: What says which processes the OOM killer chose.
     """
     taskstats = sources.taskstats
     return Header(
@@ -140,6 +142,7 @@ def header_of(sources: Sources, *, names_pods: bool = False) -> Header:
         continued=False,
         sideband=sources.rings is not None,
         groups="" if sources.sessions is None else "names" if names_pods else "places",
+        oom=oom,
     )
 
 
@@ -175,6 +178,7 @@ def _make_pipeline(
         sideband=header.sideband,
         since_ns=header.monotonic_ns,
         places=places,
+        oom_source=header.oom,
     )
     decoder = RecordDecoder(header.family_id) if exact else None
     return Pipeline(table, decoder, on_malformed, None if exact or header.sideband else NameHints(*proc))
@@ -211,6 +215,7 @@ def make_live_core(
     tape: Tape | None = None,
     on_malformed: OnMalformed = log_malformed,
     groups: LiveGroups | None = None,
+    oom: OomSource = NO_OOM_SOURCE,
 ) -> Core:
     """Make a core that counts the events of this host. Call it while an event loop runs.
 
@@ -221,8 +226,9 @@ def make_live_core(
         tape: Gets a capture; None for no capture.
         on_malformed: Called for each message that was dropped.
         groups: What groups of processes are made of; None where they are not asked for.
+        oom: What says which processes the OOM killer chose.
     """
-    header = header_of(sources)
+    header = header_of(sources, oom=oom.name)
     recorder = None if tape is None else Recorder(tape, procfs.read_comm, time.monotonic_ns)
     if recorder is None:
         proc = _Proc(procfs.read_comm, time.monotonic_ns)
@@ -233,7 +239,8 @@ def make_live_core(
     if recorder is not None:
         recorder.record(pipeline)
     found = None if groups is None else PlacingSources(_placements(procfs, groups), groups.look_up)
-    listener = Listener(sources, pipeline, procfs, found)
+    reader = OomKillReader(oom, pipeline, procfs, time.monotonic_ns) if oom.name else None
+    listener = Listener(sources, pipeline, procfs, found, reader)
     return Core(
         sources.plan,
         sources.mode,

@@ -15,7 +15,7 @@ from exporter.kernel.cn_proc import (
     PROC_EVENT_SID,
     PROC_EVENT_UID,
 )
-from exporter.tallies.counters import COUNTERS
+from exporter.tallies.counters import BY_EVENT
 
 _WHAT = {
     "fork": PROC_EVENT_FORK,
@@ -32,10 +32,13 @@ _WHAT = {
     "thread_exit": PROC_EVENT_EXIT,
 }
 
+ENDS = frozenset({"exit", "nonzero_exit"})
+"""Of the names of events those that are ends of processes."""
+
 # What it takes to know who lives under which comm and uid.
 _TABLE = frozenset({PROC_EVENT_FORK, PROC_EVENT_EXEC, PROC_EVENT_UID, PROC_EVENT_COMM, PROC_EVENT_EXIT})
 # Counted under the comm that a live process has at that time.
-_NAMED_BY_TABLE = frozenset(row.event for row in COUNTERS)
+_NAMED_BY_TABLE = frozenset(BY_EVENT)
 
 
 class Plan(NamedTuple):
@@ -46,6 +49,11 @@ class Plan(NamedTuple):
     deliver: EventFilter
     keeps_table: bool
     """Who lives is known, so that names can come from there."""
+
+    @property
+    def has_ends(self) -> bool:
+        """The user asked for ends of processes."""
+        return bool(self.wanted & ENDS)
 
     @property
     def all_ends(self) -> bool:

@@ -52,7 +52,12 @@ class Report:
         self._feed = core.feed
         self._helpers = helpers
         self._canary_age = canary_age
-        self._shown = program_metrics(self._plan.wanted, records=core.has_records, live=self._plan.keeps_table)
+        self._shown = program_metrics(
+            self._plan.wanted,
+            records=core.has_records,
+            live=self._plan.keeps_table,
+            oom_kills=core.plan.has_ends and core.table.oom_kills.is_active,
+        )
         self._started = time.monotonic()
 
     def first_line(self) -> dict[str, object]:
@@ -63,6 +68,7 @@ class Report:
             "mode": self._core.mode,
             "filter": self._core.filter,
             "exec_names": self._core.exec_names,
+            "oom_kills": self._table.oom_kills.source or "none",
             "events": ",".join(sorted(self._plan.wanted)),
             "processes": sum(self._table.live().values()),
             **buffers,
@@ -143,6 +149,7 @@ class Report:
             receive_buffer_bytes={name: buffer.limit_bytes for name, buffer in buffers.items()},
             receive_buffer_used_bytes={name: buffer.used_bytes for name, buffer in buffers.items()},
             attribution=(self._core.mode, self._core.filter, self._core.exec_names),
+            oom_source=(self._table.oom_kills.source or "none",) if self._plan.has_ends else None,
             stream_clients=None if hub is None else hub.clients,
             stream_dropped=None if hub is None else hub.dropped,
         )

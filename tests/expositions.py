@@ -59,7 +59,7 @@ NASTY_COMMS = {
 
 
 # With exit records and without.
-SHOWN = {records: program_metrics(EVENTS, records=records, live=True) for records in (True, False)}
+SHOWN = {records: program_metrics(EVENTS, records=records, live=True, oom_kills=True) for records in (True, False)}
 
 
 def parsed(text: str, parse: Parse) -> dict[str, Family]:
@@ -128,6 +128,7 @@ def status() -> Status:
         receive_buffer_bytes={"connector": 13, "taskstats": 14},
         receive_buffer_used_bytes={"connector": 15, "taskstats": 16},
         attribution=("taskstats", "kernel", "events"),
+        oom_source=("kmsg",),
     )
 
 

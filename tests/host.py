@@ -58,6 +58,7 @@ def make_pipeline(
     failures_only: bool = False,
     sideband: bool = False,
     places: Places | None = None,
+    oom_source: str = "",
 ) -> Pipeline:
     """Make the pipeline of an exporter that learns of ends in one of the modes."""
     table = ProcessTable(
@@ -70,6 +71,7 @@ def make_pipeline(
         failures_only=failures_only,
         sideband=sideband,
         places=places,
+        oom_source=oom_source,
     )
     decoder = RecordDecoder(builders.FAMILY_ID) if mode.has_records else None
     return Pipeline(table, decoder, on_malformed, None if sideband else NameHints(read_comm, now_ns))
@@ -95,6 +97,7 @@ class Host:
         sideband: The kernel writes side-band records too.
         group_by: What groups are made of.
         names_pods: Names of pods come.
+        oom_source: What says which processes the OOM killer chose.
 
     Attributes:
         comms: /proc/PID/comm of the processes that have one.
@@ -115,6 +118,7 @@ class Host:
         sideband: bool = False,
         group_by: frozenset[str] = frozenset(),
         names_pods: bool = False,
+        oom_source: str = "",
     ) -> None:
         self.mode = mode
         self.sideband = sideband
@@ -137,6 +141,7 @@ class Host:
             failures_only=failures_only,
             sideband=sideband,
             places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
+            oom_source=oom_source,
         )
         if recorder is not None:
             recorder.record(self.pipeline)
@@ -304,6 +309,18 @@ class Host:
         self.record(Thread(tgid if thread is None else thread, comm, uid), status=status, last=last)
         self.exit(tgid, status, thread=thread)
 
+    # -- the OOM killer -----------------------------------------------------------------------------------------
+
+    def read_log(self, *pids: int, is_whole: bool = True) -> None:
+        """The exporter reads the kernel log, where these were chosen since it did so the last time."""
+        self.rest()
+        self.pipeline.take_oom_lines(list(pids), self.now_ns, is_whole)
+
+    def read_total(self, total: int) -> None:
+        """The exporter reads how many were chosen since the host booted."""
+        self.rest()
+        self.pipeline.take_oom_total(total, self.now_ns)
+
     # -- groups -------------------------------------------------------------------------------------------------
 
     def begin_session(self, tgid: int) -> None:
@@ -395,6 +412,10 @@ class Host:
     @property
     def coredumps(self) -> Counts:
         return self._by_cell("coredumps")
+
+    @property
+    def oom_kills(self) -> Counts:
+        return self._by_cell("oom_kills")
 
     @property
     def uid_changes(self) -> Counts:

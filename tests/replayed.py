@@ -49,6 +49,7 @@ class Replayed:
         take: Gets the failures after each batch.
         group_by: What groups are made of.
         names_pods: Names of pods come.
+        oom_source: What says which processes the OOM killer chose.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Replayed:
         take: Take | None = None,
         group_by: frozenset[str] = frozenset(),
         names_pods: bool = False,
+        oom_source: str = "",
     ) -> None:
         answers = Answers()
         self.tallies = Tallies(group_labels=group_label_names(group_by))
@@ -74,6 +76,7 @@ class Replayed:
             lambda socket, error: None,
             sideband=sideband,
             places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
+            oom_source=oom_source,
         )
         if recorder is not None:
             recorder.record(self.pipeline)
@@ -87,7 +90,7 @@ class Replayed:
 
 def exposition(tallies: Tallies, table: ProcessTable) -> str:
     """The text of all families of processes."""
-    shown = program_metrics(EVENTS, records=True, live=True)
+    shown = program_metrics(EVENTS, records=True, live=True, oom_kills=True)
     names = tallies.groups.names
     snapshot = TallySnapshot(
         tallies.snapshot_cells(),

@@ -18,7 +18,7 @@ from exporter.errors import CaptureError
 from exporter.events import EVENTS
 
 MAGIC = b"\x89proccap"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # version, bytes of JSON that follow, their CRC-32
 _HEADER = struct.Struct("<HII")
@@ -62,11 +62,14 @@ class Header(NamedTuple):
     groups: str = ""
     """It says where processes are (`places`), and what containers of pods are called (`names`): then it is
     format 3."""
+    oom: str = ""
+    """It says which processes the OOM killer chose, and this is where that was known from (`kmsg`, `syslog`,
+    `vmstat`): then it is format 4."""
 
 
 _HEADER_FIELDS = {name: list if name == "events" else kind for name, kind in Header.__annotations__.items()}
 # A file is written in the first format that has all that is in it, so that earlier exporters can read it.
-_SINCE = {"sideband": 2, "groups": 3}
+_SINCE = {"sideband": 2, "groups": 3, "oom": 4}
 _FIELDS_OF = {
     version: {name: kind for name, kind in _HEADER_FIELDS.items() if _SINCE.get(name, 1) <= version}
     for version in range(1, FORMAT_VERSION + 1)
@@ -83,7 +86,7 @@ class Frame(NamedTuple):
 
 def encode_header(header: Header) -> bytes:
     """Return the beginning of a file."""
-    version = FORMAT_VERSION if header.groups else 2 if header.sideband else 1
+    version = max([1, *(since for name, since in _SINCE.items() if getattr(header, name))])
     fields = header._asdict() | {"events": sorted(header.events)}
     body = json.dumps({name: fields[name] for name in _FIELDS_OF[version]}).encode("ascii")
     return MAGIC + _HEADER.pack(version, len(body), zlib.crc32(body)) + body

@@ -31,6 +31,8 @@ _PLACE = struct.Struct("<IiQQ??")
 _LOSE = struct.Struct("<QQ")
 _TIME = struct.Struct("<Q")
 _PID = struct.Struct("<i")
+_OOM_LINES = struct.Struct("<Q?")
+_OOM_TOTAL = struct.Struct("<QQ")
 
 _MOST_SLOTS = 4096
 _LONGEST_DATAGRAM = 1 << 16
@@ -245,6 +247,41 @@ def _texts(body: bytes, *counts: int) -> list[str]:
     return texts
 
 
+# -- OOM kills ----------------------------------------------------------------------------------------------------
+
+
+def encode_oom_lines(pids: Sequence[int], read_ns: int, is_whole: bool = True) -> bytes:
+    """Encode a call of Pipeline.take_oom_lines."""
+    return _OOM_LINES.pack(read_ns, is_whole) + encode_pids(pids)
+
+
+def decode_oom_lines(body: bytes) -> list[tuple[list[int], int, bool]]:
+    """The reverse of encode_oom_lines."""
+    read_ns, is_whole = _OOM_LINES.unpack_from(body)
+    return [(_decode_pids(body[_OOM_LINES.size :]), read_ns, is_whole)]
+
+
+def encode_oom_total(total: int, read_ns: int) -> bytes:
+    """Encode a call of Pipeline.take_oom_total."""
+    return _OOM_TOTAL.pack(total, read_ns)
+
+
+def decode_oom_total(body: bytes) -> list[tuple[int, int]]:
+    """The reverse of encode_oom_total."""
+    total, read_ns = _OOM_TOTAL.unpack(body)
+    return [(total, read_ns)]
+
+
+def encode_time(ended_ns: int) -> bytes:
+    """Encode a call of a method that takes one time."""
+    return _TIME.pack(ended_ns)
+
+
+def decode_time(body: bytes) -> list[tuple[int]]:
+    """The reverse of encode_time."""
+    return [_TIME.unpack(body)]
+
+
 # -- pids ---------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +321,8 @@ RECALL_RECORD = Kind("W", Pipeline.recall_record, encode_record, decode_record)
 EXPECT_CANARY = Kind("X", Pipeline.expect_canary, encode_tgid, decode_each_pid)
 PLACE = Kind("B", Pipeline.place, encode_place, decode_place)
 NAME_CONTAINER = Kind("D", Pipeline.name_container, encode_container, decode_container)
+TAKE_OOM_LINES = Kind("O", Pipeline.take_oom_lines, encode_oom_lines, decode_oom_lines)
+TAKE_OOM_TOTAL = Kind("V", Pipeline.take_oom_total, encode_oom_total, decode_oom_total)
 
 KINDS = (
     Kind("E", Pipeline.take_events, encode_batch, decode_batch),
@@ -301,6 +340,9 @@ KINDS = (
     EXPECT_CANARY,
     PLACE,
     NAME_CONTAINER,
+    TAKE_OOM_LINES,
+    TAKE_OOM_TOTAL,
+    Kind("U", Pipeline.oom_victims_ended, encode_time, decode_time),
     Kind("Z", Pipeline.forget_canary, encode_tgid, decode_each_pid),
 )
 

@@ -17,6 +17,8 @@ from exporter.capture.kinds import (
     READ_COMM,
     RECALL,
     RECALL_RECORD,
+    TAKE_OOM_LINES,
+    TAKE_OOM_TOTAL,
     CommRead,
     Kind,
     encode_comm_read,
@@ -114,6 +116,11 @@ class Recorder:
             self._note(PLACE.letter, PLACE.encode(*args))
         for named in pipeline.known_containers():
             self._note(NAME_CONTAINER.letter, NAME_CONTAINER.encode(*named))
+        for pid, read_ns in pipeline.waiting_oom_lines():
+            self._note(TAKE_OOM_LINES.letter, TAKE_OOM_LINES.encode([pid], read_ns))
+        total = pipeline.known_oom_total
+        if total is not None:
+            self._note(TAKE_OOM_TOTAL.letter, TAKE_OOM_TOTAL.encode(total, self._now_ns()))
         canaries = pipeline.canaries()
         for record in pipeline.waiting_records():
             # A canary's record is in no count, but among the records of the file that ends here.

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from exporter.exposition.buckets import bytes_of_kib, seconds_of_ns
 from exporter.exposition.self_metrics import SELF_METRICS
 from exporter.exposition.spec import MetricSpec
-from exporter.tallies.counters import COUNTERS
+from exporter.tallies.counters import BY_EVENT, COUNTERS
 from exporter.tallies.histograms import CPU_SECONDS, LIFETIME_SECONDS, MAX_RSS_BYTES
 from exporter.tallies.labels import CELL_LABELS, END_LABELS, PROGRAM_LABELS
 
 # By the name of the field of Counters.
 COUNTER_SPECS = {row.field: MetricSpec(row.metric, "counter", row.help, CELL_LABELS) for row in COUNTERS}
+OOM_KILLS = COUNTER_SPECS["oom_kills"]
 EXITS = MetricSpec(
     "proc_connector_exits_total",
     "counter",
@@ -96,23 +97,28 @@ METRICS = (
 )
 
 _BY_EVENT = {
-    **{row.event: (COUNTER_SPECS[row.field],) for row in COUNTERS},
+    **{event: (COUNTER_SPECS[row.field],) for event, row in BY_EVENT.items()},
     "exit": (EXITS, NONZERO_EXITS, LIFETIME),
     "nonzero_exit": (NONZERO_EXITS,),
 }
 
 
-def program_metrics(events: Iterable[str], *, records: bool, live: bool) -> frozenset[MetricSpec]:
+def program_metrics(
+    events: Iterable[str], *, records: bool, live: bool, oom_kills: bool = False
+) -> frozenset[MetricSpec]:
     """Return the metrics per program that there are.
 
     Args:
         events: Which events the user asked for.
         records: Exit records say what ended processes had used.
         live: It is known which processes live.
+        oom_kills: It is known which processes the OOM killer chose.
     """
     shown = {spec for event in events for spec in _BY_EVENT.get(event, ())}
     if records and LIFETIME in shown:
         shown |= {CPU, MAX_RSS}
     if live:
         shown.add(PROCESSES)
+    if oom_kills:
+        shown.add(OOM_KILLS)
     return frozenset(shown)

@@ -196,6 +196,14 @@ class Status:
         "filter",
         "exec_names",
     )
+    oom_source: tuple[str] | None = _metric(
+        "proc_connector_oom_source_info",
+        "gauge",
+        "Always 1. source: what says which processes the OOM killer chose (kmsg, syslog: the kernel log, exact; "
+        "vmstat: their number, named where that leaves no doubt; none: nothing does).",
+        "source",
+    )
+    """None where ends are not counted."""
     build: tuple[str, str, str] = _metric(
         "proc_connector_exporter_build_info",
         "gauge",

@@ -21,6 +21,7 @@ def fields_of(failure: Failure, clock: WallClock) -> dict[str, object]:
         "exit_code": exit_code(failure.status),
         "signal": signal_name(failure.status) or None,
         "core": failure.core,
+        "oom": failure.oom,
         "lifetime_seconds": None if failure.lifetime_ns is None else failure.lifetime_ns / _NS_PER_SECOND,
         "cpu_seconds": None if failure.cpu_ns is None else failure.cpu_ns / _NS_PER_SECOND,
         "max_rss_bytes": None if failure.max_rss_kib is None else failure.max_rss_kib << 10,
@@ -29,8 +30,10 @@ def fields_of(failure: Failure, clock: WallClock) -> dict[str, object]:
 
 
 def shown_end(failure: Failure) -> str:
-    """Return how a process ended: `exit 1`, `SIGSEGV, core`."""
+    """Return how a process ended: `exit 1`, `SIGSEGV, core`, `SIGKILL, out of memory`."""
     end = signal_name(failure.status) or f"exit {exit_code(failure.status)}"
+    if failure.oom:
+        return f"{end}, out of memory"
     return f"{end}, core" if failure.core else end
 
 

@@ -12,7 +12,7 @@ from exporter.processes.bad_ends import Failure
 from exporter.quantities import parse_duration_ns
 from exporter.tallies.labels import OTHER, uid_label
 
-FILTERS = ("comm", "uid", "exit_code", "signal", "since")
+FILTERS = ("comm", "uid", "exit_code", "signal", "oom", "since")
 FORMATS = ("html", "json")
 
 _SIGNALS = {name: signal_name(number) for number in range(1, 65) for name in (signal_name(number), str(number))}
@@ -36,6 +36,7 @@ class Selection:
     uids: frozenset[str] = frozenset()
     exit_codes: frozenset[int] = frozenset()
     signals: frozenset[str] = frozenset()
+    oom: bool | None = None
     since_ns: int | None = None
     """Time before the request."""
     since_wall_ns: int | None = None
@@ -48,6 +49,8 @@ class Selection:
         if self.exit_codes and exit_code(failure.status) not in self.exit_codes:
             return False
         if self.signals and signal_name(failure.status) not in self.signals:
+            return False
+        if self.oom is not None and failure.oom is not self.oom:
             return False
         if self.globs is None or failure.comm in self.comms:
             return True
@@ -79,6 +82,7 @@ def parse_selection(values: Mapping[str, Sequence[str]]) -> Selection:
         _uids(_words(values, "uid")),
         frozenset(int(word) for word in _numbers(values, "exit_code", 255)),
         frozenset(_signal(word) for word in _words(values, "signal")),
+        _parse_oom(_words(values, "oom")),
         since_ns,
         since_wall_ns,
     )
@@ -114,6 +118,14 @@ def _signal(word: str) -> str:
     if name is None:
         raise ConfigError(f"signal must be names such as SIGKILL or numbers from 1 to 64, got {word!r}")
     return name
+
+
+def _parse_oom(words: list[str]) -> bool | None:
+    if not words:
+        return None
+    if words[-1] not in {"true", "false"}:
+        raise ConfigError(f"oom must be true or false, got {words[-1]!r}")
+    return words[-1] == "true"
 
 
 def _parse_since(texts: Sequence[str]) -> tuple[int | None, int | None]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure
 
-# time_ns, pid, ppid, uid, status, core, lifetime_ns, cpu_ns, max_rss_kib. -1: not known; a uid has 32 bits.
-_NUMBERS = struct.Struct(">QIIqi?qqq")
+# time_ns, pid, ppid, uid, status, core, OOM, lifetime_ns, cpu_ns, max_rss_kib. -1: not known; a uid has 32 bits.
+_NUMBERS = struct.Struct(">QIIqi?bqqq")
 _NOT_KNOWN = -1
 _UID_NOT_KNOWN = -2
 # Between the comms of a failure. No comm has it, as it does not print.
@@ -73,6 +73,7 @@ def _pack(failure: Failure) -> bytes:
         _UID_NOT_KNOWN if failure.uid is None else failure.uid,
         failure.status,
         failure.core,
+        _NOT_KNOWN if failure.oom is None else failure.oom,
         _NOT_KNOWN if failure.lifetime_ns is None else failure.lifetime_ns,
         _NOT_KNOWN if failure.cpu_ns is None else failure.cpu_ns,
         _NOT_KNOWN if failure.max_rss_kib is None else failure.max_rss_kib,
@@ -82,7 +83,7 @@ def _pack(failure: Failure) -> bytes:
 
 
 def _unpack(packed: bytes) -> Failure:
-    time_ns, pid, ppid, uid, status, core, lifetime_ns, cpu_ns, max_rss_kib = _NUMBERS.unpack_from(packed)
+    time_ns, pid, ppid, uid, status, core, oom, lifetime_ns, cpu_ns, max_rss_kib = _NUMBERS.unpack_from(packed)
     comm, parent_comm, *execs = packed[_NUMBERS.size :].decode().split(_SEPARATOR)
     return Failure(
         time_ns,
@@ -97,4 +98,5 @@ def _unpack(packed: bytes) -> Failure:
         None if cpu_ns == _NOT_KNOWN else cpu_ns,
         None if max_rss_kib == _NOT_KNOWN else max_rss_kib,
         tuple(execs),
+        None if oom == _NOT_KNOWN else bool(oom),
     )

@@ -28,10 +28,15 @@ _COMM_BYTES = 15
 _FIELDS_NEEDED = 20
 # include/linux/sched.h
 _PF_KTHREAD = 0x00200000
+_PF_EXITING = 0x00000004
 _CREATED = re.compile(rb"^processes ([0-9]{1,19})\n", re.MULTILINE)
 _PRESENT = re.compile(rb"[0-9.]+ [0-9.]+ [0-9.]+ [0-9]+/([0-9]{1,19}) [0-9]+\n")
 # A clock's name and its offset to the host's, of a time namespace: time_namespaces(7).
 _OFFSET = re.compile(rb"^(?:monotonic|1|boottime|7)\s+(-?[0-9]+)\s+([0-9]+)$", re.MULTILINE)
+_OOM_KILLS = re.compile(rb"^oom_kill ([0-9]{1,19})\n", re.MULTILINE)
+# Signals that wait for a thread and for its process, as bits; that of SIGKILL.
+_PENDING = re.compile(rb"^S(?:ig|hd)Pnd:\t([0-9a-f]{16})$", re.MULTILINE)
+_SIGKILL_BIT = 1 << 8
 _ESCAPED = re.compile(rb"\\[n\\]")
 
 
@@ -280,6 +285,37 @@ class Procfs:
             return parse_task_totals(stat, Path(self._root, "loadavg").read_bytes())
         except (OSError, MalformedMessage):
             return None
+
+    def read_oom_kills(self) -> int | None:
+        """Return how many processes the OOM killer has chosen since the host booted; None if that is not there."""
+        try:
+            text = self._read("vmstat")
+        except ShortageError:
+            return None
+        match = _OOM_KILLS.search(text or b"")
+        return None if match is None else int(match[1])
+
+    def restricts_log(self) -> bool:
+        """Return whether the kernel log is only for privileged readers (kernel.dmesg_restrict)."""
+        return self._read("sys/kernel/dmesg_restrict") != b"0\n"
+
+    def is_dying(self, tgid: int) -> bool:
+        """Return whether a process is there and about to end: SIGKILL waits for it, or it has begun to exit.
+
+        A zombie has sent its end, unless other threads of it live on.
+
+        Raises:
+            ShortageError: Nothing can be opened now.
+        """
+        fields = (self._read(f"{tgid}/stat") or b"").rpartition(b")")[2].split(None, 18)
+        if len(fields) < 19 or fields[0] == b"X":
+            return False
+        # state, ppid, pgrp, session, tty_nr, tpgid, flags, ten more, num_threads
+        flags, threads = int(fields[6]), int(fields[17])
+        if fields[0] == b"Z":
+            return threads > 1
+        pending = _PENDING.findall(self._read(f"{tgid}/status") or b"")
+        return bool(flags & _PF_EXITING) or any(int(bits, 16) & _SIGKILL_BIT for bits in pending)
 
     def iter_processes(self) -> Iterator[int]:
         """Yield the tgids that are there, zombies among them; a process that lives all the while is met once.

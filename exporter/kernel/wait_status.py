@@ -14,6 +14,7 @@ import sys
 from functools import cache
 
 SIGNAL_BITS = 0x7F
+SIGKILL = 9
 CORE_BIT = 0x80
 STATUS_BITS = 0xFF7F
 """The exit code and the signal: what tells one way to end from another. The core bit makes no other series."""

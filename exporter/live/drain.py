@@ -146,6 +146,7 @@ class Drain:
         self._hints = order.hints
         self._events = _Progress(order.events)
         self._placing = order.placing
+        self._oom = order.oom
         self._followers = [_Progress(source) for source in order.followers]
         # It counts as many batches as it reads in a step.
         self._batches_per_count = order.events.batches_per_step
@@ -240,6 +241,8 @@ class Drain:
         are_left = self._pipeline.apply(self._completeness.until_ns, most_batches=self._batches_per_count)
         if self._placing is not None:
             self._placing.answer()
+        if self._oom is not None:
+            self._oom.answer(self._completeness.until_ns)
         for source in self._hints:
             # How many of the forks went on to exec is known better now.
             source.narrow()

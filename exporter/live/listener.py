@@ -15,6 +15,7 @@ from exporter.live.compare import Comparison
 from exporter.live.drain import Drain
 from exporter.live.losses import Losses
 from exporter.live.moderation import Moderation
+from exporter.live.oom_sources import OomKillReader
 from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources, drain_order
 from exporter.live.renewal import Renewal
@@ -38,6 +39,7 @@ class Listener:
         pipeline: Counts.
         procfs: The host's.
         places: What says where processes are; None where groups are not asked for.
+        oom: Reads which processes the OOM killer chose; None if that is not to be known.
 
     Attributes:
         crashed: Gets the exception of a bug: a loop that went on without its drains would show old numbers.
@@ -45,7 +47,12 @@ class Listener:
     """
 
     def __init__(
-        self, opened: Sources, pipeline: Pipeline, procfs: Procfs, places: PlacingSources | None = None
+        self,
+        opened: Sources,
+        pipeline: Pipeline,
+        procfs: Procfs,
+        places: PlacingSources | None = None,
+        oom: OomKillReader | None = None,
     ) -> None:
         self._connector = opened.connector
         # An acknowledgement can be waited for amid events, if it was only the canary that was late.
@@ -53,7 +60,7 @@ class Listener:
         self._pipeline = pipeline
         if places is not None:
             places = places._replace(drain_soon=self._drain_soon)
-        self._order = drain_order(opened, pipeline, time.monotonic_ns, places)
+        self._order = drain_order(opened, pipeline, time.monotonic_ns, places, oom)
         self._placing = self._order.placing
         self._drain = Drain(self._order, pipeline, time.monotonic_ns)
         self._losses = Losses(self._order.counted, pipeline, time.monotonic_ns)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from exporter.live.oom_sources import OomKillReader
 from exporter.live.open_sources import Sources
 from exporter.live.placements import Placements
 from exporter.live.placing import LookUp, Placing
@@ -38,6 +39,8 @@ class DrainOrder(NamedTuple):
     """The kernel queues their messages before the event that needs them."""
     placing: Placing | None = None
     """Answers after each count where processes are; None where groups are not asked for."""
+    oom: OomKillReader | None = None
+    """Reads after each count which processes the OOM killer chose; None if that is not to be known."""
 
     @property
     def counted(self) -> tuple[Source, ...]:
@@ -46,7 +49,11 @@ class DrainOrder(NamedTuple):
 
 
 def drain_order(
-    opened: Sources, pipeline: Pipeline, now_ns: Callable[[], int], places: PlacingSources | None = None
+    opened: Sources,
+    pipeline: Pipeline,
+    now_ns: Callable[[], int],
+    places: PlacingSources | None = None,
+    oom: OomKillReader | None = None,
 ) -> DrainOrder:
     """Return the sources of what is open.
 
@@ -55,6 +62,7 @@ def drain_order(
         pipeline: Gets what is read.
         now_ns: CLOCK_MONOTONIC.
         places: What says where processes are; None where groups are not asked for.
+        oom: Reads which processes the OOM killer chose.
     """
     hints: list[EarlySource] = []
     if opened.names is not None:
@@ -84,4 +92,4 @@ def drain_order(
         )
     if opened.rings is not None:
         followers.append(RingSource(opened.rings, pipeline, now_ns))
-    return DrainOrder(tuple(hints), events, tuple(followers), placing)
+    return DrainOrder(tuple(hints), events, tuple(followers), placing, oom)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from exporter.kernel.cn_proc import ProcEvent
 from exporter.kernel.taskstats import Record
-from exporter.kernel.wait_status import CORE_BIT, STATUS_BITS
+from exporter.kernel.wait_status import CORE_BIT, SIGKILL, STATUS_BITS
+from exporter.processes.oom_kills import OomKills
 from exporter.processes.process import Before, Process, chain_of, known_cell
 from exporter.tallies.cells import Cell
 from exporter.tallies.labels import EXCLUDED, UNKNOWN
@@ -47,6 +48,8 @@ class Failure(NamedTuple):
     max_rss_kib: int | None
     execs: tuple[str, ...] = ()
     """What it was called before its last execs, the newest last; `<unknown>` for what is not known."""
+    oom: bool | None = None
+    """The kernel's OOM killer had chosen it."""
 
 
 Take = Callable[[list[Failure]], None]
@@ -84,21 +87,25 @@ class BadEnds:
 
     Args:
         by_tgid: The processes that live, among which parents are found.
+        oom_kills: Gets those that died of SIGKILL, if it is active.
 
     Attributes:
-        is_active: A client takes them.
+        is_active: A client takes them, or it is asked which of them are OOM kills.
         notes: Of the last ones. The hot loop adds its own.
     """
 
-    def __init__(self, by_tgid: Mapping[int, Process]) -> None:
+    def __init__(self, by_tgid: Mapping[int, Process], oom_kills: OomKills) -> None:
         self._find = by_tgid.get
+        self._oom_kills = oom_kills
+        # How many of the notes were gone through for that.
+        self._looked_at = 0
         self._take: Take | None = None
         self._at_once = False
         self.notes: list[PlainNote] = []
         # Those of them that `noted` has.
         self._counted = 0
         self._noted = 0
-        self.is_active = False
+        self.is_active = oom_kills.is_active
 
     def hand_to(self, take: Take | None, *, at_once: bool = False) -> None:
         """Note what ends badly from now on; None to stop.
@@ -110,9 +117,9 @@ class BadEnds:
         """
         self._take = take
         self._at_once = at_once
-        self.is_active = take is not None
+        self.is_active = take is not None or self._oom_kills.is_active
         self.notes.clear()
-        self._counted = self._noted = 0
+        self._counted = self._noted = self._looked_at = 0
 
     @property
     def waiting(self) -> int:
@@ -158,6 +165,7 @@ class BadEnds:
 
     def sift(self) -> None:
         """Throw away the oldest of a kind, if there are many."""
+        self._find_killed()
         if len(self.notes) < _MOST_NOTES:
             return
         self._sift()
@@ -169,6 +177,15 @@ class BadEnds:
             # Of those that are left their own comm is not known.
             self._keep(self.notes[-_MOST_NOTES // 2 :])
 
+    def _find_killed(self) -> None:
+        """Hand on the new notes of SIGKILL; without a client no note is needed any longer."""
+        if self._oom_kills.is_active:
+            for note in [note for note in self.notes[self._looked_at :] if note[1] & STATUS_BITS == SIGKILL]:
+                self._oom_kills.suspect(note[0], note[3], note[2], note[6])
+        if self._take is None:
+            self.notes.clear()
+        self._looked_at = len(self.notes)
+
     def _sift(self) -> None:
         kept, excluded = _newest_of_each_kind(self.notes)
         self._keep(kept)
@@ -178,7 +195,7 @@ class BadEnds:
         self._noted = self.noted
         # In place: the hot loop has it.
         self.notes[:] = notes
-        self._counted = len(notes)
+        self._counted = self._looked_at = len(notes)
 
     def end_batch(self, complete_until_ns: int) -> None:
         """Hand on what is known, if that was asked for.
@@ -186,6 +203,7 @@ class BadEnds:
         Args:
             complete_until_ns: All events before that have been applied.
         """
+        self._find_killed()
         if self._at_once and self.notes:
             self.hand_on(complete_until_ns)
 
@@ -195,6 +213,7 @@ class BadEnds:
         Args:
             now_ns: Of CLOCK_MONOTONIC, a moment until which all events have been applied; 0 if that is not known.
         """
+        self._find_killed()
         self._sift()
         failures: list[Failure] = []
         waiting: list[PlainNote] = []
@@ -203,12 +222,15 @@ class BadEnds:
             cell = known_cell(note.cell)
             others = [known_cell(other) for other in _others(note)]
             is_recent = note.time_ns > now_ns - _OTHERS_NAMED_WITHIN_NS
-            if cell is None or (is_recent and None in others):
+            is_suspect = self._oom_kills.is_suspect(note.tgid, note.time_ns)
+            if cell is None or is_suspect or (is_recent and None in others):
                 waiting.append(plain)
             elif cell.program.comm == EXCLUDED:
                 self._noted -= 1
             else:
-                failures.append(_failure(note, cell, others))
+                is_killed = note.status & STATUS_BITS == SIGKILL
+                oom = self._oom_kills.was_chosen(note.tgid, note.time_ns) if is_killed else False
+                failures.append(_failure(note, cell, others, oom=oom))
         self._keep(waiting)
         if failures and self._take is not None:
             self._take(failures)
@@ -245,7 +267,7 @@ def _others(note: _Note) -> tuple[Cell, ...]:
     return (*parent, *chain_of(note.before, note.unnamed))
 
 
-def _failure(note: _Note, cell: Cell, others: list[Cell | None]) -> Failure:
+def _failure(note: _Note, cell: Cell, others: list[Cell | None], *, oom: bool | None) -> Failure:
     comms = [_shown(other) for other in others]
     parent_comm = None if note.parent is None else comms.pop(0)
     return Failure(
@@ -261,6 +283,7 @@ def _failure(note: _Note, cell: Cell, others: list[Cell | None]) -> Failure:
         note.cpu_ns,
         note.max_rss_kib,
         tuple(comms),
+        oom,
     )
 
 

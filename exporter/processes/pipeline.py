@@ -135,6 +135,7 @@ class Pipeline:
     def lose(self, socket: str, count: int, noticed_ns: int) -> None:
         """Count messages that the kernel dropped because a socket's receive buffer was full."""
         self.lost[socket] += count
+        self.table.oom_kills.lose_ends()
         self.table.observer.lose(noticed_ns, socket, count)
 
     def _drop(self, socket: str, error: MalformedMessage) -> None:
@@ -209,6 +210,32 @@ class Pipeline:
     def name_container(self, container: PodContainer, name: PodName | None) -> None:
         """Take note of what a container of a pod is called; see Grouping.name_container."""
         self.table.grouping.name_container(container, name)
+
+    # -- OOM kills ----------------------------------------------------------------------------------------------
+
+    def take_oom_lines(self, pids: Sequence[int], read_ns: int, is_whole: bool = True) -> None:
+        """Take what was new in the kernel log; see OomKills.take_lines."""
+        self.table.oom_kills.take_lines(pids, read_ns, is_whole=is_whole)
+        self.table.bad_ends.end_batch(read_ns)
+
+    def take_oom_total(self, total: int, read_ns: int) -> None:
+        """Take the kernel's count of OOM kills; see OomKills.take_total."""
+        self.table.oom_kills.take_total(total, read_ns)
+        self.table.bad_ends.end_batch(read_ns)
+
+    def waiting_oom_lines(self) -> list[tuple[int, int]]:
+        """Return pid and time of calls of take_oom_lines that make known to another pipeline what waits here."""
+        return self.table.oom_kills.waiting_lines()
+
+    @property
+    def known_oom_total(self) -> int | None:
+        """The kernel's count of OOM kills as far as they are counted here; None if it is not known."""
+        return self.table.oom_kills.total
+
+    def oom_victims_ended(self, ended_ns: int) -> None:
+        """All that the OOM killer chose have ended; see OomKills.all_ended."""
+        self.table.oom_kills.all_ended(ended_ns)
+        self.table.bad_ends.end_batch(ended_ns)
 
     # -- canaries -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from exporter.processes.grouping import Grouping
 from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
+from exporter.processes.oom_kills import OomKills
 from exporter.processes.places import Places
 from exporter.processes.process import MERE_STRANGER, Children, Process
 from exporter.processes.reconcile import Reconciler
@@ -60,11 +61,13 @@ class ProcessTable:
         sideband: Side-band records come, which name each exec and the forker of each process.
         since_ns: All events since then come (CLOCK_MONOTONIC).
         places: Which group a placement is; None where groups are not asked for.
+        oom_source: What says which processes the OOM killer chose; see OomKills.
 
     Attributes:
         sideband: Side-band records that wait for their event.
         records: Exit records that wait for their EXIT.
         observer: Gets each event.
+        oom_kills: Knows which processes the OOM killer chose.
         bad_ends: Gets each end with a wait status other than 0.
         canaries: Children of this program that are in no other count.
         reconciler: Compares with /proc.
@@ -85,6 +88,7 @@ class ProcessTable:
         sideband: bool = False,
         since_ns: int = 0,
         places: Places | None = None,
+        oom_source: str = "",
     ) -> None:
         follow = not records_end_processes
         special = {_KTHREADD: Children.STRANGERS}
@@ -99,7 +103,8 @@ class ProcessTable:
         records.on_stale = roster.note_dropped_record
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
         self.observer = observer = Observer()
-        self.bad_ends = BadEnds(roster.by_tgid)
+        self.oom_kills = OomKills(tallies, roster.by_tgid, oom_source)
+        self.bad_ends = BadEnds(roster.by_tgid, self.oom_kills)
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(
             roster, tallies, observer, read_comm, now_ns, ends_are_recorded=records_end_processes
@@ -416,7 +421,7 @@ class ProcessTable:
     @property
     def waits(self) -> bool:
         """Something becomes known by another batch, even an empty one."""
-        return self._naming.waits or self._ends.waits or self.grouping.waits
+        return self._naming.waits or self._ends.waits or self.grouping.waits or self.oom_kills.waits
 
     def live(self) -> dict[str, int]:
         """Count live processes by comm."""

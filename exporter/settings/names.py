@@ -7,6 +7,7 @@ from exporter.flags import flag
 
 ATTRIBUTIONS = ("auto", "taskstats", "procfs")
 EXEC_NAMES = ("auto", "sideband", "events")
+OOM_KILLS = ("auto", "kmsg", "syslog", "vmstat", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,15 @@ class Names:
         "Where the comm of an exec and the forker of a process come from: sideband (perf records, exact, needs "
         "CAP_PERFMON or a low perf_event_paranoid), events (exit records and /proc), or auto: the best allowed.",
         choices=EXEC_NAMES,
+        no_effect_with=("--replay",),
+    )
+    oom_kills: str = flag(
+        "--oom-kills",
+        "SOURCE",
+        "auto",
+        "What says which processes the OOM killer chose: kmsg (/dev/kmsg, exact, opened before --user), syslog "
+        "(the same where CAP_SYSLOG stays), vmstat (their number), off, or auto: the best allowed.",
+        choices=OOM_KILLS,
         no_effect_with=("--replay",),
     )
     rules_path: str | None = flag(

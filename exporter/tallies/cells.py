@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
-from exporter.tallies.counters import COUNTERS, EVENT_NAMES, FIELDS, Counters, values_of
+from exporter.tallies.counters import BY_EVENT, EVENT_NAMES, FIELDS, Counters, values_of
 from exporter.tallies.histograms import NO_HISTOGRAMS
 from exporter.tallies.labels import Key, write_cell_labels, write_program_labels
 
-_COUNTED = tuple((row.event, attrgetter(row.field)) for row in COUNTERS)
+_COUNTED = tuple((event, attrgetter(row.field)) for event, row in BY_EVENT.items())
 
 
 class Program:

@@ -17,14 +17,14 @@ class CounterRow(NamedTuple):
     """One counter as its users see it."""
 
     field: str
-    event: str
-    """The value of --events, and of the label `event`, that it counts."""
+    event: str | None
+    """The value of --events, and of the label `event`, that it counts; None if that is counted otherwise."""
     metric: str
     help: str
 
 
-def counter(event: str, metric: str, description: str) -> Any:
-    """Declare a counter: the event that it counts, the name of its metric and its help."""
+def counter(event: str | None, metric: str, description: str) -> Any:
+    """Declare a counter: the event that it counts, if one, the name of its metric and its help."""
     return field(default=0, metadata={"event": event, "metric": metric, "help": description})
 
 
@@ -45,12 +45,19 @@ class Counters:
         "proc_connector_ptrace_attaches_total",
         "Times a process began to be traced, by the comm of the traced process.",
     )
+    oom_kills: int = counter(
+        None,
+        "proc_connector_oom_kills_total",
+        "Processes that died of SIGKILL because the kernel's OOM killer had chosen them; they are in "
+        "proc_connector_exits_total too.",
+    )
 
 
 COUNTERS = tuple(CounterRow(row.name, **row.metadata) for row in fields(Counters))
 FIELDS = tuple(row.field for row in COUNTERS)
+BY_EVENT = {row.event: row for row in COUNTERS if row.event is not None}
 
-_COUNTED = {row.event for row in COUNTERS} | {"exit"}
+_COUNTED = {*BY_EVENT, "exit"}
 EVENT_NAMES = tuple(event for event in EVENTS if event in _COUNTED)
 """The events that cells count: those of the counters, and the ends."""
 

@@ -53,6 +53,7 @@ SETTINGS = [
     ),
     Setting("--attribution", "ATTRIBUTION", "procfs", "taskstats", "names.attribution", "procfs"),
     Setting("--exec-names", "EXEC_NAMES", "sideband", "events", "names.exec_names", "sideband"),
+    Setting("--oom-kills", "OOM_KILLS", "syslog", "vmstat", "names.oom_kills", "syslog"),
     Setting("--config.file", "CONFIG_FILE", "/etc/rules.yml", "other.yml", "names.rules_path", "/etc/rules.yml"),
     Setting("--path.procfs", "PATH_PROCFS", "/host/proc", "/elsewhere", "names.procfs_path", "/host/proc"),
     Setting("--events", "EVENTS", "exit, nonzero_exit", "fork", "events.wanted",

@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
         "__init__", "config", "exposition", "feeds", "kernel", "live", "report", "service", "tallies", "web",
     },
     "app": {
-        "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "report", "running",
+        "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "plan", "report", "running",
         "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
 PURE = {"errors", "quantities", "events", "groups", "plan", "tallies", "processes", "exposition"}
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "failures.page", "failures.rows", "failures.store",
-    "kernel.bpf", "kernel.cn_proc", "kernel.netlink",
+    "kernel.bpf", "kernel.cn_proc", "kernel.kernel_log", "kernel.netlink",
     "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "kubernetes.answers", "kubernetes.pauses",
     "kubernetes.pod_names", "kubernetes.pods", "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
@@ -77,13 +77,14 @@ IMPURE_LIBRARIES = {
 # It reads what the user wrote.
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
-# procfs reads all of /proc, cgroup_tree which cgroups there are; open_sources asks once which CPUs there can be,
-# privileges what it has left; gate and rules_file read what the user wrote, credentials what the kubelet writes;
-# bundle what came with the program; unix_socket opens the directory of its socket, logs /dev/null.
+# procfs reads all of /proc, kernel_log_readers the kernel log, cgroup_tree which cgroups there are; open_sources
+# asks once which CPUs there can be, privileges what it has left; gate and rules_file read what the user wrote,
+# credentials what the kubelet writes; bundle what came with the program; unix_socket opens the directory of its
+# socket, logs /dev/null.
 OPENS_FILES = {
-    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.perf_rings", "kernel.procfs", "kubernetes.credentials",
-    "live.open_sources", "service.logs", "service.privileges", "stream.unix_socket",
-    "tallies.rules_file", "web.gate",
+    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.kernel_log_readers", "kernel.perf_rings",
+    "kernel.procfs", "kubernetes.credentials", "live.open_sources", "service.logs", "service.privileges",
+    "stream.unix_socket", "tallies.rules_file", "web.gate",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",

@@ -95,6 +95,10 @@ def test_a_capture_without_side_band_records_is_one_that_earlier_exporters_read(
     with_groups = HEADER._replace(groups="places")
     assert version.unpack_from(encode_header(with_groups), len(capture.MAGIC)) == (3,)
     assert read_header(io.BytesIO(encode_header(with_groups)).read) == with_groups
+    assert b"oom" not in encode_header(with_groups)
+    with_oom = HEADER._replace(oom="kmsg")
+    assert version.unpack_from(encode_header(with_oom), len(capture.MAGIC)) == (4,)
+    assert read_header(io.BytesIO(encode_header(with_oom)).read) == with_oom
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_a_capture_without_side_band_records_is_one_that_earlier_exporters_read(
         (b"", "this is not a capture"),
         (b"\x7fELF" + bytes(100), "this is not a capture"),
         (capture.MAGIC, "cut short"),
-        (capture.MAGIC + b"\x04\0" + encode_header(HEADER)[10:], "format 4; this exporter reads formats 1 to 3"),
+        (capture.MAGIC + b"\x05\0" + encode_header(HEADER)[10:], "format 5; this exporter reads formats 1 to 4"),
         (encode_header(HEADER)[:-1], "header is damaged"),
         (encode_header(HEADER).replace(b"6.18", b"6.19"), "header is damaged"),
         (encode_header(HEADER._replace(byte_order="big")), "of a big-endian machine"),

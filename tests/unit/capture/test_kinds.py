@@ -47,6 +47,10 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("place", (0, 8, Found(None, 1 << 60, 99))),
     ("name_container", (PodContainer("uid", "id"), PodName("shop", "cart-0", "web"))),
     ("name_container", (PodContainer("uid", "id"), None)),
+    ("take_oom_lines", ([7, 1 << 22], 1 << 60, True)),
+    ("take_oom_lines", ([], 99, False)),
+    ("take_oom_total", (1 << 40, 1 << 60)),
+    ("oom_victims_ended", (1 << 60,)),
 ]
 BATCHES = [
     builders.batch([]),
@@ -85,7 +89,7 @@ def test_an_encoder_takes_what_its_method_takes(kind: Kind) -> None:
 def test_every_call_that_changes_a_pipeline_has_a_kind() -> None:
     asks = {
         "canaries", "canary_returned", "group_questions", "is_observed", "known", "known_containers",
-        "known_places", "missing", "nameless", "waiting_records", "waits",
+        "known_oom_total", "known_places", "missing", "nameless", "waiting_oom_lines", "waiting_records", "waits",
     }  # fmt: skip
     # It is a row of calls of forget_oldest_record; observers change nothing of what is counted.
     indirect = {"forget_records", "hand_on_failures", "observe", "take_failures", "wanted_by_names"}

@@ -62,6 +62,7 @@ def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
         ("drain_seconds_count",): 3,
         ("drain_seconds_sum",): pytest.approx(3.00025),
         ("attribution_info", "events", "kernel", "taskstats"): 1,
+        ("oom_source_info", "kmsg"): 1,
     }
 
 

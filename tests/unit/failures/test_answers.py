@@ -108,7 +108,10 @@ async def test_the_query_decides_before_accept() -> None:
     ("query", "reason"),
     [
         ([("format", "xml")], "format must be html or json, got 'xml'"),
-        ([("pid", "1")], "there is no filter 'pid'; there are comm, uid, exit_code, signal, since, and format"),
+        (
+            [("pid", "1")],
+            "there is no filter 'pid'; there are comm, uid, exit_code, signal, oom, since, and format",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(query: Query, reason: str) -> None:

@@ -18,6 +18,7 @@ def test_a_failure_has_the_names_and_units_of_the_stream() -> None:
         "exit_code": 2,
         "signal": None,
         "core": False,
+        "oom": None,
         "lifetime_seconds": 1.5,
         "cpu_seconds": 0.003,
         "max_rss_bytes": 2 << 20,
@@ -27,12 +28,29 @@ def test_a_failure_has_the_names_and_units_of_the_stream() -> None:
 
 def test_what_is_not_known_is_none() -> None:
     fields = fields_of(BARE, CLOCK)
-    unknown = {"ppid", "parent_comm", "uid", "comm", "signal", "lifetime_seconds", "cpu_seconds", "max_rss_bytes"}
+    unknown = {
+        "ppid",
+        "parent_comm",
+        "uid",
+        "comm",
+        "signal",
+        "oom",
+        "lifetime_seconds",
+        "cpu_seconds",
+        "max_rss_bytes",
+    }
     assert {name for name, value in fields.items() if value is None} == unknown
 
 
 @pytest.mark.parametrize(
-    ("failure", "end"), [(FAILED, "exit 2"), (KILLED, "SIGKILL"), (DUMPED, "SIGSEGV, core")], ids=str
+    ("failure", "end"),
+    [
+        (FAILED, "exit 2"),
+        (KILLED, "SIGKILL"),
+        (KILLED._replace(oom=True), "SIGKILL, out of memory"),
+        (DUMPED, "SIGSEGV, core"),
+    ],
+    ids=str,
 )
 def test_an_end_in_words(failure: Failure, end: str) -> None:
     assert shown_end(failure) == end

@@ -61,7 +61,10 @@ def test_since_is_a_time_of_day(text: str) -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ({"foo": ["1"]}, "there is no filter 'foo'; there are comm, uid, exit_code, signal, since, and format"),
+        (
+            {"foo": ["1"]},
+            "there is no filter 'foo'; there are comm, uid, exit_code, signal, oom, since, and format",
+        ),
         ({"uid": ["root"]}, "uid must be numbers from 0 to 4294967295, or <unknown>, got 'root'"),
         ({"uid": ["4294967296"]}, "uid must be numbers from 0 to 4294967295, or <unknown>, got '4294967296'"),
         ({"exit_code": ["256"]}, "exit_code must be numbers from 0 to 255, got '256'"),

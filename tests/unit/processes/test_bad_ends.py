@@ -51,7 +51,21 @@ def test_a_failure_is_handed_on_with_all_that_is_known_of_it() -> None:
     ended_ns = host.now_ns
     host.drain()
     assert taken.failures == [
-        Failure(ended_ns, 400, 100, "sh", 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048, ("sh",))
+        Failure(
+            ended_ns,
+            400,
+            100,
+            "sh",
+            1000,
+            "make",
+            0x200,
+            False,
+            ended_ns - forked_ns,
+            3 * MS,
+            2048,
+            ("sh",),
+            False,
+        )
     ]
 
 
