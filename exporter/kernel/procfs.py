@@ -300,9 +300,10 @@ class Procfs:
         return self._read("sys/kernel/dmesg_restrict") != b"0\n"
 
     def is_dying(self, tgid: int) -> bool:
-        """Return whether a process is there and about to end: SIGKILL waits for it, or it has begun to exit.
+        """Return whether a process is there and may be about to end: SIGKILL waits for it, or it exits.
 
-        A zombie has sent its end, unless other threads of it live on.
+        A zombie has sent its end, unless other threads of it live on. What stands still for a tracer may have been
+        killed, and stand still because it exits.
 
         Raises:
             ShortageError: Nothing can be opened now.
@@ -315,7 +316,9 @@ class Procfs:
         if fields[0] == b"Z":
             return threads > 1
         pending = _PENDING.findall(self._read(f"{tgid}/status") or b"")
-        return bool(flags & _PF_EXITING) or any(int(bits, 16) & _SIGKILL_BIT for bits in pending)
+        return (
+            fields[0] == b"t" or bool(flags & _PF_EXITING) or any(int(bits, 16) & _SIGKILL_BIT for bits in pending)
+        )
 
     def iter_processes(self) -> Iterator[int]:
         """Yield the tgids that are there, zombies among them; a process that lives all the while is met once.

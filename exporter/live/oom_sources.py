@@ -22,9 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 _NS_PER_SECOND = 1_000_000_000
 _LOOK_EVERY_NS = _NS_PER_SECOND
-# Whether anybody of the host is about to die takes a look at all processes: less and less often.
-_FIRST_SCAN_NS = _NS_PER_SECOND // 20
-_LAST_SCAN_NS = 5 * _NS_PER_SECOND
+# Which processes of the host are about to die takes a look at all of them.
+_SCAN_EVERY_NS = _NS_PER_SECOND // 10
 # A log that is written faster than it is read must not hold up the count.
 _MOST_READS = 8
 _MOST_READS_AT_START = 64
@@ -122,10 +121,12 @@ class OomKillReader:
         self._procfs = procfs
         self._now_ns = now_ns
         self._looked_ns: int | None = None
-        # When nobody was about to die, and the kernel's number before that look and still after it.
-        self._quiet: tuple[int, int] | None = None
-        self._scan_pause_ns = _FIRST_SCAN_NS
+        # The processes that were about to die when the kernel's number was read, and have not ended.
+        self._dying: list[int] | None = None
+        self._scanned_total = 0
         self._scanned_ns = 0
+        # When the last of them had ended.
+        self._ended_ns: int | None = None
         if source.log is not None:
             pipeline.take_oom_lines(source.dying, now_ns())
         self._take_total()
@@ -171,25 +172,28 @@ class OomKillReader:
     def _look_at_number(self, now_ns: int, complete_until_ns: int) -> None:
         total = self._take_total()
         if total is None or not self._kills.asks or self._kills.owed <= 0:
-            self._quiet = None
-            self._scan_pause_ns = _FIRST_SCAN_NS
+            self._dying = self._ended_ns = None
             return
-        if self._quiet is not None and self._quiet[1] != total:
-            self._quiet = None
-        if self._quiet is None and now_ns - self._scanned_ns >= self._scan_pause_ns:
-            self._scan(total)
-        if self._quiet is not None and self._quiet[0] <= complete_until_ns:
-            self._pipeline.oom_victims_ended(self._quiet[0])
-            self._quiet = None
+        if total != self._scanned_total:
+            self._dying = self._ended_ns = None
+        if self._ended_ns is None:
+            self._look_for_dying(total, now_ns)
+        if self._ended_ns is not None and self._ended_ns <= complete_until_ns:
+            self._pipeline.oom_victims_ended(self._ended_ns)
+            self._dying = self._ended_ns = None
 
-    def _scan(self, total: int) -> None:
+    def _look_for_dying(self, total: int, now_ns: int) -> None:
+        """Find out whether all that were chosen have ended: those that are about to die are among them."""
+        if self._dying is None and now_ns - self._scanned_ns < _SCAN_EVERY_NS:
+            return
         try:
-            is_quiet = not any(self._procfs.is_dying(tgid) for tgid in self._procfs.iter_processes())
+            if self._dying is None:
+                self._scanned_total, self._scanned_ns = total, now_ns
+                self._dying = list(filter(self._procfs.is_dying, self._procfs.iter_processes()))
+            else:
+                self._dying = list(filter(self._procfs.is_dying, self._dying))
         except ShortageError:
-            is_quiet = False
-        self._scanned_ns = self._now_ns()
-        if is_quiet:
-            self._quiet = self._scanned_ns, total
-            self._scan_pause_ns = _FIRST_SCAN_NS
-        else:
-            self._scan_pause_ns = min(2 * self._scan_pause_ns, _LAST_SCAN_NS)
+            self._dying = None
+            return
+        if not self._dying:
+            self._ended_ns = self._now_ns()

@@ -350,6 +350,57 @@ static int cmd_rss(char **argv)
 	_exit(number(argv[1]));
 }
 
+/* eat FILE: join the cgroup of this cgroup.procs, then take memory until it is killed for that */
+static int cmd_eat(char **argv)
+{
+	FILE *procs = fopen(argv[0], "w");
+
+	if (!procs || fputs("0\n", procs) < 0 || fclose(procs))
+		die("cgroup.procs");
+	for (;;)
+		if (mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) ==
+		    MAP_FAILED)
+			sleep_ms(1);
+}
+
+/* join FILE MS: join the cgroup of this cgroup.procs, say so on stdout, then sleep */
+static int cmd_join(char **argv)
+{
+	FILE *procs = fopen(argv[0], "w");
+
+	if (!procs || fputs("0\n", procs) < 0 || fclose(procs))
+		die("cgroup.procs");
+	if (puts("joined") < 0 || fflush(stdout))
+		die("stdout");
+	sleep_ms(number(argv[1]));
+	return 0;
+}
+
+/* late MS PATH ARGUMENTS...: run a program whose death takes so long after its signal */
+static int cmd_late(char **argv)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, 0, 0))
+			_exit(99);
+		execv(argv[1], argv + 1);
+		_exit(99);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
+		die("late");
+	if (ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACEEXIT) || ptrace(PTRACE_CONT, child, 0, 0))
+		die("options");
+	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+		/* Its last stop comes after the signal and before its memory goes. */
+		if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXIT << 8))
+			sleep_ms(number(argv[0]));
+		ptrace(PTRACE_CONT, child, 0, 0);
+	}
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : 98;
+}
+
 /* sleep MS CODE */
 static int cmd_sleep(char **argv)
 {
@@ -774,6 +825,9 @@ static const struct {
 	{ "rename", 2, cmd_rename },
 	{ "exec", 1, cmd_exec },
 	{ "rss", 2, cmd_rss },
+	{ "eat", 1, cmd_eat },
+	{ "join", 2, cmd_join },
+	{ "late", 2, cmd_late },
 	{ "sleep", 2, cmd_sleep },
 	{ "burn", 2, cmd_burn },
 	{ "attach", 0, cmd_attach },

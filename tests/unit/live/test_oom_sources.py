@@ -275,8 +275,9 @@ def test_a_process_is_dying_if_sigkill_waits_or_it_exits_and_is_no_zombie(proc: 
     stat.write_bytes(stat.read_bytes().replace(b" 4194560 ", b" 4194564 "))
     add_process(proc.root, 403, b"zombie", state=b"Z")
     add_process(proc.root, 404, b"leader gone", state=b"Z", threads=(405,))
-    dying = {tgid for tgid in (400, 401, 402, 403, 404, 999) if proc.procfs.is_dying(tgid)}
-    assert dying == {400, 402, 404}
+    add_process(proc.root, 406, b"traced", state=b"t")
+    dying = {tgid for tgid in (400, 401, 402, 403, 404, 406, 999) if proc.procfs.is_dying(tgid)}
+    assert dying == {400, 402, 404, 406}
 
 
 def test_without_a_count_of_kills_it_is_not_known(proc: Proc) -> None:
