@@ -116,9 +116,9 @@ class Recorder:
             self._note(PLACE.letter, PLACE.encode(*args))
         for named in pipeline.known_containers():
             self._note(NAME_CONTAINER.letter, NAME_CONTAINER.encode(*named))
-        for pid, read_ns in pipeline.waiting_oom_lines():
+        for pid, read_ns in pipeline.table.oom_kills.waiting_lines():
             self._note(TAKE_OOM_LINES.letter, TAKE_OOM_LINES.encode([pid], read_ns))
-        total = pipeline.known_oom_total
+        total = pipeline.table.oom_kills.total
         if total is not None:
             self._note(TAKE_OOM_TOTAL.letter, TAKE_OOM_TOTAL.encode(total, self._now_ns()))
         canaries = pipeline.canaries()

@@ -223,15 +223,6 @@ class Pipeline:
         self.table.oom_kills.take_total(total, read_ns)
         self.table.bad_ends.end_batch(read_ns)
 
-    def waiting_oom_lines(self) -> list[tuple[int, int]]:
-        """Return pid and time of calls of take_oom_lines that make known to another pipeline what waits here."""
-        return self.table.oom_kills.waiting_lines()
-
-    @property
-    def known_oom_total(self) -> int | None:
-        """The kernel's count of OOM kills as far as they are counted here; None if it is not known."""
-        return self.table.oom_kills.total
-
     def oom_victims_ended(self, ended_ns: int) -> None:
         """All that the OOM killer chose have ended; see OomKills.all_ended."""
         self.table.oom_kills.all_ended(ended_ns)

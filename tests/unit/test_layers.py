@@ -53,8 +53,8 @@ ROOMS: dict[str, set[str]] = {
         "__init__", "config", "exposition", "feeds", "kernel", "live", "report", "service", "tallies", "web",
     },
     "app": {
-        "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "plan", "report", "running",
-        "service", "stream", "tallies", "web",
+        "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "plan", "report",
+        "running", "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
