@@ -67,6 +67,7 @@ async def run(config: Config) -> None:
         births=Births(time.time) if config.web.created_timestamps else None,
         bounds=BOTH_BOUNDS if config.web.native_histograms else CLASSIC_BOUNDS,
         group_labels=group_label_names(config.groups.by),
+        group_histograms=config.groups.histograms,
     )
     pods = _pods(config)
     async with AsyncExitStack() as stack:

@@ -29,7 +29,7 @@ class Config:
     stream: Stream = section("stream", Stream, needs="--stream.socket")
     capture: Capture = section("capture and replay", Capture)
     limits: Limits = section("limits", Limits)
-    groups: Groups = section("groups", Groups)
+    groups: Groups = section("groups", Groups, needs="--group.by")
     kubernetes: Kubernetes = section("kubernetes", Kubernetes, needs="--group.by", no_effect_with=_NOT_OF_A_REPLAY)
     logging: Logging = section("logging", Logging)
 

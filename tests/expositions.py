@@ -158,9 +158,9 @@ GROUPS = [
 ]
 
 
-def grouped_snapshot() -> TallySnapshot:
+def grouped_snapshot(*, histograms: bool = False) -> TallySnapshot:
     """Programs in several groups, in the unknown one, and in one that is not known yet."""
-    tallies = Tallies(group_labels=GROUP_LABELS)
+    tallies = Tallies(group_labels=GROUP_LABELS, group_histograms=histograms)
     opened = OpenGroup()
     tallies.groups.open[opened] = None
     groups = [tallies.groups.claim(values) for values in GROUPS]
@@ -202,6 +202,7 @@ def _in_groups(tallies: Tallies, live: dict[tuple[str, tuple[str, ...]], int]) -
 
 SNAPSHOTS = {
     "groups": grouped_snapshot(),
+    "histograms of groups": grouped_snapshot(histograms=True),
     "crowded groups": crowded_groups_snapshot(),
     "nasty": nasty_snapshot(),
     "crowded": crowded_snapshot(),

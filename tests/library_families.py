@@ -34,10 +34,11 @@ def families(snapshot: TallySnapshot) -> Iterator[Metric]:
                     family.add_metric([*labels, *exit_labels(status)], value)
         yield family
     for row, of_programs in snapshot.histograms():
-        histograms = HistogramMetricFamily(row.spec.name, row.spec.help, labels=row.spec.labels)
+        in_groups = snapshot.group_labels if any(program.group for program, _ in of_programs) else ()
+        histograms = HistogramMetricFamily(row.spec.name, row.spec.help, labels=[*in_groups, *row.spec.labels])
         for program, histogram in of_programs:
             buckets = list(zip(bound_labels(row.bounds), accumulate(histogram[:-1]), strict=True))
-            histograms.add_metric([program.comm], buckets, row.in_base_unit(histogram[-1]))
+            histograms.add_metric([*program.group, program.comm], buckets, row.in_base_unit(histogram[-1]))
         yield histograms
     if PROCESSES in snapshot.shown:
         processes = GaugeMetricFamily(

@@ -34,7 +34,9 @@ def budget(snapshot: TallySnapshot) -> Budget:
         # Beside a bucket for each bound: the one without a bound, count and sum.
         series[row.spec.name] = len(of_programs) * (len(row.bounds) + 3)
         folded[row.spec.name] = sum(
-            sum(histogram[:-1]) for program, histogram in of_programs if program.comm == OTHER
+            sum(histogram[:-1])
+            for program, histogram in of_programs
+            if program.comm == OTHER or OTHER in program.group
         )
     if PROCESSES in snapshot.shown:
         series[PROCESSES.name] = sum(1 for _ in snapshot.processes())

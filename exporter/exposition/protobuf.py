@@ -76,7 +76,7 @@ class ProtobufRenderer:
 
     def __init__(self) -> None:
         self._of_keys: dict[tuple[Key, tuple[str, ...]], bytes] = {}
-        self._of_programs: dict[str, dict[str, _Kept]] = {}
+        self._of_programs: dict[str, dict[tuple[str, tuple[str, ...]], _Kept]] = {}
         self._of_comm = lru_cache(_MOST_KEPT)(partial(label, "comm"))
         self._head = lru_cache(_MOST_KEPT)(_counter_head)
         self._birth = lru_cache(_MOST_KEPT)(_birth)
@@ -172,11 +172,15 @@ class ProtobufRenderer:
         kept = self._of_programs.get(row.spec.name, {})
         self._of_programs[row.spec.name] = now_kept = {}
         for program, histogram in of_programs:
-            before = kept.get(program.comm)
+            key = program.comm, program.group
+            before = kept.get(key)
             if before is None or before[0] != histogram or before[1] != program.born_seconds:
-                metric = message(4, self._of_comm(program.comm) + encode(histogram, program.born_seconds))
+                labels = self._of_comm(program.comm)
+                if program.group:
+                    labels += _group_labels(snapshot.group_labels, program.group)
+                metric = message(4, labels + encode(histogram, program.born_seconds))
                 before = histogram, program.born_seconds, metric
-            now_kept[program.comm] = before
+            now_kept[key] = before
             yield before[2]
 
 

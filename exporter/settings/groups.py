@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from exporter.flag_parsers import optional, parse_group_by, parse_text
-from exporter.flags import flag
+from exporter.flags import flag, switch
 from exporter.kubernetes.access import parse_api_server, parse_node_name
 
 
@@ -18,6 +18,10 @@ class Groups:
         "Where processes run, as further labels: unit (of systemd), pod (namespace, pod and container; container "
         "without Kubernetes too), both, or none.",
         parse_group_by,
+    )
+    histograms: bool = switch(
+        "--group.histograms",
+        "Give the labels of --group.by to the histograms too, of which each has 17 samples.",
     )
 
 

@@ -2,7 +2,7 @@
 
 A `Cell` is handed out once per program and user and then kept by each process that counts under that name, so that
 counting is `cell.forks += 1`: no label, no tuple, no hash. What is per comm alone, the histograms, stands in the
-`Program` that the cells of all its users share.
+`Program` that the cells of all its users share; with --group.histograms each group has programs of its own.
 
 A comm and uid beyond the limit of series gets a `FoldedCell`: it knows its comm, uid and group, and counts in the
 cell of `<other>`.
@@ -23,19 +23,21 @@ _COUNTED = tuple((event, attrgetter(row.field)) for event, row in BY_EVENT.items
 
 
 class Program:
-    """What is counted per comm.
+    """What is counted per comm, and per group where histograms have groups.
 
     Attributes:
         comm: The label value.
+        group: Of its histograms; None where they have none.
         labels: The same as it is written in an exposition.
         histograms: Its own, or those of `<other>`.
         cells: How many there are.
     """
 
-    __slots__ = ("cells", "comm", "histograms", "labels")
+    __slots__ = ("cells", "comm", "group", "histograms", "labels")
 
-    def __init__(self, comm: str) -> None:
+    def __init__(self, comm: str, group: "Group | None" = None) -> None:
         self.comm = comm
+        self.group = group
         self.labels = write_program_labels(comm)
         self.histograms = NO_HISTOGRAMS
         self.cells = 0

@@ -87,6 +87,6 @@ class Overflow:
 
 
 def _unlimited_cell(comm: str, bounds: Bounds, group: Group) -> Cell:
-    program = Program(comm)
+    program = Program(comm, group)
     program.histograms = new_histograms(bounds)
     return Cell(program, OTHER_UID, group)

@@ -55,12 +55,14 @@ class Rooms:
         limit: Of a family.
         free: How many of each kind can be had, in the order of the kinds.
         shared: There are groups.
+        histograms: They have histograms of their own.
 
     Attributes:
         most_groups: How many groups can have room of their own.
     """
 
-    def __init__(self, limit: int, free: tuple[int, int, int], *, shared: bool) -> None:
+    def __init__(self, limit: int, free: tuple[int, int, int], *, shared: bool, histograms: bool = False) -> None:
+        self._histograms = histograms
         self.most_groups = limit // _SERIES_PER_GROUP if shared else 0
         least = _LEAST if shared else (0, 0, 0)
         self._rooms = tuple(
@@ -95,8 +97,8 @@ class Rooms:
         return True
 
     def give(self, kind: int, group: Group, count: int = 1) -> None:
-        """Take back room that a group has taken; of histograms it is not known which group that was."""
-        if kind == PROGRAMS:
+        """Take back room that a group has taken; of histograms that they share it is not known whose that was."""
+        if kind == PROGRAMS and not self._histograms:
             self._rooms[kind].free += count
             return
         room = self._open if group.is_open else self._rooms[kind]

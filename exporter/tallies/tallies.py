@@ -70,6 +70,7 @@ class Tallies:
         births: Notes when series are born; None if no client asks for it.
         bounds: Of the histograms' buckets.
         group_labels: What says in which group a process is; none if that is not asked for.
+        group_histograms: Histograms have these labels, too.
 
     Attributes:
         groups: Those that have series.
@@ -84,20 +85,23 @@ class Tallies:
         births: Births | None = None,
         bounds: Bounds = CLASSIC_BOUNDS,
         group_labels: tuple[str, ...] = (),
+        group_histograms: bool = False,
     ) -> None:
         self.limit = limit
         self.bounds = bounds
         self.births = births
         self._rules = rules or Rules()
         free = limit - _RESERVED_CELLS, limit - _RESERVED_STATUSES, limit // _SAMPLES - _RESERVED_PROGRAMS
-        self.rooms = Rooms(limit, free, shared=bool(group_labels))
+        self.rooms = Rooms(limit, free, shared=bool(group_labels), histograms=group_histograms)
         self.groups = Groups(group_labels, self.rooms.most_groups)
         base = self.groups.base
         self.rooms.own_nothing(base)
         self._overflow = Overflow(base, bounds, births)
-        self._programs = Programs(self._overflow, self.rooms, base, bounds=bounds, births=births)
+        self._programs = Programs(
+            self._overflow, self.rooms, base, bounds=bounds, births=births, in_groups=group_histograms
+        )
         unknown = self._overflow.unknown
-        cell = base.cells[UNKNOWN, None] = Cell(self._programs.claim(UNKNOWN), None, base, unknown)
+        cell = base.cells[UNKNOWN, None] = Cell(self._programs.claim(UNKNOWN, base), None, base, unknown)
         if births is not None:
             births.claim(cell)
         self._expired = dict.fromkeys(EVENT_NAMES, 0)
@@ -165,7 +169,7 @@ class Tallies:
         return self._overflow.fold(comm, uid, group)
 
     def _new_cell(self, comm: str, uid: int | None, group: Group) -> Cell:
-        cell = Cell(self._programs.claim(comm), uid, group, self._overflow.behind(comm, group))
+        cell = Cell(self._programs.claim(comm, group), uid, group, self._overflow.behind(comm, group))
         group.cells[comm, uid] = cell
         if self.births is not None and not group.is_open:
             self.births.claim(cell)

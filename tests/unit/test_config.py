@@ -79,6 +79,8 @@ SETTINGS = [
     Setting("--limit.idle", "LIMIT_IDLE", "1h", "0", "limits.idle_seconds", 3600.0),
     Setting("--limit.gone", "LIMIT_GONE", "1h", "2h", "limits.gone_seconds", 3600.0, ("--group.by=pod",)),
     Setting("--group.by", "GROUP_BY", "pod, unit", "pod", "groups.by", frozenset({"pod", "unit"})),
+    Setting("--group.histograms", "GROUP_HISTOGRAMS", "true", "false", "groups.histograms", True,
+            ("--group.by=pod",)),
     Setting("--kubernetes.api-server", "KUBERNETES_API_SERVER", "https://a:6443", "http://127.0.0.1:8001",
             "kubernetes.api_server", "https://a:6443", ("--group.by=pod",)),
     Setting("--kubernetes.token-file", "KUBERNETES_TOKEN_FILE", "/a/b", "c", "kubernetes.token_file", "/a/b",

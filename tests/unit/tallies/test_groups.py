@@ -223,3 +223,82 @@ def test_a_group_that_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     assert tallies.rooms.free[0] == free[0]
     assert tallies.rooms.free[2] == free[2]
     assert len(list(tallies.groups)) == 2
+
+
+# -- histograms of groups ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grouped() -> Tallies:
+    return Tallies(LEAST_LIMIT, group_labels=("unit",), group_histograms=True)
+
+
+def lifetimes(tallies: Tallies) -> dict[tuple[str, tuple[str, ...]], int]:
+    programs = [(p.comm, p.group, sum(p.lifetime_ns[:-1])) for p in tallies.snapshot_programs()]
+    found = {(comm, group): n for comm, group, n in programs}
+    assert len(found) == len(programs)
+    return found
+
+
+def test_without_the_flag_histograms_have_no_label_of_groups(tallies: Tallies) -> None:
+    for name in ("a.service", "b.service"):
+        end(tallies, tallies.claim_cell(b"sh", 0, unit(tallies, name)))
+    assert [(p.comm, p.labels, p.group) for p in tallies.snapshot_programs()] == [("sh", 'comm="sh"', ())]
+
+
+def test_with_the_flag_a_program_has_histograms_in_each_group(grouped: Tallies) -> None:
+    for n, name in enumerate(("a.service", "b.service")):
+        for uid in range(n + 1):
+            end(grouped, grouped.claim_cell(b"sh", uid, unit(grouped, name)))
+    end(grouped, grouped.claim_cell(None, None))
+    assert lifetimes(grouped) == {
+        ("sh", ("a.service",)): 1,
+        ("sh", ("b.service",)): 2,
+        (UNKNOWN, (UNKNOWN,)): 1,
+    }
+    assert {p.labels for p in grouped.snapshot_programs()} == {
+        'comm="sh",unit="a.service"',
+        'comm="sh",unit="b.service"',
+        'comm="<unknown>",unit="<unknown>"',
+    }
+
+
+def test_the_histograms_of_an_open_group_are_shown_when_it_is_known(grouped: Tallies) -> None:
+    group, known = open_group(grouped), unit(grouped, "a.service")
+    end(grouped, grouped.claim_cell(b"sh", 0, known))
+    for comm, uid in ((b"sh", 0), (b"sh", 7), (b"new", 0)):
+        end(grouped, grouped.claim_cell(comm, uid, group))
+    assert lifetimes(grouped) == {("sh", ("a.service",)): 1}
+    grouped.settle(group, known)
+    assert lifetimes(grouped) == {("sh", ("a.service",)): 3, ("new", ("a.service",)): 1}
+
+
+def test_a_storm_of_histograms_in_one_group_leaves_room_to_others_and_is_lost_to_no_sum(grouped: Tallies) -> None:
+    storm = unit(grouped, "storm.service")
+    for n in range(LEAST_LIMIT // 10):
+        end(grouped, grouped.claim_cell(b"c%d" % n, 0, storm))
+    for n in range(10):
+        end(grouped, grouped.claim_cell(b"sh", 0, unit(grouped, f"{n}.service")))
+    found = lifetimes(grouped)
+    assert [found["sh", (f"{n}.service",)] for n in range(10)] == [1] * 10
+    assert found[OTHER, (OTHER,)] > 0
+    assert sum(found.values()) == LEAST_LIMIT // 10 + 10
+    assert len(found) * 18 <= LEAST_LIMIT
+
+
+def test_a_group_that_is_dropped_gives_the_room_of_its_histograms_back(grouped: Tallies) -> None:
+    free = grouped.rooms.free
+    group = unit(grouped, "a.service")
+    for comm in (b"sh", b"make"):
+        end(grouped, grouped.claim_cell(comm, 0, group))
+    grouped.drop_group(group)
+    assert lifetimes(grouped) == {}
+    assert grouped.rooms.free == free
+
+
+def test_histograms_without_room_are_not_shown_twice(grouped: Tallies) -> None:
+    for n in range(LEAST_LIMIT // 10):
+        end(grouped, grouped.claim_cell(b"c%d" % n, 0, unit(grouped, f"{n % 40}.service")))
+    for n in range(40):
+        end(grouped, grouped.claim_cell(None, 0, unit(grouped, f"{n}.service")))
+    assert sum(lifetimes(grouped).values()) == LEAST_LIMIT // 10 + 40

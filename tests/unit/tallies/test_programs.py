@@ -18,7 +18,7 @@ class Made:
         self.programs = Programs(self.overflow, self.rooms, BASE, bounds=CLASSIC_BOUNDS, births=None)
 
     def cell(self, comm: str, uid: int = 0) -> Cell:
-        return Cell(self.programs.claim(comm), uid, BASE, self.overflow.other)
+        return Cell(self.programs.claim(comm, BASE), uid, BASE, self.overflow.other)
 
     def ended(self, comm: str, uid: int = 0) -> Cell:
         cell = self.cell(comm, uid)
