@@ -41,12 +41,12 @@ from exporter.web.deadline import Limits as WebLimits
 from exporter.web.descriptors import share_descriptors
 
 
-def _reader_of_rules(path: str | None) -> Callable[[], RulesFile] | None:
+def _reader_of_rules(path: str | None, labels: tuple[str, ...]) -> Callable[[], RulesFile] | None:
     if path is None:
         return None
     from exporter.tallies.rules_file import RulesReader  # noqa: PLC0415 - most do without YAML, and its parser's memory
 
-    return RulesReader(path).read
+    return RulesReader(path, labels).read
 
 
 async def run(config: Config) -> None:
@@ -60,13 +60,14 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    read_rules = _reader_of_rules(config.names.rules_path)
+    group_labels = group_label_names(config.groups.by)
+    read_rules = _reader_of_rules(config.names.rules_path, group_labels)
     tallies = Tallies(
         config.limits.series,
         None if read_rules is None else read_rules().rules,
         births=Births(time.time) if config.web.created_timestamps else None,
         bounds=BOTH_BOUNDS if config.web.native_histograms else CLASSIC_BOUNDS,
-        group_labels=group_label_names(config.groups.by),
+        group_labels=group_labels,
         group_histograms=config.groups.histograms,
     )
     pods = _pods(config)

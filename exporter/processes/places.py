@@ -56,12 +56,17 @@ class Places:
         self._by = by
         self._names_pods = names_pods
         self._groups: dict[tuple[str, ...], Group] = {}
+        self._rules = tallies.rules
         self.nameless: dict[PodContainer, dict[str, HeldGroup]] = {}
         self.names: dict[PodContainer, PodName | None] = {}
         self.unnamed = 0
 
     def group_of(self, placement: Placement) -> Group:
         """Return the group of a placement; one that is open if its name is waited for."""
+        if self._rules is not self._tallies.rules:
+            # Other rules can make other groups of the same placements.
+            self._rules = self._tallies.rules
+            self._groups = {key: group for key, group in self._groups.items() if group.is_open}
         key = (
             *((placement.pod_uid, placement.container_id) if "pod" in self._by else ("", "")),
             placement.unit if "unit" in self._by else "",
@@ -80,6 +85,8 @@ class Places:
             return self._claim(PodName("", "", shown), unit)
         if not self._names_pods:
             return self._claim(PodName(UNKNOWN, UNKNOWN, shown), unit)
+        if container in self.names:
+            return self._claim(self.names[container] or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit)
         held = HeldGroup()
         self._tallies.groups.open[held] = None
         self.nameless.setdefault(container, {})[unit] = held
@@ -87,7 +94,7 @@ class Places:
 
     def _claim(self, name: PodName, unit: str) -> Group:
         values = (*(name if "pod" in self._by else ()), *((unit,) if "unit" in self._by else ()))
-        return self._tallies.groups.claim(values)
+        return self._tallies.claim_group(values)
 
     def name(self, container: PodContainer, name: PodName | None) -> list[Group]:
         """Give a container of a pod its name, once.

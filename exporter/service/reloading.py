@@ -104,7 +104,7 @@ class Reloading:
             if not file.ended(self._tallies.rules) or (before is not None and before.data == file.data):
                 return file
             if gone := file.ended_without_a_word(self._tallies.rules):
-                how = ", ".join(f"`{part}: {'[]' if part == 'comm' else '{}'}`" for part in gone)
+                how = ", ".join(f"`{part}: {'{}' if part in {'include', 'exclude'} else '[]'}`" for part in gone)
                 raise ConfigError(f"--config.file: {', '.join(gone)} is gone; to do without, write {how}")
             before = file
         raise ConfigError("--config.file: it changes while it is read")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from exporter.tallies.cells import Cell, Group
-from exporter.tallies.labels import OTHER, UNKNOWN, printable, write_group_labels
+from exporter.tallies.labels import EXCLUDED, OTHER, UNKNOWN, printable, write_group_labels
 from exporter.tallies.room import CELLS
 
 # Where a record's 44 bytes lead is remembered for this many of them, then learned anew: hostile names must not
@@ -28,6 +28,7 @@ class Groups:
     Attributes:
         names: Of the labels.
         base: The group of all, or `<other>`.
+        excluded: The group of all processes that the rules leave out for where they run; it has no series.
         unknown: The group of a process of which it cannot be known; the base where groups are not asked for.
         open: Groups that are not known yet: their counts are settled in one that is.
     """
@@ -36,6 +37,7 @@ class Groups:
         self.names = names
         self._left = most
         self.base = self._make((OTHER,) * len(names))
+        self.excluded = self._make((EXCLUDED,) * len(names))
         self._by_values = {self.base.values: self.base}
         self.open: dict[Group, None] = {}
         self._records = self._execs = 0
@@ -43,6 +45,9 @@ class Groups:
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._by_values.values())
+
+    def _all(self) -> Iterator[Group]:
+        return chain(self, self.open, (self.excluded,))
 
     def _make(self, values: tuple[str, ...]) -> Group:
         return Group(values, write_group_labels(self.names, values))
@@ -72,7 +77,7 @@ class Groups:
         self._records += 1
         if self._records > _REMEMBERED:
             self._records = 1
-            for each in chain(self, self.open):
+            for each in self._all():
                 each.by_record.clear()
         group.by_record[comm_uid] = cell
 
@@ -81,13 +86,13 @@ class Groups:
         self._execs += 1
         if self._execs > _REMEMBERED:
             self._execs = 1
-            for each in chain(self, self.open):
+            for each in self._all():
                 each.by_exec.clear()
         group.by_exec[key] = cell
 
     def forget_names(self) -> None:
         """Forget which records and execs lead to which cells."""
         self._records = self._execs = 0
-        for group in chain(self, self.open):
+        for group in self._all():
             group.by_record.clear()
             group.by_exec.clear()

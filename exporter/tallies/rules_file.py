@@ -1,14 +1,27 @@
 """The file of rules (--config.file): YAML in, Rules out, or a ConfigError with its line and the reason."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import yaml
 
 from exporter.errors import ConfigError
-from exporter.tallies.rules import NOTHING, PARTS, STEPS, Rule, Rules, RulesFile, Selection, most_steps
+from exporter.tallies.labels import GROUP_LABELS
+from exporter.tallies.rules import (
+    COMM,
+    GROUP,
+    LABELS,
+    NOTHING,
+    PARTS,
+    Budget,
+    Rule,
+    Rules,
+    RulesFile,
+    Selection,
+    most_steps,
+)
 
 _MOST_BYTES = 1 << 16
 _MOST_UID = 0xFFFFFFFE
@@ -23,10 +36,12 @@ class RulesReader:
 
     Args:
         path: Its name.
+        labels: Of groups, those that there are: a rule about another one would do nothing.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, labels: Collection[str] = LABELS) -> None:
         self._path = path
+        self._labels = labels
         self._held: bytes | None = None
         self._found: RulesFile | ConfigError = ConfigError("not read yet")
 
@@ -40,7 +55,7 @@ class RulesReader:
         if data != self._held:
             self._held = data
             try:
-                self._found = _parse(data, self._path)
+                self._found = _parse(data, self._path, self._labels)
             except ConfigError as error:
                 self._found = error
         if isinstance(self._found, ConfigError):
@@ -62,23 +77,24 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _parse(data: bytes, path: str) -> RulesFile:
-    file = _File(path)
+def _parse(data: bytes, path: str, labels: Collection[str]) -> RulesFile:
+    file = _File(path, labels)
     rules = file.rules(data)
     return RulesFile(rules, data, file.said)
 
 
 def parse_rules(data: bytes, path: str) -> Rules:
     """Parse the bytes of a file of rules; raises ConfigError as RulesReader does."""
-    return _parse(data, path).rules
+    return _parse(data, path, LABELS).rules
 
 
 class _File:
     """Walks the nodes of a file, which know their lines."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, labels: Collection[str]) -> None:
         self._path = path
-        self._steps = 0
+        self._labels = labels
+        self._steps = dict.fromkeys((COMM, GROUP), 0)
         self.said: frozenset[str] = frozenset()
 
     def _refuse(self, node: yaml.Node, why: str) -> NoReturn:
@@ -101,7 +117,17 @@ class _File:
             self._list(parts["comm"], self._rule) if "comm" in parts else (),
             self._selection(parts["include"]) if "include" in parts else NOTHING,
             self._selection(parts["exclude"]) if "exclude" in parts else NOTHING,
+            {name: self._list(parts[name], self._group_rule) for name in self._of_groups(parts)},
         )
+
+    def _of_groups(self, parts: dict[str, yaml.Node]) -> list[str]:
+        """Return the keys that are labels of groups."""
+        names = [name for name in parts if name in LABELS]
+        for name in names:
+            if name not in self._labels:
+                by = next(by for by, labels in GROUP_LABELS.items() if name in labels)
+                self._refuse(parts[name], f"{name} has no effect without --group.by {by}")
+        return names
 
     def _mapping(self, node: yaml.Node, keys: tuple[str, ...]) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
@@ -127,11 +153,14 @@ class _File:
         value: str = node.value
         return value
 
-    def _rule(self, node: yaml.Node) -> Rule:
+    def _group_rule(self, node: yaml.Node) -> Rule:
+        return self._rule(node, GROUP)
+
+    def _rule(self, node: yaml.Node, budget: Budget = COMM) -> Rule:
         parts = self._mapping(node, ("match", "replace", "drop"))
         if "match" not in parts:
             self._refuse(node, "a rule wants match")
-        match = self._expression(parts["match"])
+        match = self._expression(parts["match"], budget)
         if ("replace" in parts) == ("drop" in parts):
             self._refuse(node, "a rule wants either replace or drop: true")
         if "drop" in parts:
@@ -140,14 +169,19 @@ class _File:
             return Rule(match, None)
         return Rule(match, self._replacement(parts["replace"], match))
 
-    def _expression(self, node: yaml.Node) -> re.Pattern[str]:
+    def _group_expression(self, node: yaml.Node) -> re.Pattern[str]:
+        return self._expression(node, GROUP)
+
+    def _expression(self, node: yaml.Node, budget: Budget = COMM) -> re.Pattern[str]:
         text = self._text(node)
         try:
-            self._steps += most_steps(text)
+            self._steps[budget] += most_steps(text, budget)
         except ConfigError as error:
             self._refuse(node, f"expression {text!r}: {error}")
-        if self._steps > STEPS:
-            self._refuse(node, f"the expressions up to here can take more than {STEPS} steps with one comm")
+        if self._steps[budget] > budget.steps:
+            self._refuse(
+                node, f"the expressions up to here can take more than {budget.steps} steps with one {budget.what}"
+            )
         return re.compile(text, re.DOTALL)
 
     def _replacement(self, node: yaml.Node, match: re.Pattern[str]) -> tuple[str | int, ...]:
@@ -173,10 +207,11 @@ class _File:
         return tuple(part for part in parts if part != "")
 
     def _selection(self, node: yaml.Node) -> Selection:
-        parts = self._mapping(node, ("comm", "uid"))
+        parts = self._mapping(node, ("comm", "uid", *LABELS))
         selection = Selection(
             self._list(parts["comm"], self._expression) if "comm" in parts else (),
             self._list(parts["uid"], self._uids) if "uid" in parts else (),
+            {name: self._list(parts[name], self._group_expression) for name in self._of_groups(parts)},
         )
         for name, value in parts.items():
             if not value.value:

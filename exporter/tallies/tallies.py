@@ -131,6 +131,11 @@ class Tallies:
         """Return how a comm is shown, None if the rules exclude it or the uid; takes no series."""
         return self._rules.name(comm) if self._rules.counts(uid) else None
 
+    def claim_group(self, values: tuple[str, ...]) -> Group:
+        """Return the group that the rules make of these values of its labels."""
+        shown = self._rules.group(self.groups.names, values)
+        return self.groups.excluded if shown is None else self.groups.claim(shown)
+
     def claim_sibling(self, cell: Cell, uid: int | None) -> Cell:
         """Return the cell of the same program and group under another uid."""
         return self._cell(cell.comm, uid, cell.group)
@@ -159,7 +164,7 @@ class Tallies:
     def _cell(self, comm: str | None, uid: int | None, group: Group) -> Cell:
         while group.successor is not None:
             group = group.successor
-        if comm is None or not self._rules.counts(uid):
+        if comm is None or group is self.groups.excluded or not self._rules.counts(uid):
             return self._overflow.exclude(comm, uid, group)
         cell = group.cells.get((comm, uid))
         if cell is not None:

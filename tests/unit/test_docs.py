@@ -174,8 +174,21 @@ def test_commands_that_need_nothing_do_what_they_say(tmp_path: Path) -> None:
 
 
 def test_the_rules_of_the_docs_are_rules() -> None:
-    [block] = [block for _, language, block in blocks(ROOT / "docs" / "config.md") if language == "yaml"]
-    assert parse_rules(block.encode(), "config.yml").name(b"python3.11") == parse_rules(b"", "x").name(b"python3")
+    of_comms, of_groups = [
+        parse_rules(block.encode(), "config.yml")
+        for _, language, block in blocks(ROOT / "docs" / "config.md")
+        if language == "yaml"
+    ]
+    assert of_comms.name(b"python3.11") == "python3"
+    names = ("namespace", "pod", "container", "unit")
+    groups = {
+        ("shop-a", "cart-7d9fd5c8b7-x2x9k", "web", ""): ("shop-a", "cart", "web", ""),
+        ("shop-a", "cart-7d9fd5c8b7-x2x9k", "istio-proxy", ""): None,
+        ("kube-system", "coredns-5d78c9869d-abcde", "coredns", ""): None,
+        ("", "", "", "cronie.service"): ("", "", "", "cron.service"),
+        ("", "", "", "snap.lxd.daemon.service"): None,
+    }
+    assert {values: of_groups.group(names, values) for values in groups} == groups
 
 
 def test_no_paragraph_of_the_readme_is_longer_than_six_lines() -> None:

@@ -7,6 +7,8 @@ from replayed import MemoryTape, Replayed, exposition, status
 from exporter.groups.cgroup_path import NOWHERE, Placement
 from exporter.processes import grouping
 from exporter.processes.places import PodContainer, PodName
+from exporter.tallies.rules import Rules
+from exporter.tallies.rules_file import parse_rules
 
 HOST = ("", "", "", "")
 UNKNOWN = ("<unknown>",) * 4
@@ -458,3 +460,65 @@ def test_a_file_that_begins_in_the_middle_knows_in_which_groups_processes_live()
     replayed = Replayed(Mode.EXACT, tape.files[-1], sideband=True, group_by=BOTH, names_pods=True)
     assert replayed.table.live_in_groups() == host.table.live_in_groups()
     assert before["web"] > 1
+
+
+# -- rules of groups -----------------------------------------------------------------------------------------
+
+
+def rules(text: str) -> Rules:
+    return parse_rules(text.encode(), "rules.yml")
+
+
+def test_a_group_that_the_rules_exclude_is_in_no_series_and_its_events_are_counted(host: Host) -> None:
+    host.tallies.apply_rules(rules("exclude: {container: ['[0-9a-f]{12}']}"))
+    host.lives_in(30, b"main", CONTAINER._replace(container_id=64 * "d"))
+    host.drain()
+    for n in range(3):
+        host.fork(30, 400 + n)
+        host.exec(400 + n, b"true")
+        host.end(400 + n, b"true")
+    host.drain()
+    host.settle()
+    assert host.by_group == {}
+    excluded = host.tallies.excluded()
+    assert (excluded["fork"], excluded["exec"], excluded["exit"]) == (3, 3, 3)
+    assert "dddddddddddd" not in live_in(host)
+
+
+def test_groups_that_the_rules_give_one_name_are_one() -> None:
+    host = make_host()
+    host.tallies.apply_rules(rules("unit: [{match: '(web)-[0-9]+(.service)', replace: '$1$2'}]"))
+    for n in (1, 2):
+        host.lives_in(30 + n, b"web", Placement("", "", f"web-{n}.service", ""))
+    host.drain()
+    for n in (1, 2):
+        host.fork(30 + n, 400 + n)
+    host.drain()
+    assert host.by_group == {("", "", "", "web.service"): {"forks": 2}}
+
+
+def test_after_a_reload_a_process_counts_in_its_new_group_once_it_is_looked_at() -> None:
+    host = make_host()
+    host.fork(10, 400)
+    host.drain()
+    host.tallies.apply_rules(rules("unit: [{match: 'daemon.*', replace: spirit}]"))
+    host.lives_in(10, b"daemon", DAEMON)
+    host.drain()
+    host.settle()
+    host.fork(10, 401)
+    host.drain()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, ("", "", "", "spirit"): {"forks": 1}}
+
+
+def test_after_a_reload_the_name_of_a_pod_is_not_waited_for_again() -> None:
+    host = make_host(names_pods=True)
+    host.lives_in(30, b"web", IN_POD)
+    host.pipeline.name_container(PodContainer(UID, ID), PodName("shop", "cart-1", "web"))
+    host.drain()
+    host.tallies.apply_rules(rules("pod: [{match: '(.*)-.*', replace: $1}]"))
+    host.lives_in(30, b"web", IN_POD)
+    host.drain()
+    assert host.pipeline.nameless() == []
+    host.fork(30, 400)
+    host.drain()
+    assert host.by_group == {("shop", "cart", "web", ""): {"forks": 1}}

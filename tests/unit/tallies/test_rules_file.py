@@ -61,7 +61,11 @@ BROKEN = [
     ("\x00", 1, "not YAML"),
     ('comm: [{match: "\\UFFFFFFFF"}]', 1, "not YAML"),
     ("comm: &a\n- *b", 2, "not YAML"),
-    ("- match: a", 1, "a mapping is wanted here, of comm, include, exclude"),
+    ("- match: a", 1, "a mapping is wanted here, of comm, namespace, pod, container, unit, include, exclude"),
+    ("pod:\n- match: a", 2, "either replace or drop"),
+    ("unit:\n- match: '(.*.*)(.*.*)'\n  drop: true", 2, "more than 20000000 steps with one label of a group"),
+    ("exclude:\n  namespace: []", 2, "namespace is an empty list"),
+    ("exclude:\n  node: [a]", 2, "unknown key 'node'"),
     ("comms: []", 1, "unknown key 'comms'"),
     ("comm: []\n\ncomm: []", 3, "comm is here twice"),
     ("? [a]\n: b", 1, "a text is wanted here"),
@@ -158,7 +162,7 @@ def test_a_file_is_parsed_when_it_has_changed(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("# nothing\n", set()),
-        ("{}", {"comm", "include", "exclude"}),
+        ("{}", {"comm", "namespace", "pod", "container", "unit", "include", "exclude"}),
         ("exclude: {}", {"exclude"}),
         ("comm: []\ninclude: {uid: [0]}", {"comm", "include"}),
     ],
@@ -167,3 +171,53 @@ def test_the_parts_that_stand_in_a_file_are_known(tmp_path: Path, text: str, sai
     path = tmp_path / "rules.yml"
     path.write_text(text)
     assert read_rules(path).said == said
+
+
+GROUPS = """
+pod:
+  - {match: '(.+)-[0-9a-f]{8,10}-[a-z0-9]{5}', replace: $1}
+  - {match: 'debug.*', drop: true}
+unit: [{match: '.*', replace: host}]
+include:
+  namespace: ['shop.*', '']
+exclude:
+  container: ['proxy']
+"""
+NAMES = ("namespace", "pod", "container", "unit")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (("shop", "cart-7d9fd5c8b7-x2x9k", "web", ""), ("shop", "cart", "web", "")),
+        (("shop", "cart", "web", "a.service"), ("shop", "cart", "web", "host")),
+        (("shop", "debug-1", "web", ""), None),
+        (("shop", "cart", "proxy", ""), None),
+        (("kube-system", "dns", "dns", ""), None),
+        (("", "", "", ""), ("", "", "", "")),
+        (("<unknown>", "<unknown>", "proxy", ""), None),
+        (("<unknown>", "<unknown>", "<unknown>", "<unknown>"), ("<unknown>",) * 4),
+    ],
+)
+def test_a_file_says_what_becomes_of_groups(values: tuple[str, ...], shown: tuple[str, ...] | None) -> None:
+    assert parse_rules(GROUPS.encode(), "rules.yml").group(NAMES, values) == shown
+
+
+def test_rules_of_groups_are_entries_of_the_file() -> None:
+    assert parse_rules(GROUPS.encode(), "rules.yml").entries() == [
+        "pod '(.+)-[0-9a-f]{8,10}-[a-z0-9]{5}'", "pod 'debug.*' drop", "unit '.*'", "include.namespace 'shop.*'",
+        "include.namespace ''", "exclude.container 'proxy'",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["pod: []", "exclude: {pod: [a]}", "include: {container: [a]}"])
+def test_a_rule_of_a_label_that_there_is_not_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(text)
+    RulesReader(str(path)).read()
+    with pytest.raises(ConfigError, match=r"has no effect without --group\.by pod"):
+        RulesReader(str(path), ("unit",)).read()
+
+
+def test_a_common_expression_of_pods_is_accepted() -> None:
+    parse_rules(b"pod: [{match: '(.*)-[0-9a-f]+-[a-z0-9]+', replace: $1}]", "rules.yml")
