@@ -71,10 +71,10 @@ class Changes:
             elif self._follow_threads:
                 self._name_thread(pid, tgid)
             if observer.is_active:
-                uid = naming.cell_to_show(tgid).uid
-                shown = self._tallies.shown_comm(comm, uid)
+                cell = naming.cell_to_show(tgid)
+                shown = self._tallies.shown_comm(comm, cell.uid)
                 if shown is not None:
-                    observer.rename(event, uid, shown)
+                    observer.rename(event, cell, shown)
         elif what == PROC_EVENT_UID:
             counts.uid += 1
             observer.event("uid", event, self._change_uid(pid, tgid, third))

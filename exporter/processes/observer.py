@@ -1,7 +1,8 @@
 """What happens, one process at a time, with names: for those who want each event, not only counts.
 
 The table reports each thing to the Observer when it counts it, with the cell that it counts it in. While the comm
-of that cell is not known the thing waits, so that it is published once, under the comm that it is counted under.
+or the group of that cell is not known the thing waits, so that it is published once, under the comm and in the
+group that it is counted in.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,10 @@ from exporter.kernel.taskstats import Record
 from exporter.kernel.wait_status import CORE_BIT
 from exporter.processes.process import CellOf, OpenCell
 from exporter.tallies.cells import Cell, Group
-from exporter.tallies.labels import EXCLUDED, UNKNOWN
+from exporter.tallies.labels import EXCLUDED, UNKNOWN, GroupName
+
+# So many wait for their group. What happens beyond that is published without one.
+_MOST_HELD = 20_000
 
 
 class Happening(NamedTuple):
@@ -39,6 +43,8 @@ class Happening(NamedTuple):
     lifetime_ns: int | None = None
     cpu_ns: int | None = None
     max_rss_kib: int | None = None
+    group: GroupName = ()
+    """Where its process ran, as far as that is asked for."""
 
 
 class Loss(NamedTuple):
@@ -57,13 +63,20 @@ Publish = Callable[[list[News]], None]
 class Observer:
     """Collects what happens while it has a publisher, and hands it on after each batch.
 
+    Args:
+        unknown: The group of what is not known in time.
+
     Attributes:
         is_active: It has a publisher. The table then leaves its fast ways, so that each event comes here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: Group) -> None:
+        self._unknown = unknown
         self._publish: Publish | None = None
         self._news: list[News] = []
+        # By the open group that it waits for.
+        self._held: dict[Group, list[Happening]] = {}
+        self._held_count = 0
         self.is_active = False
 
     def publish_to(self, publish: Publish | None) -> None:
@@ -75,6 +88,8 @@ class Observer:
         self._publish = publish
         self.is_active = publish is not None
         self._news.clear()
+        self._held.clear()
+        self._held_count = 0
 
     def event(self, name: str, event: ProcEvent, cell: Cell, ppid: int | None = None) -> None:
         """Note an event that has no more to it than its process, which counts in this cell."""
@@ -97,10 +112,10 @@ class Observer:
         _, timestamp_ns, _, _, pid, tgid, *_ = event
         self._take(Happening(timestamp_ns, "thread_fork", pid, tgid, None, cell.uid), cell)
 
-    def rename(self, event: ProcEvent, uid: int | None, comm: str) -> None:
-        """Note that a thread has a new comm, as it is printed."""
+    def rename(self, event: ProcEvent, cell: Cell, comm: str) -> None:
+        """Note that a thread of a process, which counts in this cell, has a new comm, as it is printed."""
         _, timestamp_ns, pid, tgid, *_ = event
-        self._news.append(Happening(timestamp_ns, "comm", pid, tgid, None, uid, comm))
+        self._place(Happening(timestamp_ns, "comm", pid, tgid, None, cell.uid, comm), cell.group)
 
     def thread_exit(self, event: ProcEvent, cell: Cell) -> None:
         """Note the exit of a thread that is not the leader of its process, which counts in this cell."""
@@ -158,13 +173,35 @@ class Observer:
         if isinstance(cell, OpenCell):
             cell.open_name.when_known(partial(self._name, happening, cell.group))
         elif cell.program.comm != EXCLUDED:
-            self._news.append(happening._replace(comm=None if cell.comm == UNKNOWN else cell.comm))
+            self._place(happening._replace(comm=None if cell.comm == UNKNOWN else cell.comm), cell.group)
+
+    def _place(self, happening: Happening, group: Group) -> None:
+        group = group.last
+        if group.is_open:
+            if self._held_count < _MOST_HELD:
+                self._held.setdefault(group, []).append(happening)
+                self._held_count += 1
+                return
+            group = self._unknown
+        if not group.is_excluded:
+            self._news.append(happening._replace(group=group.named) if group.named else happening)
+
+    def _take_held(self, *, all_of_them: bool) -> None:
+        known = [group for group in self._held if all_of_them or group.successor is not None]
+        for group in known:
+            happenings = self._held.pop(group)
+            self._held_count -= len(happenings)
+            home = group.last
+            for happening in happenings:
+                self._place(happening, self._unknown if all_of_them and home.is_open else home)
 
     def _name(self, happening: Happening, group: Group, cell_of: CellOf) -> None:
         self._take(happening, cell_of(happening.uid, group))
 
-    def flush(self) -> None:
-        """Publish what became known."""
+    def flush(self, *, all_of_them: bool = False) -> None:
+        """Publish what became known, or also what waits for its group."""
+        if self._held:
+            self._take_held(all_of_them=all_of_them)
         if self._news and self._publish is not None:
             news, self._news = self._news, []
             self._publish(news)

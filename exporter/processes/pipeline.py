@@ -151,7 +151,7 @@ class Pipeline:
     def lose_track(self) -> None:
         """Messages were lost: give up the names that are still open, and hand on at once what waited for them."""
         self.table.reconciler.lose_track()
-        self.table.observer.flush()
+        self.table.observer.flush(all_of_them=True)
 
     def missing(self, alive: Iterable[int]) -> list[int]:
         """Return the tgids that are known and not among those that live."""

@@ -102,7 +102,7 @@ class ProcessTable:
         self.records = records = WaitingRecords()
         records.on_stale = roster.note_dropped_record
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
-        self.observer = observer = Observer()
+        self.observer = observer = Observer(tallies.groups.unknown)
         self.oom_kills = OomKills(tallies, roster.by_tgid, oom_source)
         self.bad_ends = BadEnds(roster.by_tgid, self.oom_kills)
         self.canaries = canaries = Canaries(records)

@@ -17,7 +17,14 @@ from typing import Any
 
 from exporter.tallies.counters import BY_EVENT, EVENT_NAMES, FIELDS, Counters, values_of
 from exporter.tallies.histograms import NO_HISTOGRAMS
-from exporter.tallies.labels import Key, write_cell_labels, write_program_labels
+from exporter.tallies.labels import (
+    EXCLUDED,
+    GroupName,
+    Key,
+    write_cell_labels,
+    write_group_labels,
+    write_program_labels,
+)
 
 _COUNTED = tuple((event, attrgetter(row.field)) for event, row in BY_EVENT.items())
 
@@ -48,6 +55,7 @@ class Group:
 
     Attributes:
         values: Of the labels that say it; none where groups are not asked for.
+        named: The same with the names of the labels.
         labels: The same as they are written in an exposition, behind those of a cell.
         cells: Its cells.
         by_record: They by the 44 bytes of an exit record, as far as they are remembered.
@@ -66,6 +74,7 @@ class Group:
         "known_exec",
         "known_record",
         "labels",
+        "named",
         "others",
         "successor",
         "taken",
@@ -74,9 +83,10 @@ class Group:
     is_open = False
     """It is not known yet which group it is: nothing of it is shown."""
 
-    def __init__(self, values: tuple[str, ...] = (), labels: str = "") -> None:
+    def __init__(self, values: tuple[str, ...] = (), names: tuple[str, ...] = ()) -> None:
         self.values = values
-        self.labels = labels
+        self.named: GroupName = tuple(zip(names, values, strict=True)) if names else ()
+        self.labels = write_group_labels(names, values) if names else ""
         self.cells: dict[Key, Cell] = {}
         self.by_record: dict[bytes, Cell] = {}
         self.by_exec: dict[tuple[bytes, int | None], Cell] = {}
@@ -85,6 +95,19 @@ class Group:
         self.others: dict[str, Cell] = {}
         self.taken = [0, 0, 0]
         self.successor: Group | None = None
+
+    @property
+    def last(self) -> "Group":
+        """This group, or if it became known since, the one that it is."""
+        group = self
+        while group.successor is not None:
+            group = group.successor
+        return group
+
+    @property
+    def is_excluded(self) -> bool:
+        """The rules leave out what runs here."""
+        return EXCLUDED in self.values
 
 
 class Cell(Counters):

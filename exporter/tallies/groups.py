@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from exporter.tallies.cells import Cell, Group
-from exporter.tallies.labels import EXCLUDED, OTHER, UNKNOWN, printable, write_group_labels
+from exporter.tallies.labels import EXCLUDED, OTHER, UNKNOWN, printable
 from exporter.tallies.room import CELLS
 
 # Where a record's 44 bytes lead is remembered for this many of them, then learned anew: hostile names must not
@@ -50,7 +50,7 @@ class Groups:
         return chain(self, self.open, (self.excluded,))
 
     def _make(self, values: tuple[str, ...]) -> Group:
-        return Group(values, write_group_labels(self.names, values))
+        return Group(values, self.names)
 
     def claim(self, values: tuple[str, ...]) -> Group:
         """Return the group that has these values of the labels; the base if there is no room for another."""

@@ -31,6 +31,9 @@ OTHER_UID = -1
 Key = tuple[str, int | None]
 """(comm, uid): what a cell is found by in its group."""
 
+GroupName = tuple[tuple[str, str], ...]
+"""Names and values of the labels of a group; empty where groups are not asked for."""
+
 GROUP_LABELS = {"pod": ("namespace", "pod", "container"), "unit": ("unit",)}
 """The labels of a group, by what --group.by asks for. Empty: in none; UNKNOWN and OTHER as elsewhere."""
 
@@ -114,6 +117,11 @@ def write_group_labels(names: Iterable[str], values: Iterable[str]) -> str:
     """Return the labels of a group as an exposition has them behind those of a program and user."""
     pairs = zip(names, values, strict=True)
     return "".join([f',{name}="{escape_label_value(value)}"' for name, value in pairs])
+
+
+def known_group(group: GroupName) -> dict[str, str | None]:
+    """Return the labels of a group for a reader of single events; None: it is not known, or has no room."""
+    return {name: None if value in {UNKNOWN, OTHER} else value for name, value in group}
 
 
 def status_labels(status: int) -> tuple[str, str]:

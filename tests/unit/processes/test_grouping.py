@@ -1,11 +1,14 @@
 """exporter/processes/grouping.py: in which group each thing counts."""
 
+from collections import Counter
+
 import pytest
 from host import MS, Host, Mode
 from replayed import MemoryTape, Replayed, exposition, status
 
 from exporter.groups.cgroup_path import NOWHERE, Placement
-from exporter.processes import grouping
+from exporter.processes import grouping, observer
+from exporter.processes.observer import Happening
 from exporter.processes.places import PodContainer, PodName
 from exporter.tallies.rules import Rules
 from exporter.tallies.rules_file import parse_rules
@@ -522,3 +525,95 @@ def test_after_a_reload_the_name_of_a_pod_is_not_waited_for_again() -> None:
     host.fork(30, 400)
     host.drain()
     assert host.by_group == {("shop", "cart", "web", ""): {"forks": 1}}
+
+
+# -- what an observer gets -----------------------------------------------------------------------------------
+
+
+def observed(host: Host) -> list[Happening]:
+    """What an observer of a host gets, from now on."""
+    news: list[Happening] = []
+    host.pipeline.observe(lambda new: news.extend(one for one in new if isinstance(one, Happening)))
+    return news
+
+
+def told(news: list[Happening], tgid: int) -> list[tuple[str, dict[str, str]]]:
+    return [
+        (n.event, {name: value for name, value in n.group if value})
+        for n in news
+        if n.tgid == tgid and n.event not in {"sid", "comm"}
+    ]
+
+
+def test_what_is_observed_has_the_group_that_it_counts_in(host: Host) -> None:
+    news = observed(host)
+    for parent, child in ((20, 400), (10, 401), (1, 402)):
+        host.fork(parent, child)
+        host.end(child, b"x")
+    host.drain()
+    host.settle()
+    assert told(news, 400) == [("fork", {"container": "0123456789ab"}), ("exit", {"container": "0123456789ab"})]
+    assert told(news, 401) == [("fork", {"unit": "daemon.service"}), ("exit", {"unit": "daemon.service"})]
+    assert told(news, 402) == [("fork", {}), ("exit", {})]
+    assert {name for name, _ in news[-1].group} == {"namespace", "pod", "container", "unit"}
+
+
+def test_what_happens_in_an_open_group_is_observed_when_it_is_known(host: Host) -> None:
+    news = observed(host)
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    assert [event for event, _ in told(news, 400)] == ["fork"]
+    host.placements[400] = CONTAINER
+    answer_and_settle(host)
+    host.end(400, b"probe")
+    host.settle()
+    assert told(news, 400) == [
+        ("fork", {"unit": "daemon.service"}),
+        ("exec", {"container": "0123456789ab"}),
+        ("exit", {"container": "0123456789ab"}),
+    ]
+
+
+def test_what_waits_for_its_group_is_observed_as_unknown_when_track_is_lost() -> None:
+    host = make_host()
+    news = observed(host)
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    host.pipeline.lose_track()
+    assert told(news, 400)[1:] == [("exec", dict.fromkeys(("namespace", "pod", "container", "unit"), "<unknown>"))]
+
+
+def test_a_container_with_much_before_its_name_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "_MOST_HELD", 10)
+    host = make_host(names_pods=True)
+    host.lives_in(30, b"web", IN_POD)
+    news = observed(host)
+    for n in range(15):
+        host.fork(30, 400 + n)
+    host.drain()
+    assert len(news) == 5
+    host.pipeline.name_container(PodContainer(UID, ID), PodName("shop", "cart-1", "web"))
+    host.drain()
+    assert Counter(dict(n.group)["pod"] for n in news) == {"<unknown>": 5, "cart-1": 10}
+
+
+def test_what_the_rules_exclude_by_its_group_is_not_observed(host: Host) -> None:
+    host.tallies.apply_rules(rules("exclude: {container: ['.+']}"))
+    host.lives_in(20, b"main", CONTAINER)
+    host.drain()
+    host.settle()
+    news = observed(host)
+    host.fork(20, 400)
+    host.end(400, b"main")
+    host.fork(10, 401)
+    host.begin_session(401)
+    host.exec(401, b"probe")
+    host.drain()
+    host.placements[401] = CONTAINER
+    answer_and_settle(host)
+    host.settle()
+    assert [(n.event, n.tgid) for n in news] == [("fork", 401)]
