@@ -156,6 +156,7 @@ def _keep_failures(config: Config, counting: _Counting) -> Keeper:
         most=config.failures.keep if ends else 0,
         log=config.failures.log and ends,
         exemplars=config.web.exemplars and ends,
+        labels=core.tallies.groups.names,
     )
 
 

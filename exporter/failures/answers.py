@@ -26,6 +26,7 @@ class Answers:
         now_ns: CLOCK_MONOTONIC of the host where they happen.
         clock: Returns the clock of that host.
         left_out: How many are not in the store.
+        labels: The labels of groups.
     """
 
     def __init__(
@@ -35,12 +36,15 @@ class Answers:
         now_ns: Callable[[], int],
         clock: Callable[[], WallClock],
         left_out: Callable[[], int],
+        *,
+        labels: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._refresh = refresh
         self._now_ns = now_ns
         self._clock = clock
         self._left_out = left_out
+        self._labels = labels
 
     def ask(self, query: Sequence[tuple[str, str]], accept: str) -> "Answer":
         """Return what answers a request.
@@ -60,7 +64,7 @@ class Answers:
             raise ConfigError(f"format must be {' or '.join(_FORMATS)}, got {form!r}")
         filters = tuple((name, value) for name, value in query if name != "format" and value)
         as_json = form == "json" if form else prefers_json(accept)
-        return Answer(self, parse_selection(values), filters, as_json)
+        return Answer(self, parse_selection(values, self._labels), filters, as_json)
 
     async def show(self, selection: Selection, query: tuple[tuple[str, str], ...]) -> Shown:
         """Return the failures that match, now."""
@@ -72,7 +76,7 @@ class Answers:
         elif selection.since_wall_ns is not None:
             since_ns = clock.monotonic_ns(selection.since_wall_ns)
         matching = [f for f in self._store.newest() if f.time_ns >= since_ns and selection.matches(f)]
-        return Shown(matching, len(self._store), self._left_out(), now_ns, clock, query)
+        return Shown(matching, len(self._store), self._left_out(), now_ns, clock, query, self._labels)
 
 
 @dataclass(frozen=True)

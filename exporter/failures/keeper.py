@@ -1,7 +1,7 @@
 """Puts the parts together: what takes failures from the pipeline, keeps them, answers and logs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from exporter.exposition.exemplars import Exemplars
 from exporter.failures.answers import Answers
@@ -27,6 +27,7 @@ class Keeper:
         most: How many to keep; 0 for none.
         log: Log each of them.
         exemplars: Keep the last one of each series.
+        labels: The labels of groups.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Keeper:
         most: int,
         log: bool,
         exemplars: bool = False,
+        labels: Sequence[str] = (),
     ) -> None:
         self._pipeline = pipeline
         self._now_ns = now_ns
         self._clock = clock
+        self._labels = labels
         self.store = FailureStore(most) if most else None
         self._log = FailureLog(self._ended, clock) if log else None
         self._latest = Latest(clock) if exemplars else None
@@ -91,7 +94,9 @@ class Keeper:
             await drain()
             self.refresh()
 
-        answers = Answers(store, refresh, self._now_ns, self._clock, lambda: self._ended() - len(store))
+        answers = Answers(
+            store, refresh, self._now_ns, self._clock, lambda: self._ended() - len(store), labels=self._labels
+        )
         return {FAILURES_PATH: OtherPage("failures", answers.ask)}
 
     async def run(self) -> None:

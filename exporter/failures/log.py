@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from exporter.failures.rows import fields_of
 from exporter.processes.bad_ends import Failure
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.labels import GroupName
 
 LOGGER = __name__
 
@@ -45,7 +46,7 @@ class FailureLog:
         self._clock = clock
         self._now_seconds = now_seconds
         self._minute_began = now_seconds()
-        self._lines: Counter[tuple[str, int]] = Counter()
+        self._lines: Counter[tuple[GroupName, str, int]] = Counter()
         # Of those that were left out, how many a line has said.
         self._reported = 0
         self.logged = 0
@@ -60,12 +61,14 @@ class FailureLog:
         clock = self._clock()
         left_out = self.left_out - len(failures)
         for failure in failures:
-            if not self._may_log((failure.comm, failure.status)):
+            if not self._may_log((failure.group, failure.comm, failure.status)):
                 left_out += 1
                 continue
             fields = fields_of(failure, clock)
             fields["ended"] = fields.pop("time")
             fields["execs"] = " > ".join(failure.execs) or None
+            # What is in no pod has no word about pods.
+            fields |= {name: fields[name] or None for name, _ in failure.group}
             if left_out > self._reported:
                 fields["left_out"] = left_out - self._reported
                 self._reported = left_out
@@ -79,7 +82,7 @@ class FailureLog:
             _LOG.info("failed processes were left out of the log", extra={"left_out": left_out - self._reported})
             self._reported = left_out
 
-    def _may_log(self, kind: tuple[str, int]) -> bool:
+    def _may_log(self, kind: tuple[GroupName, str, int]) -> bool:
         now = self._now_seconds()
         if now - self._minute_began >= _MINUTE_SECONDS:
             self._minute_began = now

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from exporter.failures.rows import shown_duration, shown_end, shown_kib
+from exporter.failures.rows import shown_duration, shown_end, shown_group, shown_kib
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.bad_ends import Failure
 from exporter.stream.wall_clock import WallClock
@@ -40,6 +40,8 @@ class Shown(NamedTuple):
     clock: WallClock
     query: Sequence[tuple[str, str]]
     """The filters as the client wrote them: names and values."""
+    labels: Sequence[str] = ()
+    """The labels of groups, each of which is a filter."""
 
 
 def render_page(shown: Shown) -> Iterator[str]:
@@ -48,12 +50,15 @@ def render_page(shown: Shown) -> Iterator[str]:
     fields = "\n".join(
         f'<label>{title} <input name="{name}" value="{_escaped(given.get(name, ""))}" '
         f'placeholder="{hint}" size="{max(8, len(hint))}"></label>'
-        for name, (title, hint) in _FIELDS.items()
+        for name, (title, hint) in (_FIELDS | {name: (name, "name or glob") for name in shown.labels}).items()
     )
     as_json = urlencode([*shown.query, ("format", "json")])
     left_out = ""
     if shown.left_out:
-        left_out = f"{shown.left_out:,} more were left out: of one program and end more than 20, and older ones. "
+        where = " in one place" if shown.labels else ""
+        left_out = (
+            f"{shown.left_out:,} more were left out: of one program and end{where} more than 20, and older ones. "
+        )
     yield _HEAD.format(
         style=_STYLE,
         fields=fields,
@@ -63,7 +68,7 @@ def render_page(shown: Shown) -> Iterator[str]:
         json=_escaped(as_json),
     )
     if shown.failures:
-        yield _TABLE
+        yield _TABLE.format(where="<th>where" if shown.labels else "")
         rows = (_row(failure, shown) for failure in shown.failures)
         while piece := "".join(islice(rows, _ROWS_IN_A_PIECE)):
             yield piece
@@ -83,7 +88,7 @@ def _row(failure: Failure, shown: Shown) -> str:
         parent = f"{_escaped(failure.parent_comm or '?')} <span>({failure.ppid})</span>"
     more = urlencode({"comm": failure.comm, "exit_code": exit_code(failure.status)})
     chain = " → ".join((*failure.execs, failure.comm)) if failure.execs else ""
-    cells = (
+    cells: tuple[str, ...] = (
         f'<time datetime="{time}">{time[:10]} {time[11:19]}</time> <small>{age}</small>',
         f'<a href="?{_escaped(more)}">{_escaped(failure.comm)}</a>',
         f'<b class="{how}">{shown_end(failure)}</b>',
@@ -95,8 +100,16 @@ def _row(failure: Failure, shown: Shown) -> str:
         shown_kib(failure.max_rss_kib),
         _escaped(chain),
     )
+    if shown.labels:
+        cells += (_place(failure),)
     # A phone leaves out what is empty.
     return "<tr>" + "".join(f"<td>{cell}" if cell else "<td hidden>" for cell in cells) + "\n"
+
+
+def _place(failure: Failure) -> str:
+    text = shown_group(failure)
+    more = urlencode([(name, value) for name, value in failure.group if value])
+    return f'<a href="?{_escaped(more)}">{_escaped(text)}</a>' if text else ""
 
 
 def _escaped(text: str) -> str:
@@ -114,7 +127,7 @@ input,button{font:inherit;padding:4px 6px}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-size:.85em;color:var(--dim);font-weight:600}
-td:nth-child(2),td:nth-child(6),td:nth-child(10){overflow-wrap:anywhere}
+td:nth-child(2),td:nth-child(6),td:nth-child(10),td:nth-child(11){overflow-wrap:anywhere}
 td:nth-child(4),td:nth-child(5),td:nth-child(7),td:nth-child(8),td:nth-child(9){white-space:nowrap}
 td span{white-space:nowrap}
 form a{padding:5px 0}
@@ -140,6 +153,7 @@ td:nth-child(7)::before{content:"lived "}
 td:nth-child(8)::before{content:"CPU "}
 td:nth-child(9)::before{content:"memory "}
 td:nth-child(10)::before{content:"was "}
+td:nth-child(11)::before{content:"in "}
 label{flex:1 1 40%}
 input{width:100%;box-sizing:border-box}
 }
@@ -172,6 +186,6 @@ img-src 'self'; form-action 'self'; base-uri 'none'">
 """
 
 _TABLE = """<table>
-<thead><tr><th>time<th>program<th>end<th>uid<th>pid<th>parent<th>lived<th>CPU<th>memory<th>execs</thead>
+<thead><tr><th>time<th>program<th>end<th>uid<th>pid<th>parent<th>lived<th>CPU<th>memory<th>execs{where}</thead>
 <tbody>
 """

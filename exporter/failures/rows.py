@@ -3,7 +3,7 @@
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.bad_ends import Failure
 from exporter.stream.wall_clock import WallClock
-from exporter.tallies.labels import UNKNOWN
+from exporter.tallies.labels import UNKNOWN, known_group
 
 _NS_PER_SECOND = 1_000_000_000
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
@@ -18,6 +18,7 @@ def fields_of(failure: Failure, clock: WallClock) -> dict[str, object]:
         "parent_comm": failure.parent_comm,
         "uid": failure.uid,
         "comm": None if failure.comm == UNKNOWN else failure.comm,
+        **known_group(failure.group),
         "exit_code": exit_code(failure.status),
         "signal": signal_name(failure.status) or None,
         "core": failure.core,
@@ -35,6 +36,13 @@ def shown_end(failure: Failure) -> str:
     if failure.oom:
         return f"{end}, out of memory"
     return f"{end}, core" if failure.core else end
+
+
+def shown_group(failure: Failure) -> str:
+    """Return where a process ran: `shop/cart-1/web`, `cron.service`; an empty text if that is not known."""
+    known = known_group(failure.group)
+    pod = "/".join(filter(None, (known.get(name) for name in ("namespace", "pod", "container"))))
+    return " ".join(filter(None, (pod, known.get("unit"))))
 
 
 def shown_duration(ns: int | None) -> str:

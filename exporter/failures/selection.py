@@ -10,15 +10,18 @@ from exporter.errors import ConfigError
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.bad_ends import Failure
 from exporter.quantities import parse_duration_ns
-from exporter.tallies.labels import OTHER, uid_label
+from exporter.tallies.labels import OTHER, UNKNOWN, uid_label
 
 FILTERS = ("comm", "uid", "exit_code", "signal", "oom", "since")
+"""Beside the labels of groups, where there are any."""
 FORMATS = ("html", "json")
 
 _SIGNALS = {name: signal_name(number) for number in range(1, 65) for name in (signal_name(number), str(number))}
 _NS_PER_SECOND = 1_000_000_000
 # A comm has 15 bytes, and each of them can be printed as four characters.
 _LONGEST = 64
+# A name of a pod has 253 characters, that of a unit 255 bytes.
+_LONGEST_LABEL = 255
 _MOST_VALUES = 16
 
 
@@ -37,6 +40,8 @@ class Selection:
     exit_codes: frozenset[int] = frozenset()
     signals: frozenset[str] = frozenset()
     oom: bool | None = None
+    groups: tuple[tuple[str, frozenset[str], re.Pattern[str]], ...] = ()
+    """Labels of groups: the name, values, and the same as globs."""
     since_ns: int | None = None
     """Time before the request."""
     since_wall_ns: int | None = None
@@ -46,46 +51,70 @@ class Selection:
         """Return whether the filters let a failure through, without that of the time."""
         if self.uids and uid_label(failure.uid) not in self.uids:
             return False
-        if self.exit_codes and exit_code(failure.status) not in self.exit_codes:
+        if not self._status_matches(failure):
             return False
-        if self.signals and signal_name(failure.status) not in self.signals:
-            return False
-        if self.oom is not None and failure.oom is not self.oom:
+        if self.groups and not self._group_matches(dict(failure.group)):
             return False
         if self.globs is None or failure.comm in self.comms:
             return True
         return self.globs.match(failure.comm) is not None
 
+    def _status_matches(self, failure: Failure) -> bool:
+        if self.exit_codes and exit_code(failure.status) not in self.exit_codes:
+            return False
+        if self.signals and signal_name(failure.status) not in self.signals:
+            return False
+        return self.oom is None or failure.oom is self.oom
 
-def parse_selection(values: Mapping[str, Sequence[str]]) -> Selection:
+    def _group_matches(self, group: Mapping[str, str]) -> bool:
+        return all(
+            value in wanted or globs.match(value) is not None
+            for name, wanted, globs in self.groups
+            for value in (group.get(name, UNKNOWN),)
+        )
+
+
+def parse_selection(values: Mapping[str, Sequence[str]], labels: Sequence[str] = ()) -> Selection:
     """Parse the query of a request, `format` left out. An empty value is no filter.
 
     Args:
-        values: Name of a filter -> its values, each of which can be a list with commas, except of `comm`.
+        values: Name of a filter -> its values, each of which can be a list with commas, except of `comm` and
+            labels.
+        labels: The labels of groups.
 
     Raises:
         ConfigError: A filter is not known, or has a value that it cannot take.
     """
-    unknown = [name for name in values if name not in FILTERS]
+    filters = (*FILTERS, *labels)
+    unknown = [name for name in values if name not in filters]
     if unknown:
-        raise ConfigError(f"there is no filter {unknown[0]!r}; there are {', '.join(FILTERS)}, and format")
-    comms = list(dict.fromkeys(text for text in values.get("comm", ()) if text))
-    if len(comms) > _MOST_VALUES or any(len(text) > _LONGEST for text in comms):
-        raise ConfigError(f"comm may be given {_MOST_VALUES} times, with {_LONGEST} characters each")
-    if OTHER in comms:
-        # What is folded has no name of its own in the metrics, but here.
-        comms = []
+        raise ConfigError(f"there is no filter {unknown[0]!r}; there are {', '.join(filters)}, and format")
+    comms = _globs(values, "comm", _LONGEST)
+    groups = {name: _globs(values, name, _LONGEST_LABEL) for name in labels}
     since_ns, since_wall_ns = _parse_since(values.get("since", ()))
     return Selection(
         frozenset(comms),
-        re.compile("|".join(map(translate, comms))) if comms else None,
+        _pattern(comms) if comms else None,
         _uids(_words(values, "uid")),
         frozenset(int(word) for word in _numbers(values, "exit_code", 255)),
         frozenset(_signal(word) for word in _words(values, "signal")),
         _parse_oom(_words(values, "oom")),
+        tuple((name, frozenset(globs), _pattern(globs)) for name, globs in groups.items() if globs),
         since_ns,
         since_wall_ns,
     )
+
+
+def _globs(values: Mapping[str, Sequence[str]], name: str, longest: int) -> list[str]:
+    globs = list(dict.fromkeys(text for text in values.get(name, ()) if text))
+    if len(globs) > _MOST_VALUES or any(len(text) > longest for text in globs):
+        raise ConfigError(f"{name} may be given {_MOST_VALUES} times, with {longest} characters each")
+    # What is folded has no name of its own in the metrics, but here.
+    return [] if OTHER in globs else globs
+
+
+def _pattern(globs: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, globs)))
 
 
 def _words(values: Mapping[str, Sequence[str]], name: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Keeps the last processes that ended badly, in bounded memory.
 
-Of one comm and wait status only the newest are kept, so that a program that fails again and again does not push
-the one failure of another out. A failure is kept as bytes, 120 of them mostly: a thousand take a quarter of a
-megabyte, and less than a whole one with the longest names that there can be. The time comes first in them, so the
-bytes sort by time.
+Of one comm and wait status in one group only the newest are kept, so that a program that fails again and again
+does not push the one failure of another out. A failure is kept as bytes, 120 of them mostly: a thousand take a
+quarter of a megabyte, and less than a whole one with the longest names that there can be. The time comes first in
+them, so the bytes sort by time. Groups are kept once for all failures of a kind.
 """
 
 import struct
@@ -11,6 +11,7 @@ from bisect import insort
 from collections.abc import Iterable
 
 from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure
+from exporter.tallies.labels import GroupName
 
 # time_ns, pid, ppid, uid, status, core, OOM, lifetime_ns, cpu_ns, max_rss_kib. -1: not known; a uid has 32 bits.
 _NUMBERS = struct.Struct(">QIIqi?bqqq")
@@ -31,7 +32,7 @@ class FailureStore:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kinds: dict[tuple[str, int], list[bytes]] = {}
+        self._kinds: dict[tuple[GroupName, str, int], list[bytes]] = {}
         self._held = 0
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class FailureStore:
         """Keep failures, instead of older ones if there is no room."""
         for failure in failures:
             self._held += 1
-            of_kind = self._kinds.setdefault((failure.comm, failure.status), [])
+            of_kind = self._kinds.setdefault((failure.group, failure.comm, failure.status), [])
             insort(of_kind, _pack(failure))
             if len(of_kind) > MOST_OF_A_KIND:
                 del of_kind[0]
@@ -61,8 +62,9 @@ class FailureStore:
 
     def newest(self) -> list[Failure]:
         """Return all that are kept, the newest first."""
-        held = sorted((packed for of_kind in self._kinds.values() for packed in of_kind), reverse=True)
-        return [_unpack(packed) for packed in held[: self._most]]
+        held = [(packed, group) for (group, _, _), of_kind in self._kinds.items() for packed in of_kind]
+        held.sort(reverse=True)
+        return [_unpack(packed, group) for packed, group in held[: self._most]]
 
 
 def _pack(failure: Failure) -> bytes:
@@ -82,7 +84,7 @@ def _pack(failure: Failure) -> bytes:
     return numbers + _SEPARATOR.join(comms).encode()
 
 
-def _unpack(packed: bytes) -> Failure:
+def _unpack(packed: bytes, group: GroupName) -> Failure:
     time_ns, pid, ppid, uid, status, core, oom, lifetime_ns, cpu_ns, max_rss_kib = _NUMBERS.unpack_from(packed)
     comm, parent_comm, *execs = packed[_NUMBERS.size :].decode().split(_SEPARATOR)
     return Failure(
@@ -99,4 +101,5 @@ def _unpack(packed: bytes) -> Failure:
         None if max_rss_kib == _NOT_KNOWN else max_rss_kib,
         tuple(execs),
         None if oom == _NOT_KNOWN else bool(oom),
+        group,
     )

@@ -1,8 +1,9 @@
 """Processes that ended badly, one by one, with names: the newest of each kind.
 
 It costs only bad ends, and of a storm of them little more than a note each. The table notes them as they stand.
-Notes are sifted: of those with the same comm, uid and wait status the newest are kept. A note becomes a `Failure`
-when a client asks, or when there are too many notes; it waits until the comm that it counts under is known.
+Notes are sifted: of those with the same comm, uid, group and wait status the newest are kept. A note becomes a
+`Failure` when a client asks, or when there are too many notes; it waits until the comm and the group that it
+counts in are known.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +15,11 @@ from exporter.kernel.wait_status import CORE_BIT, SIGKILL, STATUS_BITS
 from exporter.processes.oom_kills import OomKills
 from exporter.processes.process import Before, Process, chain_of, known_cell
 from exporter.tallies.cells import Cell
-from exporter.tallies.labels import EXCLUDED, UNKNOWN
+from exporter.tallies.labels import EXCLUDED, UNKNOWN, GroupName
 
 MOST_OF_A_KIND = 20
-"""So many failures with one comm and wait status are worth a look; a storm of them must not push others out."""
+"""So many failures with one comm and wait status in one group are worth a look; a storm of them must not push
+others out."""
 
 # Notes are sifted when there are so many. A note takes some 300 bytes. A storm of up to half as many, of all kinds
 # together, costs no more than its notes: none of them has to become a failure to make room.
@@ -50,6 +52,8 @@ class Failure(NamedTuple):
     """What it was called before its last execs, the newest last; `<unknown>` for what is not known."""
     oom: bool | None = None
     """The kernel's OOM killer had chosen it."""
+    group: GroupName = ()
+    """Where it ran, as far as that is asked for."""
 
 
 Take = Callable[[list[Failure]], None]
@@ -223,9 +227,9 @@ class BadEnds:
             others = [known_cell(other) for other in _others(note)]
             is_recent = note.time_ns > now_ns - _OTHERS_NAMED_WITHIN_NS
             is_suspect = self._oom_kills.is_suspect(note.tgid, note.time_ns)
-            if cell is None or is_suspect or (is_recent and None in others):
+            if cell is None or cell.group.last.is_open or is_suspect or (is_recent and None in others):
                 waiting.append(plain)
-            elif cell.program.comm == EXCLUDED:
+            elif cell.program.comm == EXCLUDED or cell.group.last.is_excluded:
                 self._noted -= 1
             else:
                 is_killed = note.status & STATUS_BITS == SIGKILL
@@ -284,6 +288,7 @@ def _failure(note: _Note, cell: Cell, others: list[Cell | None], *, oom: bool | 
         note.max_rss_kib,
         tuple(comms),
         oom,
+        cell.group.last.named,
     )
 
 

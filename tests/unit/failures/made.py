@@ -15,4 +15,17 @@ FAILED = Failure(
 KILLED = FAILED._replace(time_ns=NOW_NS - 60 * SECOND, pid=401, uid=0, comm="oracle_1", status=9, execs=())
 DUMPED = FAILED._replace(time_ns=NOW_NS - 30 * SECOND, pid=402, status=11, core=True)
 BARE = Failure(NOW_NS, 403, None, None, None, "<unknown>", 0x100, False, None, None, None)
+IN_POD = FAILED._replace(group=(("namespace", "shop"), ("pod", "cart-1"), ("container", "web"), ("unit", "")))
+IN_UNIT = FAILED._replace(
+    time_ns=NOW_NS - 20 * SECOND,
+    pid=404,
+    group=(("namespace", ""), ("pod", ""), ("container", ""), ("unit", "cron.service")),
+)
+NOWHERE = FAILED._replace(
+    time_ns=NOW_NS - 10 * SECOND,
+    pid=405,
+    group=tuple((name, "<unknown>") for name in ("namespace", "pod", "container", "unit")),
+)
+LABELS = ("namespace", "pod", "container", "unit")
+GROUPED = {"in a pod": IN_POD, "in a unit": IN_UNIT, "not known": NOWHERE}
 ALL = {"failed": FAILED, "killed": KILLED, "dumped": DUMPED, "bare": BARE}

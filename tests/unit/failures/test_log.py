@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.failures.made import BARE, CLOCK, DUMPED, FAILED
+from unit.failures.made import BARE, CLOCK, DUMPED, FAILED, IN_POD, IN_UNIT, NOWHERE
 
 from exporter.failures.log import LOGGER, FailureLog
 from exporter.processes.bad_ends import Failure
@@ -152,3 +152,15 @@ def parse_logfmt(line: str) -> dict[str, str]:
         assert name not in fields
         fields[name] = value
     return fields
+
+
+def test_a_line_says_where_the_process_ran_and_nothing_of_where_it_did_not(logged: Logged) -> None:
+    logged.take([IN_POD, IN_UNIT, NOWHERE])
+    assert logged.lines.of("pod") == ["cart-1", None, None]
+    assert logged.lines.of("unit") == [None, "cron.service", None]
+
+
+def test_the_limit_of_a_kind_is_one_of_each_group(logged: Logged) -> None:
+    logged.take([IN_POD] * 50)
+    logged.take([IN_UNIT])
+    assert logged.lines.of("unit") == [None] * 10 + ["cron.service"]

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.failures.made import ALL, BARE, CLOCK, DUMPED, FAILED, NOW_NS, SECOND
+from unit.failures.made import ALL, BARE, CLOCK, DUMPED, FAILED, GROUPED, LABELS, NOW_NS, SECOND
 
 from exporter.failures.page import Shown, render_page
 from exporter.processes.bad_ends import Failure
@@ -145,3 +145,20 @@ def test_a_long_page_comes_in_pieces_and_whole(count: int) -> None:
     pieces = list(render_page(shown))
     assert len(Page("".join(pieces)).rows) == count + 1
     assert max(map(len, pieces)) < 50 * 1000
+
+
+def test_with_groups_the_page_says_where_and_filters_by_that() -> None:
+    shown = Shown(list(GROUPED.values()), 3, 7, NOW_NS, CLOCK, (("pod", "cart-*"),), LABELS)
+    page = Page("".join(render_page(shown)))
+    assert [row[-1].strip() for row in page.rows] == ["where", "shop/cart-1/web", "cron.service", ""]
+    assert {name: page.fields[name] for name in LABELS} == {
+        "namespace": "", "pod": "cart-*", "container": "", "unit": "",
+    }  # fmt: skip
+    assert "?namespace=shop&pod=cart-1&container=web" in page.links
+    assert "of one program and end in one place more than 20" in page.text
+
+
+def test_without_groups_the_page_says_nothing_of_them() -> None:
+    page = page_of(FAILED)
+    assert page.rows[0][-1].strip() == "execs"
+    assert set(page.fields) == {"comm", "uid", "exit_code", "signal", "since"}

@@ -1,9 +1,9 @@
 """One failure as JSON has it, and in words."""
 
 import pytest
-from unit.failures.made import BARE, CLOCK, DUMPED, FAILED, KILLED
+from unit.failures.made import BARE, CLOCK, DUMPED, FAILED, IN_POD, IN_UNIT, KILLED, LABELS, NOWHERE
 
-from exporter.failures.rows import fields_of, shown_duration, shown_end, shown_kib
+from exporter.failures.rows import fields_of, shown_duration, shown_end, shown_group, shown_kib
 from exporter.processes.bad_ends import Failure
 
 
@@ -92,3 +92,20 @@ def test_a_duration_in_words(ns: int | None, text: str) -> None:
 )
 def test_memory_in_words(kib: int | None, text: str) -> None:
     assert shown_kib(kib) == text
+
+
+@pytest.mark.parametrize(
+    ("failure", "labels", "shown"),
+    [
+        (IN_POD, {"namespace": "shop", "pod": "cart-1", "container": "web", "unit": ""}, "shop/cart-1/web"),
+        (IN_UNIT, {"namespace": "", "pod": "", "container": "", "unit": "cron.service"}, "cron.service"),
+        (NOWHERE, dict.fromkeys(LABELS), ""),
+        (FAILED, {}, ""),
+    ],
+)
+def test_where_a_process_ran_is_shown_as_far_as_it_is_known(
+    failure: Failure, labels: dict[str, str | None], shown: str
+) -> None:
+    fields = fields_of(failure, CLOCK)
+    assert {name: fields[name] for name in LABELS if name in fields} == labels
+    assert shown_group(failure) == shown

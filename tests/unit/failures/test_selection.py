@@ -1,7 +1,7 @@
 """The filters of /failures: what they let through, and what they refuse."""
 
 import pytest
-from unit.failures.made import ALL, FAILED
+from unit.failures.made import ALL, FAILED, GROUPED, LABELS
 
 from exporter.errors import ConfigError
 from exporter.failures.selection import parse_selection
@@ -91,3 +91,31 @@ def test_what_cannot_be_filtered_by_is_refused_with_the_reason(query: dict[str, 
     with pytest.raises(ConfigError) as refused:
         parse_selection(query)
     assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ({"namespace": ["shop"]}, "in a pod"),
+        ({"pod": ["cart-*"], "container": ["web", "side"]}, "in a pod"),
+        ({"unit": ["cron.service"]}, "in a unit"),
+        ({"unit": ["*"]}, "in a pod,in a unit,not known"),
+        ({"unit": ["<unknown>"]}, "not known"),
+        ({"unit": ["<other>"]}, "in a pod,in a unit,not known"),
+        ({"unit": [""], "pod": ["cart-2"]}, ""),
+    ],
+)
+def test_failures_are_selected_by_their_group(query: dict[str, list[str]], shown: str) -> None:
+    selection = parse_selection(query, LABELS)
+    assert ",".join(name for name, failure in GROUPED.items() if selection.matches(failure)) == shown
+
+
+def test_a_label_that_there_is_not_is_no_filter() -> None:
+    with pytest.raises(ConfigError, match=r"there is no filter 'pod'; there are comm, .*, unit, and format"):
+        parse_selection({"pod": ["a"]}, ("unit",))
+
+
+def test_a_glob_of_a_label_is_not_longer_than_a_name() -> None:
+    parse_selection({"pod": ["a" * 253]}, LABELS)
+    with pytest.raises(ConfigError, match="pod may be given 16 times, with 255 characters each"):
+        parse_selection({"pod": ["a" * 256]}, LABELS)

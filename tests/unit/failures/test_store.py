@@ -2,15 +2,16 @@
 
 import gc
 import tracemalloc
+from collections import Counter
 
 import pytest
-from unit.failures.made import ALL, FAILED
+from unit.failures.made import ALL, FAILED, GROUPED, IN_POD, IN_UNIT, NOW_NS, NOWHERE
 
 from exporter.failures.store import FailureStore
 from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure
 
 
-@pytest.mark.parametrize("failure", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("failure", (ALL | GROUPED).values(), ids=ALL | GROUPED)
 def test_a_failure_comes_out_as_it_went_in(failure: Failure) -> None:
     store = FailureStore(10)
     store.take([failure])
@@ -101,3 +102,13 @@ def test_with_the_longest_names_a_thousand_take_less_than_a_mebibyte() -> None:
     assert len(store) == 1000
     assert after - before < 1 << 20
     assert peak - before < (1 << 20) + (1 << 18)
+
+
+def test_a_storm_in_one_group_leaves_the_failures_of_another() -> None:
+    store = FailureStore(1000)
+    store.take([IN_UNIT])
+    store.take(IN_POD._replace(time_ns=NOW_NS + n) for n in range(500))
+    store.take([NOWHERE])
+    kept = store.newest()
+    assert Counter(failure.group for failure in kept) == {IN_POD.group: 20, IN_UNIT.group: 1, NOWHERE.group: 1}
+    assert IN_UNIT in kept

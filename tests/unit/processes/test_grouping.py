@@ -8,6 +8,7 @@ from replayed import MemoryTape, Replayed, exposition, status
 
 from exporter.groups.cgroup_path import NOWHERE, Placement
 from exporter.processes import grouping, observer
+from exporter.processes.bad_ends import Failure
 from exporter.processes.observer import Happening
 from exporter.processes.places import PodContainer, PodName
 from exporter.tallies.rules import Rules
@@ -617,3 +618,47 @@ def test_what_the_rules_exclude_by_its_group_is_not_observed(host: Host) -> None
     answer_and_settle(host)
     host.settle()
     assert [(n.event, n.tgid) for n in news] == [("fork", 401)]
+
+
+# -- failures ------------------------------------------------------------------------------------------------
+
+
+def failures_of(host: Host, *, at_once: bool = True) -> list[Failure]:
+    failures: list[Failure] = []
+    host.pipeline.take_failures(failures.extend, at_once=at_once)
+    return failures
+
+
+def test_a_failure_has_its_group_when_that_is_known(host: Host) -> None:
+    failures = failures_of(host)
+    host.fork(20, 400)
+    host.end(400, b"main", status=0x100)
+    host.fork(10, 401)
+    host.begin_session(401)
+    host.exec(401, b"probe")
+    host.drain()
+    host.placements[401] = CONTAINER
+    host.end(401, b"probe", status=0x100)
+    host.drain()
+    assert 401 not in {failure.pid for failure in failures}
+    answer_and_settle(host)
+    host.settle()
+    assert {failure.pid: dict(failure.group)["container"] for failure in failures} == {
+        400: "0123456789ab",
+        401: "0123456789ab",
+    }
+
+
+def test_a_failure_in_an_excluded_group_is_none(host: Host) -> None:
+    host.tallies.apply_rules(rules("exclude: {container: ['.+']}"))
+    failures = failures_of(host)
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    host.end(400, b"probe", status=0x100)
+    answer_and_settle(host)
+    host.settle()
+    assert failures == []
+    assert host.table.bad_ends.noted == 0

@@ -36,7 +36,7 @@ def test_a_folded_cell_is_the_same_for_as_long_as_it_is_used_and_knows_its_name(
 
 
 def test_a_group_has_an_other_of_its_own() -> None:
-    cells, group = overflow(), Group(("web",), ',unit="web"')
+    cells, group = overflow(), Group(("web",), ("unit",))
     cells.fold("a", 7, group).forks += 1
     assert group.others[OTHER].forks == 1
     assert cells.behind("a", group) is group.others[OTHER]
