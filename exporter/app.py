@@ -190,7 +190,15 @@ async def _stream(config: Config, counting: _Counting, stack: AsyncExitStack, co
         config.limits.client_bytes // 2,
     )
     core, feed = counting.core, counting.core.feed
-    hub = Hub(core.pipeline, core.plan.wanted, counting.clock, limits, feed.emit_soon, fill=feed.look_at_buffers)
+    hub = Hub(
+        core.pipeline,
+        core.plan.wanted,
+        counting.clock,
+        limits,
+        feed.emit_soon,
+        fill=feed.look_at_buffers,
+        labels=core.tallies.groups.names,
+    )
     sock = open_stream_socket(
         config.stream.socket,
         config.stream.mode,

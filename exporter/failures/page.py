@@ -10,11 +10,11 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from exporter.failures.rows import shown_duration, shown_end, shown_group, shown_kib
+from exporter.failures.rows import shown_duration, shown_end, shown_kib
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.bad_ends import Failure
 from exporter.stream.wall_clock import WallClock
-from exporter.tallies.labels import uid_label
+from exporter.tallies.labels import short_group, uid_label
 
 _ROWS_IN_A_PIECE = 50
 _NS_PER_SECOND = 1_000_000_000
@@ -107,7 +107,7 @@ def _row(failure: Failure, shown: Shown) -> str:
 
 
 def _place(failure: Failure) -> str:
-    text = shown_group(failure)
+    text = short_group(failure.group)
     more = urlencode([(name, value) for name, value in failure.group if value])
     return f'<a href="?{_escaped(more)}">{_escaped(text)}</a>' if text else ""
 

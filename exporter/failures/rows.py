@@ -38,13 +38,6 @@ def shown_end(failure: Failure) -> str:
     return f"{end}, core" if failure.core else end
 
 
-def shown_group(failure: Failure) -> str:
-    """Return where a process ran: `shop/cart-1/web`, `cron.service`; an empty text if that is not known."""
-    known = known_group(failure.group)
-    pod = "/".join(filter(None, (known.get(name) for name in ("namespace", "pod", "container"))))
-    return " ".join(filter(None, (pod, known.get("unit"))))
-
-
 def shown_duration(ns: int | None) -> str:
     """Return a duration in three digits or two units: 1.23 ms, 35.4 s, 2 h 5 min; an empty text for None."""
     if ns is None:

@@ -57,7 +57,7 @@ async def _stream_events(hub: Hub, request: web.Request) -> web.StreamResponse:
     peer = request.get_extra_info("peer", "")
     if hub.limits.uids is not None and int(peer) not in hub.limits.uids:
         raise web.HTTPForbidden(text=f"uid {peer} is not in --stream.allow-uid\n")
-    selection = _parse_query(request, hub.available)
+    selection = _parse_query(request, hub)
     form = SSE if SSE in request.headers.get("Accept", "") else NDJSON
     with contextlib.ExitStack() as stack:
         try:
@@ -73,9 +73,12 @@ async def _stream_events(hub: Hub, request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _parse_query(request: web.Request, available: frozenset[str]) -> Selection:
+def _parse_query(request: web.Request, hub: Hub) -> Selection:
+    available = hub.available
     try:
-        selection = parse_selection({name: request.query.getall(name) for name in request.query})
+        selection = parse_selection(
+            {name: request.query.getall(name) for name in request.query}, labels=hub.labels
+        )
         if missing := unavailable(selection, available):
             raise ConfigError(f"events: this exporter does not receive {', '.join(missing)}, see its --events")
     except ConfigError as error:

@@ -72,9 +72,11 @@ class Hub:
         limits: Limits of clients.
         emit_soon: Called when the first subscriber comes.
         fill: Returns how full the fullest queue of the kernel is, from 0 to 1.
+        labels: The labels of groups.
 
     Attributes:
         available: As given.
+        labels: As given.
         limits: As given.
         dropped: Events that were lost for a client: it did not read them in time, or its filter took too long.
     """
@@ -88,9 +90,11 @@ class Hub:
         emit_soon: Callable[[], None],
         *,
         fill: Callable[[], float] = float,
+        labels: tuple[str, ...] = (),
     ) -> None:
         self._pipeline = pipeline
         self.available = available
+        self.labels = labels
         self._clock = clock
         self.limits = limits
         self._emit_soon = emit_soon

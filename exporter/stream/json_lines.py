@@ -5,6 +5,7 @@ import json
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Loss, News
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.labels import known_group
 
 _NS_PER_SECOND = 1_000_000_000
 
@@ -26,6 +27,7 @@ def json_line(news: News, clock: WallClock) -> str:
             "ppid": news.ppid,
             "uid": news.uid,
             "comm": news.comm,
+            **known_group(news.group),
             "exit_code": None if status is None else exit_code(status),
             "signal": None if status is None else signal_name(status) or None,
             "core": news.core,

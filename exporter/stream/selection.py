@@ -11,11 +11,14 @@ from exporter.events import EVENTS
 from exporter.kernel.wait_status import exit_code, signal_name
 from exporter.processes.observer import Happening
 from exporter.quantities import parse_duration_ns
+from exporter.tallies.labels import known_group
 
 _ENDS = frozenset({"exit", "nonzero_exit"})
 _HAVE_STATUS = _ENDS | {"thread_exit"}
 # A comm has 15 bytes, and each of them can be printed as four characters.
 _MOST_GLOBS, _LONGEST_GLOB = 16, 64
+# A name of a pod has 253 characters, that of a unit 255 bytes.
+_LONGEST_LABEL = 255
 _SIGNALS = {name: number for number in range(1, 65) for name in (signal_name(number), str(number))}
 _SIGNAL_NAMES = {name: signal_name(number) for name, number in _SIGNALS.items()}
 
@@ -41,6 +44,15 @@ FILTERS = (
 )
 
 
+GROUP_FILTERS = (
+    FilterSpec("namespace", "GLOB", "Only events of processes in pods of a namespace that matches."),
+    FilterSpec("pod", "GLOB", "Only events of processes in a pod whose name matches."),
+    FilterSpec("container", "GLOB", "Only events of processes in a container whose name or short id matches."),
+    FilterSpec("unit", "GLOB", "Only events of processes in a systemd unit that matches."),
+)
+"""Where it is known in which group processes run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The events to show.
@@ -55,6 +67,8 @@ class Selection:
     signals: frozenset[str] | None = None
     min_lifetime_ns: int | None = None
     max_lifetime_ns: int | None = None
+    groups: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    """Labels of groups."""
 
     def with_default(self, events: frozenset[str]) -> "Selection":
         """Return the same filters, with these events if the user named no events."""
@@ -73,7 +87,13 @@ class Selection:
             return False
         if self.uids is not None and happening.uid not in self.uids:
             return False
+        if self.groups and not self._group_matches(known_group(happening.group)):
+            return False
         return not self._ends_only or self._end_matches(happening)
+
+    def _group_matches(self, group: Mapping[str, str | None]) -> bool:
+        values = ((pattern, group.get(name)) for name, pattern in self.groups)
+        return all(value is not None and pattern.match(value) is not None for pattern, value in values)
 
     @property
     def _ends_only(self) -> bool:
@@ -122,30 +142,35 @@ def unavailable(selection: Selection, available: frozenset[str]) -> list[str]:
     return sorted(selection.wanted(available) - available - implied)
 
 
-def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False) -> Selection:
+def parse_selection(
+    values: Mapping[str, Sequence[str]], *, flags: bool = False, labels: Sequence[str] = ()
+) -> Selection:
     """Parse filters.
 
     Args:
         values: Filter name -> its values; each filter may be given more than once.
         flags: Name a filter in error messages as a flag: --min-lifetime, not min_lifetime.
+        labels: The labels of groups that are known.
 
     Raises:
         ConfigError: A filter is not known, has a value that it cannot take, or lets nothing through.
     """
-    known = {spec.name for spec in FILTERS}
+    known = [*(spec.name for spec in FILTERS), *labels]
     for name in values:
         if name not in known:
-            raise ConfigError(f"there is no filter {name!r}; there are {', '.join(spec.name for spec in FILTERS)}")
+            raise ConfigError(f"there is no filter {name!r}; there are {', '.join(known)}")
     given = _GivenFilters(values, flags=flags)
-    globs = given.globs()
+    globs = given.globs("comm", _LONGEST_GLOB)
+    groups = ((name, given.globs(name, _LONGEST_LABEL)) for name in labels)
     selection = Selection(
         events=given.events(),
-        comm=None if globs is None else re.compile("|".join(map(translate, globs))),
+        comm=None if globs is None else _pattern(globs),
         uids=given.numbers("uid", 0xFFFFFFFF),
         exit_codes=given.numbers("exit_code", 255),
         signals=given.signals(),
         min_lifetime_ns=given.duration("min_lifetime"),
         max_lifetime_ns=given.duration("max_lifetime"),
+        groups=tuple((name, _pattern(globs)) for name, globs in groups if globs is not None),
     )
     shortest_ns, longest_ns = selection.min_lifetime_ns, selection.max_lifetime_ns
     if shortest_ns is not None and longest_ns is not None and shortest_ns > longest_ns:
@@ -156,6 +181,10 @@ def parse_selection(values: Mapping[str, Sequence[str]], *, flags: bool = False)
         events = ", ".join(sorted(selection.events or ()))
         raise ConfigError(f"nothing can match: {events} have no exit code, signal or lifetime")
     return selection
+
+
+def _pattern(globs: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, globs)))
 
 
 class _GivenFilters:
@@ -178,17 +207,17 @@ class _GivenFilters:
             raise ConfigError(f"{self.shown(name)} is empty")
         return found
 
-    def globs(self) -> Sequence[str] | None:
-        """Return patterns of comms, each once. Of a client only few: each event is held against each of them.
+    def globs(self, name: str, longest: int) -> Sequence[str] | None:
+        """Return patterns, each once. Of a client only few: each event is held against each of them.
 
         Raises:
-            ConfigError: They are too many, or one is longer than any comm.
+            ConfigError: They are too many, or one is longer than any value.
         """
-        globs = self._values.get("comm")
+        globs = self._values.get(name)
         if globs is None:
             return None
-        if not self._flags and (len(globs) > _MOST_GLOBS or max(map(len, globs)) > _LONGEST_GLOB):
-            raise ConfigError(f"comm may be given {_MOST_GLOBS} times, with {_LONGEST_GLOB} characters each")
+        if not self._flags and (len(globs) > _MOST_GLOBS or max(map(len, globs)) > longest):
+            raise ConfigError(f"{name} may be given {_MOST_GLOBS} times, with {longest} characters each")
         return list(dict.fromkeys(globs))
 
     def events(self) -> frozenset[str] | None:

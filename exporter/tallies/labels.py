@@ -124,6 +124,13 @@ def known_group(group: GroupName) -> dict[str, str | None]:
     return {name: None if value in {UNKNOWN, OTHER} else value for name, value in group}
 
 
+def short_group(group: GroupName) -> str:
+    """Return where a process ran in a few words: `shop/cart-1/web`, `cron.service`; empty if it is not known."""
+    known = known_group(group)
+    pod = "/".join(filter(None, (known.get(name) for name in GROUP_LABELS["pod"])))
+    return " ".join(filter(None, (pod, known.get("unit"))))
+
+
 def status_labels(status: int) -> tuple[str, str]:
     """Return the values of the labels that an end has beside those of its program and user."""
     return exit_labels(status)

@@ -2,24 +2,29 @@
 
 import asyncio
 import logging
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
 
 from exporter.capture.file import open_capture
 from exporter.capture.replay import Replay
 from exporter.errors import ConfigError
-from exporter.feeds import Core, make_live_core, make_replay_core
+from exporter.feeds import Core, LiveGroups, make_live_core, make_replay_core
 from exporter.kernel.netlink_socket import RECEIVE_BUFFER_BYTES
 from exporter.kernel.procfs import Procfs
+from exporter.kubernetes.access import find_access, is_in_pod
+from exporter.kubernetes.pod_names import PodNames
+from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
 from exporter.live.open_sources import open_sources
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.stream.selection import Selection, unavailable
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.labels import group_label_names
 from exporter.tallies.tallies import Tallies
 from exporter.watch.flags import WatchConfig
 from exporter.watch.output import Output
@@ -40,22 +45,60 @@ _LAST_LOOKS = 4
 _LOOK_SECONDS = 1.1 * READING_SETTLES_NS / 1e9
 
 
+class _Watched(NamedTuple):
+    """What is watched."""
+
+    counting: Core
+    selection: Selection
+    clock: Callable[[], WallClock]
+    pods: PodWatch | None = None
+    """Follows the names of pods."""
+
+
 @contextmanager
-def _counting(config: WatchConfig) -> Iterator[tuple[Core, Selection, Callable[[], WallClock]]]:
+def _counting(config: WatchConfig) -> Iterator[_Watched]:
+    tallies = Tallies(group_labels=group_label_names(config.groups))
     if config.replay is not None:
         with open_capture(config.replay) as (header, file):
             selection = config.selection.with_default(header.events & _DEFAULT_OF_CAPTURES or header.events)
             if missing := unavailable(selection, header.events):
                 raise ConfigError(f"--events: the capture has none of {', '.join(missing)}")
+            if config.groups and not header.groups:
+                raise ConfigError("--replay: the capture does not say where processes ran")
             clock = WallClock(header.wall_ns, header.monotonic_ns)
-            yield make_replay_core(header, file, Tallies(), speed=config.speed), selection, lambda: clock
+            core = make_replay_core(header, file, tallies, speed=config.speed, group_by=config.groups)
+            yield _Watched(core, selection, lambda: clock)
         return
     procfs = Procfs(config.procfs_path)
     procfs.check()
     selection = config.selection.with_default(_DEFAULT_EVENTS)
     wanted = selection.wanted(_DEFAULT_EVENTS)
-    with open_sources(config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True) as sources:
-        yield make_live_core(sources, procfs, Tallies()), selection, WallClock.now
+    pods = _pods(config)
+    groups = None
+    if config.groups:
+        look_up = None if pods is None else pods.names.lookup
+        groups = LiveGroups(config.groups, os.environ.get("POD_UID", ""), look_up)
+    with open_sources(
+        config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True, grouped=groups is not None
+    ) as sources:
+        yield _Watched(make_live_core(sources, procfs, tallies, groups=groups), selection, WallClock.now, pods)
+
+
+def _pods(config: WatchConfig) -> PodWatch | None:
+    """Return what follows the names of pods; None if they are not asked for, or cannot be known here.
+
+    Raises:
+        ConfigError: A filter needs them.
+    """
+    if "pod" in config.groups and is_in_pod(os.environ):
+        return PodWatch(find_access(os.environ), PodNames())
+    for name, _ in config.selection.groups:
+        if name in {"namespace", "pod"}:
+            raise ConfigError(
+                f"--{name} can match nothing here: names of pods are known in a pod of the cluster that has "
+                "NODE_NAME and may list pods; --container takes the short id of a container"
+            )
+    return None
 
 
 async def watch(config: WatchConfig) -> bool:
@@ -83,7 +126,7 @@ async def watch(config: WatchConfig) -> bool:
     # The handlers are not the event loop's: the loop does not run while a write waits for the reader.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with _counting(config) as (counting, selection, clock):
+    with _counting(config) as (counting, selection, clock, pods):
         screen: Screen
         if config.top:
             now_ns, mode = counting.feed.now_ns, counting.mode
@@ -92,7 +135,9 @@ async def watch(config: WatchConfig) -> bool:
             screen = Printer(config, clock, output)
         watcher = Watcher(selection, config.count, screen, stopped)
         counting.pipeline.observe(watcher.take)
-        sound = await _run(config, counting, watcher, screen, stopped)
+        async with _followed(pods) as following:
+            ends = [asyncio.ensure_future(stopped.wait()), *following]
+            sound = await _run(config, counting, watcher, screen, ends)
     if config.summary:
         output.write(f"{watcher.summary.json_line()}\n" if config.output == "json" else watcher.summary.text())
     if output.problem is not None:
@@ -100,12 +145,26 @@ async def watch(config: WatchConfig) -> bool:
     return sound and output.problem is None
 
 
+@asynccontextmanager
+async def _followed(pods: PodWatch | None) -> AsyncIterator[list[asyncio.Future[Any]]]:
+    """Follow the names of pods while the block runs."""
+    if pods is None:
+        yield []
+        return
+    following = pods.start()
+    try:
+        yield [following]
+    finally:
+        following.cancel()
+        await pods.stop()
+
+
 async def _run(
-    config: WatchConfig, counting: Core, watcher: Watcher, screen: Screen, stopped: asyncio.Event
+    config: WatchConfig, counting: Core, watcher: Watcher, screen: Screen, ends: list[asyncio.Future[Any]]
 ) -> bool:
-    feed = counting.feed
-    enough: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
-    waited_for: list[asyncio.Future[Any]] = [enough, feed.crashed]
+    """Print events until one of the futures is done, of which the first says that there are enough."""
+    feed, enough = counting.feed, ends[0]
+    waited_for: list[asyncio.Future[Any]] = [*ends, feed.crashed]
     screen.begin()
     try:
         await feed.start()

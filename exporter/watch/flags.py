@@ -7,14 +7,16 @@ from pathlib import Path
 
 from exporter.arguments import Parser, parse_rows
 from exporter.errors import ConfigError
-from exporter.flag_parsers import parse_duration, parse_path, parse_speed, whole_up_to
+from exporter.flag_parsers import parse_duration, parse_group_by, parse_path, parse_speed, whole_up_to
 from exporter.flags import flag, flags_of, switch
 from exporter.settings.names import ATTRIBUTIONS
 from exporter.settings.service import LOG_FORMATS, LOG_LEVELS
-from exporter.stream.selection import FILTERS, Selection, parse_selection
+from exporter.stream.selection import FILTERS, GROUP_FILTERS, Selection, parse_selection
+from exporter.tallies.labels import GROUP_LABELS
 from exporter.watch.top_table import SORT_KEYS
 
 _MOST_COUNT = 10**15
+_FILTERS = (*FILTERS, *GROUP_FILTERS)
 _OUTPUT, _SOURCE, _END, _LOGGING = "output", "source", "end", "logging"
 
 
@@ -33,6 +35,15 @@ class WatchConfig:
         "text",
         "text: columns; json: one JSON object a line.",
         choices=("text", "json"),
+        group=_OUTPUT,
+    )
+    group_by: frozenset[str] = flag(
+        "--group.by",
+        "LIST",
+        "none",
+        "Say where processes ran: in which unit (of systemd), pod (namespace, pod and container; the container "
+        "without Kubernetes too), both, or none. A filter by one of these implies it.",
+        parse_group_by,
         group=_OUTPUT,
     )
     summary: bool = switch("--summary", "At the end print how many of each event were printed.", group=_OUTPUT)
@@ -99,6 +110,12 @@ class WatchConfig:
             raise ConfigError("--top has no effect with --output json: a table that is refreshed is text")
 
     @property
+    def groups(self) -> frozenset[str]:
+        """What groups are made of: what is shown, and what is filtered by."""
+        filtered = {name for name, _ in self.selection.groups}
+        return self.group_by | {by for by, names in GROUP_LABELS.items() if filtered & set(names)}
+
+    @property
     def speed(self) -> float:
         """The speed of --replay. A table is shown at its real speed, lines are printed as fast as possible."""
         if self.given_speed is not None:
@@ -122,7 +139,9 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
     """
     given = make_watch_parser().read(argv)
     selection = parse_selection(
-        {spec.name: given[spec.name] for spec in FILTERS if spec.name in given}, flags=True
+        {spec.name: given[spec.name] for spec in _FILTERS if spec.name in given},
+        flags=True,
+        labels=[spec.name for spec in GROUP_FILTERS],
     )
     # The variables are the exporter's: they say how it serves.
     return WatchConfig(selection, **parse_rows(ROWS, given, {}))
@@ -137,7 +156,7 @@ def make_watch_parser() -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
     )
     filters = parser.add_argument_group("filters")
-    for spec in FILTERS:
+    for spec in _FILTERS:
         name = f"--{spec.name.replace('_', '-')}"
         filters.add_argument(name, metavar=spec.metavar, dest=spec.name, action="append", help=spec.help)
     for field, row in ROWS.items():

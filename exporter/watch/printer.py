@@ -8,7 +8,7 @@ from exporter.stream.json_lines import json_line
 from exporter.stream.wall_clock import WallClock
 from exporter.watch.flags import WatchConfig
 from exporter.watch.output import Output, is_screen
-from exporter.watch.text_lines import HEAD, text_line
+from exporter.watch.text_lines import HEAD, WHERE, text_line
 
 
 class Printer:
@@ -24,12 +24,13 @@ class Printer:
         self._clock = clock
         self._output = output
         self._json = config.output == "json"
+        self._grouped = bool(config.groups)
         self._color = is_screen() and not os.environ.get("NO_COLOR")
 
     def begin(self) -> None:
         """Print the head of the columns."""
         if not self._json:
-            self._output.write(f"{HEAD}\n")
+            self._output.write(f"{HEAD}{WHERE if self._grouped else ''}\n")
 
     def show(self, news: list[News]) -> None:
         """Print some news."""

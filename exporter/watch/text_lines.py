@@ -7,11 +7,14 @@ from itertools import accumulate
 from exporter.kernel.wait_status import exit_code, signal_name, signal_number
 from exporter.processes.observer import Happening, Loss, News
 from exporter.stream.wall_clock import WallClock
+from exporter.tallies.labels import short_group
 
 _NS_PER_SECOND = 1_000_000_000
 
 COMM_COLUMNS = 15
 HEAD = f"{'TIME':12} {'EVENT':8} {'PID':>7} {'UID':>5} {'COMM':15} {'END':9} {'LIVED':>5} {'CPU':>5} {'RSS':>5}"
+WHERE = " WHERE"
+"""What follows the head where lines say where processes ran."""
 _RED, _BOLD_RED, _GREEN, _DIM, _YELLOW, _PLAIN = (
     "\x1b[31m",
     "\x1b[1;31m",
@@ -23,7 +26,7 @@ _RED, _BOLD_RED, _GREEN, _DIM, _YELLOW, _PLAIN = (
 
 
 def text_line(news: News, clock: WallClock, *, color: bool) -> str:
-    """Return one line. It has at most 80 columns, unless a number is very long."""
+    """Return one line. It has at most 80 columns, unless a number is very long, or it says where a process ran."""
     when = clock.local(news.time_ns)
     if isinstance(news, Loss):
         what = f"{when} LOST     {news.messages} messages of {news.socket}: their events are missing here"
@@ -36,6 +39,7 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
     line = (
         f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {comm} {end:9}"
         f" {short_duration(news.lifetime_ns):>5} {short_duration(news.cpu_ns):>5} {_size(news.max_rss_kib):>5}"
+        f" {short_group(news.group)}"
     ).rstrip()
     if not color:
         return line

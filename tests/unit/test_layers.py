@@ -37,13 +37,13 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "flags", "settings"},
     "command_line": {"__init__", "arguments", "config", "flags", "revision", "settings"},
     "web": {"errors", "settings"},
-    "stream": {"errors", "events", "kernel", "processes", "quantities", "web"},
+    "stream": {"errors", "events", "kernel", "processes", "quantities", "tallies", "web"},
     "failures": {
         "errors", "exposition", "kernel", "processes", "quantities", "settings", "stream", "tallies", "web",
     },
     "watch": {
-        "arguments", "capture", "errors", "feeds", "flag_parsers", "flags", "kernel", "live", "processes",
-        "settings", "stream", "tallies",
+        "arguments", "capture", "errors", "feeds", "flag_parsers", "flags", "kernel", "kubernetes", "live",
+        "processes", "settings", "stream", "tallies",
     },
     "report": {
         "__init__", "exposition", "failures", "feeds", "kubernetes", "live", "revision", "service", "stream",

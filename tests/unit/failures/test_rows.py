@@ -3,8 +3,9 @@
 import pytest
 from unit.failures.made import BARE, CLOCK, DUMPED, FAILED, IN_POD, IN_UNIT, KILLED, LABELS, NOWHERE
 
-from exporter.failures.rows import fields_of, shown_duration, shown_end, shown_group, shown_kib
+from exporter.failures.rows import fields_of, shown_duration, shown_end, shown_kib
 from exporter.processes.bad_ends import Failure
+from exporter.tallies.labels import short_group
 
 
 def test_a_failure_has_the_names_and_units_of_the_stream() -> None:
@@ -108,4 +109,4 @@ def test_where_a_process_ran_is_shown_as_far_as_it_is_known(
 ) -> None:
     fields = fields_of(failure, CLOCK)
     assert {name: fields[name] for name in LABELS if name in fields} == labels
-    assert shown_group(failure) == shown
+    assert short_group(failure.group) == shown

@@ -145,3 +145,13 @@ async def test_the_client_of_the_docs_does_what_they_say(tmp_path: Path) -> None
         "missed 12: look at every process once\n",
         "clean up after oracle_3[400]: 3\n",
     ]
+
+
+async def test_a_filter_by_a_label_that_this_exporter_does_not_give_is_refused(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as rig:
+        async with rig.get("?pod=cart-1") as answer:
+            assert answer.status == 400
+            assert "there is no filter 'pod'" in await answer.text()
+        rig.hub.labels = ("pod",)
+        async with rig.get("?pod=cart-1") as answer:
+            assert answer.status == 200

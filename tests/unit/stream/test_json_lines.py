@@ -38,3 +38,12 @@ def test_a_loss_is_an_object_of_its_own() -> None:
     assert json.loads(json_line(LOSS, CLOCK)) == {
         "time": "2023-11-14T22:13:20.123456Z", "event": "lost", "socket": "connector", "messages": 12,
     }  # fmt: skip
+
+
+def test_an_object_says_where_its_process_ran_as_far_as_that_is_asked_for() -> None:
+    group = (("namespace", "shop"), ("pod", "cart-1"), ("container", "<unknown>"), ("unit", ""))
+    shown = json.loads(json_line(EXIT._replace(group=group), CLOCK))
+    assert {name: shown[name] for name, _ in group} == {
+        "namespace": "shop", "pod": "cart-1", "container": None, "unit": "",
+    }  # fmt: skip
+    assert shown.keys() - json.loads(json_line(EXIT, CLOCK)).keys() == {name for name, _ in group}

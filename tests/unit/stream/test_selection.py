@@ -105,3 +105,42 @@ def test_a_client_may_have_few_globs_and_each_counts_once() -> None:
         with pytest.raises(ConfigError, match="comm may be given 16 times, with 64 characters each"):
             parse_selection({"comm": globs})
         assert parse_selection({"comm": globs}, flags=True).comm is not None
+
+
+IN_POD = OK._replace(group=(("namespace", "shop"), ("pod", "cart-1"), ("container", "web"), ("unit", "")))
+IN_UNIT = OK._replace(group=(("namespace", ""), ("pod", ""), ("container", ""), ("unit", "cron.service")))
+NOWHERE = OK._replace(group=tuple((name, "<unknown>") for name in ("namespace", "pod", "container", "unit")))
+LABELS = ("namespace", "pod", "container", "unit")
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ({}, "pod unit nowhere none"),
+        ({"pod": ["cart-*"]}, "pod"),
+        ({"namespace": ["shop", "till"], "container": ["web"]}, "pod"),
+        ({"unit": ["cron*"]}, "unit"),
+        ({"unit": ["*"]}, "pod unit"),
+        ({"unit": [""]}, "pod"),
+        ({"pod": ["<unknown>"]}, ""),
+        ({"pod": ["cart-1"], "exit_code": ["7"]}, ""),
+    ],
+    ids=str,
+)
+def test_events_are_selected_by_where_their_process_ran(query: dict[str, list[str]], shown: str) -> None:
+    happenings = {"pod": IN_POD, "unit": IN_UNIT, "nowhere": NOWHERE, "none": OK}
+    selection = parse_selection(query, labels=LABELS)
+    assert [name for name, happening in happenings.items() if selection.matches(happening)] == shown.split()
+
+
+def test_without_groups_there_are_no_filters_of_them() -> None:
+    with pytest.raises(ConfigError, match="there is no filter 'pod'"):
+        parse_selection({"pod": ["a"]})
+    with pytest.raises(ConfigError, match=r"there is no filter 'pod'; there are .*, unit$"):
+        parse_selection({"pod": ["a"]}, labels=("unit",))
+
+
+def test_the_globs_of_a_client_are_bounded_for_each_label() -> None:
+    parse_selection({"pod": ["a" * 253]}, labels=LABELS)
+    with pytest.raises(ConfigError, match="pod may be given 16 times, with 255 characters each"):
+        parse_selection({"pod": ["a"] * 17}, labels=LABELS)

@@ -18,6 +18,7 @@ from golden.busy_minute import SAMPLE
 from unit.capture.test_format import HEADER
 
 from exporter.capture.file import CaptureFile
+from exporter.errors import ConfigError
 from exporter.watch import command as watching
 from exporter.watch.flags import parse_watch_args
 
@@ -110,3 +111,29 @@ def test_the_rates_of_a_replay_are_those_of_the_time_of_the_capture() -> None:
     assert exits
     assert max(exits) < 3
     assert ended.stdout.startswith(time.strftime("%H:", time.localtime(SAMPLE_BEGAN_SECONDS)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "groups"),
+    [
+        ([], set()),
+        (["--group.by", "unit"], {"unit"}),
+        (["--container", "3f2a*"], {"pod"}),
+        (["--unit", "cron.service", "--group.by", "pod"], {"pod", "unit"}),
+    ],
+)
+def test_a_filter_by_where_processes_run_implies_that_it_is_known(arguments: list[str], groups: set[str]) -> None:
+    assert parse_watch_args(arguments).groups == groups
+
+
+async def test_a_capture_that_does_not_say_where_processes_ran_is_not_watched_by_it() -> None:
+    with pytest.raises(ConfigError, match="the capture does not say where processes ran"):
+        await watching.watch(parse_watch_args(["--replay", str(SAMPLE), "--unit", "cron.service"]))
+
+
+async def test_a_filter_by_the_name_of_a_pod_is_refused_where_such_names_are_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    with pytest.raises(ConfigError, match="--pod can match nothing here"):
+        await watching.watch(parse_watch_args(["--pod", "cart-1"]))

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.processes.observer import Happening, Loss
 from exporter.stream.wall_clock import WallClock
-from exporter.watch.text_lines import HEAD, fit, short_duration, text_line
+from exporter.watch.text_lines import HEAD, WHERE, fit, short_duration, text_line
 
 CLOCK = WallClock(1_700_000_000_123_456_789, 1_000)
 EXIT = Happening(2_000, "exit", 4194304, 4194304, 1, 1000, "fifteen-letters", 0x0B, True, 12_345_678, 999, 2048)
@@ -66,3 +66,22 @@ def test_colors_are_for_terminals() -> None:
 def test_a_duration_takes_five_columns(ns: int | None, shown: str) -> None:
     assert short_duration(ns) == shown
     assert len(shown) <= 5
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        (("shop", "cart-1", "web", ""), "shop/cart-1/web"),
+        (("", "", "3f2a90c1b7de", "docker.service"), "3f2a90c1b7de docker.service"),
+        (("", "", "", "cron.service"), "cron.service"),
+        (("<unknown>",) * 4, ""),
+        (("",) * 4, ""),
+    ],
+)
+def test_a_line_ends_with_where_its_process_ran(values: tuple[str, ...], where: str) -> None:
+    names = ("namespace", "pod", "container", "unit")
+    for news in (EXIT, SHORT):
+        line = text_line(news._replace(group=tuple(zip(names, values, strict=True))), CLOCK, color=False)
+        assert line[len(HEAD) + 1 :] == where
+        assert line[: len(HEAD)].rstrip() == text_line(news, CLOCK, color=False)
+    assert WHERE.strip() == "WHERE"
