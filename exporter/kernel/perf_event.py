@@ -9,6 +9,7 @@ A record is a header and a body; with the sample type that is asked for here, it
     COMM (3)           pid u32, tid u32, comm with NULs to a multiple of 8, time u64       32 or 40 bytes
     EXIT (4), FORK (7) pid u32, ppid u32, tid u32, ptid u32, time u64, time u64            40 bytes
     LOST (2)           id u64, lost u64, time u64                                          32 bytes
+    NAMESPACES (16)    pid u32, tid u32, number u64, of each dev u64 and inode u64, time   144 bytes with 7 of them
 
 "pid" is a thread group here, as in perf's headers: it is the connector's tgid, and "tid" is the connector's pid.
 
@@ -25,6 +26,7 @@ PERF_RECORD_LOST = 2
 PERF_RECORD_COMM = 3
 PERF_RECORD_EXIT = 4
 PERF_RECORD_FORK = 7
+PERF_RECORD_NAMESPACES = 16
 PERF_RECORD_MISC_COMM_EXEC = 0x2000
 
 _PERF_TYPE_SOFTWARE = 1
@@ -42,6 +44,8 @@ _FLAGS = {
     "comm_exec": 24,
     "use_clockid": 25,
 }
+# Linux 4.12
+_NAMESPACES_FLAG = 28
 
 _HEADER = struct.Struct("=IHH")
 # Where the low bytes of type and size stand in it, and the high byte of misc. Of the records that are asked for,
@@ -53,6 +57,9 @@ _FORK = struct.Struct("=8xIIIIQ8x")
 _SHORT_COMM = struct.Struct("=8xI4x8sQ")
 _LONG_COMM = struct.Struct("=8xI4x16sQ")
 _LOST = struct.Struct("=16xQ8x")
+# Of the namespaces the inode of the sixth, MNT_NS_INDEX.
+_NAMESPACES = struct.Struct("=8xII96xQ")
+_TIME = struct.Struct("=Q")
 # A ring of tasks only, as a storm of forks makes it: kind, of which the low byte as everywhere, then as _FORK.
 _TASK = struct.Struct("=B7xIIIIQ8x" if sys.byteorder == "little" else "=3xB4xIIIIQ8x")
 
@@ -66,6 +73,10 @@ Fork = tuple[int, int, int, int]
 time is some microseconds after the timestamp of the connector's FORK."""
 
 
+MountSpace = tuple[int, int, int]
+"""(time_ns, tgid, inode): the mount namespace of a process that was forked, or that has entered another one."""
+
+
 class SidebandRecords(NamedTuple):
     """What the rings had: of each ring in its order."""
 
@@ -73,12 +84,17 @@ class SidebandRecords(NamedTuple):
     forks: list[Fork]
     lost: int
     """Records that the kernel dropped because a ring was full."""
+    mounts: tuple[MountSpace, ...] = ()
 
 
-def encode_attr() -> bytes:
-    """Build the struct perf_event_attr of a dummy event with side-band records, in the connector's clock."""
+def encode_attr(*, mounts: bool = False) -> bytes:
+    """Build the struct perf_event_attr of a dummy event with side-band records, in the connector's clock.
+
+    Args:
+        mounts: With records of namespaces; a kernel before Linux 4.12 refuses that.
+    """
     flags = 0
-    for bit in _FLAGS.values():
+    for bit in (*_FLAGS.values(), *((_NAMESPACES_FLAG,) if mounts else ())):
         # They are bit fields: the first one is the lowest bit, or on a big-endian machine the highest.
         flags |= 1 << (bit if sys.byteorder == "little" else 63 - bit)
     return _ATTR.pack(
@@ -115,6 +131,7 @@ def decode_records(data: bytes) -> SidebandRecords:
 def _walk(data: bytes) -> SidebandRecords:
     execs: list[ExecName] = []
     forks: list[Fork] = []
+    mounts: list[MountSpace] = []
     lost = 0
     at, end = 0, len(data)
     unpack_fork, unpack_short, unpack_long = _FORK.unpack_from, _SHORT_COMM.unpack_from, _LONG_COMM.unpack_from
@@ -130,6 +147,11 @@ def _walk(data: bytes) -> SidebandRecords:
                 if data[at + _MISC_HIGH_AT] & _COMM_EXEC_HIGH:
                     tgid, comm, time_ns = (unpack_short if size == _SHORT_COMM.size else unpack_long)(data, at)
                     execs.append((time_ns, tgid, comm.rstrip(b"\0")))
+            elif kind == PERF_RECORD_NAMESPACES:
+                tgid, pid, inode = _NAMESPACES.unpack_from(data, at)
+                # Those of other pid namespaces have pid 0.
+                if tgid and tgid == pid:
+                    mounts.append((_TIME.unpack_from(data, at + size - _TIME.size)[0], tgid, inode))
             elif kind == PERF_RECORD_LOST:
                 lost += _LOST.unpack_from(data, at)[0]
             if size < _HEADER.size:
@@ -139,4 +161,4 @@ def _walk(data: bytes) -> SidebandRecords:
         raise MalformedMessage("perf_event_header", _HEADER.size, end - at) from error
     if at > end:
         raise MalformedMessage("perf_event_header.size", at - end, 0)
-    return SidebandRecords(execs, forks, lost)
+    return SidebandRecords(execs, forks, lost, tuple(mounts))

@@ -95,9 +95,11 @@ class PerfRings:
     Args:
         rings: Open, by CPU.
         size_bytes: Of each.
+        attr: The event of each.
     """
 
-    def __init__(self, rings: dict[int, _Ring], size_bytes: int) -> None:
+    def __init__(self, rings: dict[int, _Ring], size_bytes: int, attr: bytes) -> None:
+        self._attr = attr
         self._rings = rings
         self._size_bytes = size_bytes
         self._needs_barrier = platform.machine() != "x86_64"
@@ -135,7 +137,7 @@ class PerfRings:
         missing = frozenset(_online_cpus()) - self._rings.keys()
         for cpu in missing:
             try:
-                self._rings[cpu] = _open_ring(cpu, self._size_bytes)
+                self._rings[cpu] = _open_ring(cpu, self._size_bytes, self._attr)
             except OSError:
                 continue
         return missing - self._rings.keys()
@@ -151,8 +153,11 @@ class PerfRings:
             _libc.syscall(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
 
 
-def open_perf_rings() -> PerfRings:
+def open_perf_rings(*, mounts: bool = False) -> PerfRings:
     """Open a ring for each CPU that is online, as large as the memory limits permit.
+
+    Args:
+        mounts: With records of mount namespaces, where the kernel has such (Linux 4.12).
 
     Raises:
         SetupError: The kernel does not permit it, or has no perf events; says what is missing.
@@ -160,9 +165,10 @@ def open_perf_rings() -> PerfRings:
     if platform.machine() not in _SYSCALLS:
         raise SetupError(f"side-band records are not supported on {platform.machine()}")
     size_bytes = _MOST_RING_BYTES
+    attr = encode_attr(mounts=mounts)
     while True:
         try:
-            return PerfRings(_open_all(_online_cpus(), size_bytes), size_bytes)
+            return PerfRings(_open_all(_online_cpus(), size_bytes, attr), size_bytes, attr)
         except _MemoryLimitError as error:
             size_bytes //= 2
             if size_bytes < _LEAST_RING_BYTES:
@@ -171,6 +177,8 @@ def open_perf_rings() -> PerfRings:
                     "or add CAP_IPC_LOCK"
                 ) from error
         except OSError as error:
+            if mounts and error.errno == errno.EINVAL:
+                return open_perf_rings()
             raise SetupError(_why_refused(error)) from error
 
 
@@ -178,12 +186,12 @@ class _MemoryLimitError(OSError):
     """perf_event_mlock_kb and RLIMIT_MEMLOCK do not permit so much memory."""
 
 
-def _open_all(cpus: Iterable[int], size_bytes: int) -> dict[int, _Ring]:
+def _open_all(cpus: Iterable[int], size_bytes: int, attr: bytes) -> dict[int, _Ring]:
     rings: dict[int, _Ring] = {}
     try:
         for cpu in cpus:
             try:
-                rings[cpu] = _open_ring(cpu, size_bytes)
+                rings[cpu] = _open_ring(cpu, size_bytes, attr)
             except OSError as error:
                 # It went offline meanwhile.
                 if error.errno != errno.ENODEV:
@@ -195,9 +203,10 @@ def _open_all(cpus: Iterable[int], size_bytes: int) -> dict[int, _Ring]:
     return rings
 
 
-def _open_ring(cpu: int, size_bytes: int) -> _Ring:
-    attr = ctypes.create_string_buffer(encode_attr())
-    fd = _libc.syscall(_SYSCALLS[platform.machine()], attr, -1, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
+def _open_ring(cpu: int, size_bytes: int, attr: bytes) -> _Ring:
+    fd = _libc.syscall(
+        _SYSCALLS[platform.machine()], ctypes.create_string_buffer(attr), -1, cpu, -1, _PERF_FLAG_FD_CLOEXEC
+    )
     if fd < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

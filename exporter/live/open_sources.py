@@ -10,6 +10,7 @@ from exporter.errors import SetupError
 from exporter.kernel.bpf import EventFilter
 from exporter.kernel.connector_socket import Connector, open_connector
 from exporter.kernel.perf_rings import PerfRings, open_perf_rings
+from exporter.kernel.pidfd import knows_cgroup_ids
 from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 from exporter.kernel.taskstats_socket import Taskstats, open_taskstats
 from exporter.live.sessions import SESSIONS
@@ -98,7 +99,9 @@ def open_sources(
             taskstats.keep_failed_only()
 
         # Before the subscription: then each event finds its record.
-        rings = _open_rings(exec_names) if plan.keeps_table else None
+        # Of a process that is gone they say in which container it was, where the kernel does not say its cgroup.
+        mounts = grouped and not knows_cgroup_ids()
+        rings = _open_rings(exec_names, mounts=mounts) if plan.keeps_table else None
         if rings is not None:
             sockets.enter_context(closing(rings))
 
@@ -130,11 +133,11 @@ def _open_taskstats(attribution: str, buffer_bytes: int) -> Taskstats | None:
         return None
 
 
-def _open_rings(exec_names: str) -> PerfRings | None:
+def _open_rings(exec_names: str, *, mounts: bool) -> PerfRings | None:
     if exec_names == "events":
         return None
     try:
-        return open_perf_rings()
+        return open_perf_rings(mounts=mounts)
     except SetupError as error:
         if exec_names == "sideband":
             raise SetupError(f"--exec-names=sideband: {error}") from error

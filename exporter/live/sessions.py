@@ -61,7 +61,7 @@ class _Session:
         self.opened_ns = opened_ns
         self.first: Placement | None = None
         self.last: Placement | None = None
-        self.read_ns = 0
+        self.asked_ns = self.read_ns = 0
         self.has_changed = False
 
 
@@ -170,6 +170,7 @@ class Sessions:
 
     def _look(self, key: SessionKey, session: _Session) -> bool:
         """Read where a process is; returns whether it has to be read again."""
+        asked_ns = self._now_ns()
         try:
             placement = self._placements.learn_of(session.fd, key[0])
         except ShortageError:
@@ -178,7 +179,7 @@ class Sessions:
             return False
         if session.first is None:
             session.first = placement
-        session.last, session.read_ns = placement, self._now_ns()
+        session.last, session.asked_ns, session.read_ns = placement, asked_ns, self._now_ns()
         session.has_changed = placement != session.first
         return not session.has_changed and session.read_ns - session.opened_ns < _REREAD_FOR_NS
 
@@ -216,7 +217,8 @@ class Sessions:
             return Found(placement, self._now_ns(), self._now_ns())
         # It is gone, and the kernel does not say any more where it was.
         self._rereads = True
-        is_late = session.has_changed or (execd_ns and session.read_ns > execd_ns)
+        # It may have been moved, and have exec'd, between the reading and the look at the clock after it.
+        is_late = session.has_changed or (execd_ns and session.asked_ns > execd_ns)
         return Found(session.last, session.read_ns, session.opened_ns, early=not is_late)
 
     def forget(self, key: SessionKey) -> None:

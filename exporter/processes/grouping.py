@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from exporter.groups.cgroup_path import Placement
+from exporter.processes.mounts import MountSpaces
 from exporter.processes.naming import Naming
 from exporter.processes.places import Places, PodContainer, PodName
 from exporter.processes.process import GroupReading, OpenCell, OpenGroup, Process
@@ -69,13 +70,17 @@ class Grouping:
         tallies: Have the cells.
         naming: Has the names that are open.
         places: Which group a placement is; None where groups are not asked for.
+        mounts: In which mount namespace processes are.
 
     Attributes:
         execd: The tgids of processes that exec'd in this batch.
         unresolved: How many open groups were settled as `<unknown>`, by reason.
     """
 
-    def __init__(self, roster: Roster, tallies: Tallies, naming: Naming, places: Places | None) -> None:
+    def __init__(
+        self, roster: Roster, tallies: Tallies, naming: Naming, places: Places | None, mounts: MountSpaces
+    ) -> None:
+        self._mounts = mounts
         self._roster = roster
         self._tallies = tallies
         self._naming = naming
@@ -190,8 +195,27 @@ class Grouping:
             # It was moved before it forked, if at all: crun begins programs so.
             self._questions.append(GroupQuestion(number, heir.tgid, group.since_ns, 0))
         elif group.has_ended or group.is_old:
+            self._give_up(group, self.places)
+
+    def _give_up(self, group: OpenGroup, places: Places) -> None:
+        """Settle a group whose process cannot be read where it is."""
+        home = self._by_mounts(group, places)
+        if home is None:
             self._unresolved["gone" if group.has_ended else "unreadable"] += 1
-            group.reading = GroupReading(group.process, self._tallies.groups.unknown, 0, 0)
+        group.reading = GroupReading(group.process, home or self._tallies.groups.unknown, 0, 0)
+
+    def _by_mounts(self, group: OpenGroup, places: Places) -> Group | None:
+        """Return the container in which a process was that is gone, if its mount namespace says that."""
+        if not group.execd_ns and group.heir is None:
+            # A runtime enters the namespaces before it is moved.
+            return None
+        by_tgid = self._roster.by_tgid
+        for process in (group.process, group.heir):
+            if process is not None:
+                home = self._mounts.group_of(process, by_tgid, places.has_container)
+                if home is not None:
+                    return home
+        return None
 
     def _is_moved(self, group: OpenGroup, placement: Placement) -> bool:
         """Return whether a placement is known to be another than that in which a process began its session."""
@@ -227,6 +251,7 @@ class Grouping:
             if process is not None and (process.odd is None or process.odd.group is None):
                 self._questions.append(GroupQuestion(0, tgid, 0, 0))
         self.execd.clear()
+        self._mounts.end_batch(complete_until_ns, self._roster.by_tgid)
 
     def _decide(self, group: OpenGroup, complete_until_ns: int) -> None:
         reading = group.reading

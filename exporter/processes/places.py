@@ -127,6 +127,10 @@ class Places:
         """Return a placement of each group that has one."""
         return {group: Placement(key[0], key[1], key[2], "") for key, group in self._groups.items()}
 
+    def has_container(self, group: Group) -> bool:
+        """Return whether a group is that of a container that was found."""
+        return any(each.last is group and key[1] for key, each in self._groups.items())
+
     def is_container(self, group: Group) -> bool:
         """Return whether a group is that of a container or a pod, which do not come again."""
         return "pod" in self._by and any(group.values[: len(PodName._fields)])

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from exporter.kernel.perf_event import ExecName, Fork, SidebandRecords
+from exporter.processes.mounts import MountSpaces
 
 _R = TypeVar("_R", bound=tuple[int, int, *tuple[object, ...]])
 
@@ -123,6 +124,7 @@ class Sideband:
         forks: Those of forks, by the new process.
         records: How many were taken.
         missed_execs: How many records of execs had no EXEC, although the process lived on.
+        mounts: In which mount namespace processes are, where that is asked for.
     """
 
     def __init__(self, *, is_active: bool, since_ns: int = 0) -> None:
@@ -132,12 +134,17 @@ class Sideband:
         self.forks: Waiting[Fork] = Waiting()
         self.records = 0
         self.missed_execs = 0
+        self.mounts = MountSpaces()
 
     def add(self, records: SidebandRecords) -> None:
         """Take records; each waits for its event."""
         self.records += len(records.execs) + len(records.forks)
         self.execs.add(records.execs)
         self.forks.add(records.forks)
+        if records.mounts:
+            self.mounts.add(records.mounts)
+        if records.lost:
+            self.mounts.clear()
 
     def take_exec(self, tgid: int, after_ns: int, until_ns: int) -> bytes | None:
         """Return the comm of an EXEC, and forget the records up to it.
@@ -195,3 +202,4 @@ class Sideband:
         """Forget all: messages were lost, and their events may be among those."""
         self.execs.clear()
         self.forks.clear()
+        self.mounts.clear()

@@ -109,7 +109,7 @@ class ProcessTable:
         self._naming = naming = Naming(
             roster, tallies, observer, read_comm, now_ns, ends_are_recorded=records_end_processes
         )
-        self.grouping = grouping = Grouping(roster, tallies, naming, places)
+        self.grouping = grouping = Grouping(roster, tallies, naming, places, self.sideband.mounts)
         shared = Shared(
             roster=roster,
             naming=naming,

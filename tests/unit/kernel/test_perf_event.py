@@ -167,3 +167,27 @@ def test_the_attributes_are_those_of_the_header() -> None:
     assert [bit for bit in range(64) if flags >> bit & 1] == [5, 6, 9, 13, 18, 24, 25]
     assert struct.unpack_from("=i", attr, 92) == (1,)
     assert not any(attr[48:92])
+
+
+def namespaces(tgid: int, pid: int, inode: int, time_ns: int, number: int = 7) -> bytes:
+    links = b"".join(struct.pack("=QQ", 4, inode if n == 5 else 7000 + n) for n in range(number))
+    body = struct.pack("=IIQ", tgid, pid, number) + links + struct.pack("=Q", time_ns)
+    return struct.pack("=IHH", 16, 0, 8 + len(body)) + body
+
+
+def test_a_record_of_namespaces_says_the_mount_namespace_of_a_process() -> None:
+    data = namespaces(400, 400, 4026532001, 50) + namespaces(400, 401, 1, 51) + namespaces(7, 7, 2, 52, number=8)
+    assert len(namespaces(400, 400, 1, 1)) == 144
+    assert decode_records(data) == SidebandRecords([], [], 0, ((50, 400, 4026532001), (52, 7, 2)))
+
+
+def test_a_record_of_namespaces_that_is_cut_is_refused() -> None:
+    data = namespaces(400, 400, 1, 1)
+    for length in range(1, len(data)):
+        with pytest.raises(MalformedMessage):
+            decode_records(data[:length])
+
+
+def test_records_of_namespaces_are_one_bit_more() -> None:
+    flags = [struct.unpack_from("=Q", encode_attr(mounts=mounts), 40)[0] for mounts in (False, True)]
+    assert flags[0] ^ flags[1] == 1 << (28 if sys.byteorder == "little" else 63 - 28)

@@ -202,3 +202,22 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_reading_during_which_the_process_execd_is_early(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter was not run between the reading and its look at the clock: meanwhile the process was moved."""
+    read = host.read
+
+    def slow(tgid: int) -> Placement | None:
+        placement = read(tgid)
+        host.now_ns += 20 * MS
+        return placement
+
+    host.living[400] = CRON
+    monkeypatch.setattr(host, "read", slow)
+    asked_ns = host.now_ns
+    host.begins(400)
+    del host.living[400]
+    found = host.find(400, execd_ns=asked_ns + 10 * MS)
+    assert found is not None
+    assert found.early

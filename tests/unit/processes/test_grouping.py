@@ -662,3 +662,59 @@ def test_a_failure_in_an_excluded_group_is_none(host: Host) -> None:
     host.settle()
     assert failures == []
     assert host.table.bad_ends.noted == 0
+
+
+# -- mount namespaces ----------------------------------------------------------------------------------------
+
+SPACE = 4026532001
+
+
+def in_space(host: Host, *tgids: int, inode: int = SPACE) -> None:
+    """The records of processes that enter a mount namespace."""
+    host.table.sideband.mounts.add([(host.now_ns + 2, tgid, inode) for tgid in tgids])
+
+
+def test_a_program_that_is_gone_counts_in_the_container_whose_mount_namespace_it_was_in() -> None:
+    host = make_host()
+    in_space(host, 20)
+    host.fork(10, 400)
+    in_space(host, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.end(400, b"probe")
+    host.drain()
+    answer_and_settle(host)
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, IN_CONTAINER: {"execs": 1, "exits": 1}}
+    assert not any(host.table.grouping.unresolved.values())
+
+
+def test_a_runtime_that_ends_without_an_exec_is_not_counted_in_the_namespace_that_it_entered() -> None:
+    host = make_host()
+    in_space(host, 20)
+    host.fork(10, 400)
+    in_space(host, 400)
+    host.begin_session(400)
+    host.end(400, b"runc")
+    host.drain()
+    answer_and_settle(host)
+    host.settle()
+    assert host.by_group == {IN_DAEMON: {"forks": 1}, UNKNOWN: {"exits": 1}}
+
+
+def test_the_program_of_a_runtime_that_is_born_in_the_container_counts_there_too() -> None:
+    host = make_host()
+    in_space(host, 20)
+    host.fork(10, 400)
+    in_space(host, 400)
+    host.begin_session(400)
+    host.fork(400, 401)
+    in_space(host, 401)
+    host.end(400, b"crun")
+    host.exec(401, b"probe")
+    host.end(401, b"probe")
+    host.drain()
+    assert host.answer() == [400]
+    assert answer_and_settle(host) == [401]
+    host.settle()
+    assert host.by_group[IN_CONTAINER] == {"forks": 1, "execs": 1, "exits": 2}
