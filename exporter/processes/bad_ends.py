@@ -23,7 +23,7 @@ others out."""
 
 # Notes are sifted when there are so many. A note takes some 300 bytes. A storm of up to half as many, of all kinds
 # together, costs no more than its notes: none of them has to become a failure to make room.
-_MOST_NOTES = 1024
+MOST_NOTES = 1024
 # So long a failure waits for comms that are not its own: one that /proc hides stays open while a process has it.
 _OTHERS_NAMED_WITHIN_NS = 1_000_000_000
 
@@ -170,16 +170,16 @@ class BadEnds:
     def sift(self) -> None:
         """Throw away the oldest of a kind, if there are many."""
         self._find_killed()
-        if len(self.notes) < _MOST_NOTES:
+        if len(self.notes) < MOST_NOTES:
             return
         self._sift()
-        if len(self.notes) > _MOST_NOTES // 2:
+        if len(self.notes) > MOST_NOTES // 2:
             self.hand_on(0)
-        if len(self.notes) > _MOST_NOTES // 2:
+        if len(self.notes) > MOST_NOTES // 2:
             # There are too many that wait: without the comms of others.
             self.hand_on(max(note[2] for note in self.notes) + _OTHERS_NAMED_WITHIN_NS)
             # Of those that are left their own comm is not known.
-            self._keep(self.notes[-_MOST_NOTES // 2 :])
+            self._keep(self.notes[-MOST_NOTES // 2 :])
 
     def _find_killed(self) -> None:
         """Hand on the new notes of SIGKILL; without a client no note is needed any longer."""
@@ -207,7 +207,8 @@ class BadEnds:
         Args:
             complete_until_ns: All events before that have been applied.
         """
-        self._find_killed()
+        if self._looked_at != len(self.notes):
+            self._find_killed()
         if self._at_once and self.notes:
             self.hand_on(complete_until_ns)
 

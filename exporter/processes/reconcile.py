@@ -124,9 +124,10 @@ class Reconciler:
         for process in self._roster.late_before(complete_until_ns - _EXITS_WITHIN_NS):
             self._ends.drop_lost(process)
             self.overdue += 1
-        for number in self._roster.late_numbers()[: -_MOST_LATE or None]:
-            if (oldest := self._roster.late(number)) is not None:
-                self._ends.drop_lost(oldest)
+        if self._roster.late_of:
+            for number in self._roster.late_numbers()[: -_MOST_LATE or None]:
+                if (oldest := self._roster.late(number)) is not None:
+                    self._ends.drop_lost(oldest)
         if self._adopted:
             self._adopted = [process for process in self._adopted if self._is_doubtful(process, complete_until_ns)]
         zombies, self._zombies = self._zombies, []

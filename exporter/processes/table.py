@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.taskstats import AGROUP, Record
 from exporter.kernel.wait_status import SIGNAL_BITS, STATUS_BITS
-from exporter.processes.bad_ends import BadEnds
+from exporter.processes.bad_ends import MOST_NOTES, BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
 from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
@@ -171,7 +171,8 @@ class ProcessTable:
         later_fork_records = sideband.forks.later
         claim_cell_of_exec = self._tallies.claim_cell_of_exec
         bad_ends = self.bad_ends
-        note_bad_end = bad_ends.notes.append if bad_ends.is_active else None
+        notes = bad_ends.notes
+        note_bad_end = notes.append if bad_ends.is_active else None
         forks = execs = exits = thread_forks = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
@@ -355,7 +356,7 @@ class ProcessTable:
                         forks_and_execs.exec(event)
                 else:
                     changes.apply(event)
-            if note_bad_end is not None:
+            if len(notes) >= MOST_NOTES:
                 bad_ends.sift()
         counts = changes.counts
         counts.fork += forks
