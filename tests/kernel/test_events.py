@@ -23,6 +23,7 @@ from kernel.harness import (
     Row,
     Scrape,
     World,
+    exit_labels,
     running,
     wait_until,
 )
@@ -395,6 +396,59 @@ def test_a_failed_process_whose_leader_did_not_fail_has_its_leaders_name(
             "three failures",
         )
         assert shown == world.truth["nonzero_exits"]
+
+
+def test_a_failure_with_a_kernel_worker_has_the_status_that_its_parent_saw(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """The worker of io_uring exits with 0, mostly last. Of failures alone its EXIT does not come."""
+    settings = [
+        Setting(mode, kind, events)
+        for mode in ("taskstats", "procfs")
+        for kind, events in (
+            ("kernel", ("nonzero_exit",)),
+            ("bpf", ("nonzero_exit",)),
+            ("kernel", ("exec", "nonzero_exit")),
+        )
+    ]
+    with (
+        running("taskstats", tmp_path / "reference", "--canary.interval", "0") as reference,
+        all_running(settings, tmp_path, "--canary.interval", "0") as exporters,
+    ):
+        all_before = by_status(reference.scrape())
+        before = {setting: by_status(exporter.scrape()) for setting, exporter in exporters.items()}
+        world = World(reference, programs)
+        world.may_be_unknown.add("execs")
+        program = world.program("worker")
+        for how, number, dumps in (("exit", 15, 0), ("signal", 9, 0), ("signal", 11, 10), ("signal", 6, 10)):
+            ended = world.spawn(*[(program, "sqpoll", how, str(number))] * 10)
+            if exit_labels(ended[0].status) == ("98", ""):
+                pytest.skip("no io_uring here")
+            world.count("coredumps", program.name, dumps)
+        world.check()
+        rows = world.truth["nonzero_exits"]
+        truth = Counter({row[2:]: n for row, n in rows.items()})
+        assert truth.total() == 40
+        for setting, exporter in exporters.items():
+            shown = wait_until(
+                exporter.scrape,
+                lambda scrape, old=before[setting]: by_status(scrape) - old >= truth,  # type: ignore[misc]
+                f"forty failures: {setting}, {truth}",
+            )
+            # The reference sees what fails of other programs, too.
+            most = by_status(reference.scrape()) - all_before
+            for status in truth:
+                assert by_status(shown)[status] - before[setting][status] <= most[status], (setting, status)
+            if setting.mode == "taskstats":
+                assert ours(shown, "nonzero_exits", world) == rows, setting
+
+
+def by_status(scrape: Scrape) -> Counter[Row]:
+    """Return all failures by exit code and signal."""
+    found: Counter[Row] = Counter()
+    for row, n in scrape.rows("nonzero_exits").items():
+        found[row[2:]] += n
+    return found
 
 
 @pytest.mark.parametrize("event", ["thread_fork", "gid"])
