@@ -19,6 +19,8 @@ from exporter.tallies.labels import UNKNOWN
 _MOST_LATE = 1 << 12
 # A process that lost its pid was released, and sends its EXIT as soon as it has a CPU.
 _EXITS_WITHIN_NS = 10_000_000_000
+# /proc shows when a process started in ticks (USER_HZ), rounded down.
+_TICK_NS = 10_000_000
 
 
 class Reconciler:
@@ -64,6 +66,11 @@ class Reconciler:
         if tgid in self._canaries:
             return
         process = self._roster.by_tgid.get(tgid)
+        exited_ns = _exited_ns(process)
+        if process is not None and exited_ns and start_ns > exited_ns:
+            # The FORK of the process that has the pid now was lost.
+            self._ends.drop(process)
+            process = None
         cell = self._tallies.claim_cell(info.comm, info.uid, None if process is None else process.cell.group)
         known = process is not None and not process.is_glimpsed
         if process is None:
@@ -73,7 +80,9 @@ class Reconciler:
             odd.children = self._special.get(tgid, Children.INHERIT)
         odd.glimpsed = False
         is_settled = odd.name is None and not process.needs_name and odd.children is Children.INHERIT
-        if not known or (is_settled and process.cell is not cell):
+        # If it started within a tick before the EXIT, it can be that process, or the one after it.
+        is_sure = not known or not exited_ns or start_ns + _TICK_NS <= exited_ns
+        if not known or (is_settled and is_sure and process.cell is not cell):
             process.cell = cell
             process.start_ns = process.start_ns or start_ns
             odd.adopted_ns = read_ns
@@ -211,3 +220,9 @@ class Reconciler:
         odd.threads = set(known.threads) or None
         odd.leader_exited = known.leaderless
         process.tidy()
+
+
+def _exited_ns(process: Process | None) -> int:
+    """Return when the leader of a process exited that has ended perhaps; 0 if it has not."""
+    event = None if process is None or process.odd is None else process.odd.unsure_end
+    return 0 if event is None else event[1]
