@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -63,15 +64,25 @@ class Follower:
 
     def told(self, storm: StormRun, patience_seconds: float) -> Told:
         """Wait until it was told everything of a storm's processes, and return it; patience has an end."""
+        due = Counter({("fork", birth.pid): 1 for birth in storm.births})
+        for birth in storm.births:
+            for event in ("exec", "exit"):
+                due[event, birth.pid] += len(storm.expected(birth, event))
+        missing = due.total()
         pids = {birth.pid for birth in storm.births}
         lines: list[Line] = []
         read = 0
         give_up = time.monotonic() + patience_seconds
-        while len(lines) < storm.events and time.monotonic() < give_up:
+        while missing and time.monotonic() < give_up:
             time.sleep(_POLL_SECONDS)
             text = b"".join(self._parts)
             whole = text.rfind(b"\n") + 1
             news = map(json.loads, text[read:whole].splitlines())
             read = whole
-            lines += [Line(n["event"], n["tgid"], n["comm"]) for n in news if n.get("tgid") in pids]
-        return Told(lines, storm.events - len({(line.event, line.pid) for line in lines}))
+            for line in [Line(n["event"], n["tgid"], n["comm"]) for n in news if n.get("tgid") in pids]:
+                lines.append(line)
+                # Another process of the host can have had the pid.
+                if due[line.event, line.pid]:
+                    due[line.event, line.pid] -= 1
+                    missing -= 1
+        return Told(lines, missing)

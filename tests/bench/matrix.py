@@ -12,7 +12,7 @@ from bench.names import Names
 from bench.readers import READERS, Kind
 from bench.setup import Bench, say
 from bench.stats import Figure
-from bench.storms import STORM_A, STORM_B, STORM_C, Storm
+from bench.storms import STORMS, Storm
 
 
 class Sample(NamedTuple):
@@ -63,9 +63,14 @@ class Matrix(NamedTuple):
         return sum(s.lost for by_reader in self.samples.values() for s in by_reader.get(reader, []))
 
 
-def measure(bench: Bench, storms: Sequence[Storm] = (STORM_A, STORM_B, STORM_C)) -> Matrix:
+def measure(bench: Bench, storms: Sequence[Storm] = STORMS) -> Matrix:
     """Measure everything; peers that are not installed are left out."""
-    sizes = {"A": bench.size(16_000, 3_000), "B": bench.size(6_000, 1_000), "C": bench.size(3_000, 500)}
+    sizes = {
+        "A": bench.size(16_000, 3_000),
+        "B": bench.size(6_000, 1_000),
+        "C": bench.size(3_000, 500),
+        "D": bench.size(2_000, 400),
+    }
     kinds = [kind for kind in READERS if kind.is_installed()]
     samples: dict[str, dict[str, list[Sample]]] = {s.name: {k.name: [] for k in kinds} for s in storms}
     alone: dict[str, list[int]] = {storm.name: [] for storm in storms}

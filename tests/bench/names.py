@@ -65,15 +65,15 @@ def check_lines(lines: Iterable[Line], storm: StormRun, events: tuple[str, ...])
     for line in lines:
         printed.setdefault((line.event, line.pid), []).append(line.name)
     kinds = [event for event in events if event == "exit" or storm.execs]
-    right = wrong = 0
+    expected = right = wrong = 0
     for birth in storm.births:
         for event in kinds:
-            names = printed.get((event, birth.pid), [])
-            if birth.comm in names:
-                right += 1
-            elif any(name not in ("", UNKNOWN) for name in names):
-                wrong += 1
-    expected = len(kinds) * len(storm.births)
+            names = Counter(storm.expected(birth, event))
+            told = Counter(name for name in printed.get((event, birth.pid), []) if name not in {"", UNKNOWN})
+            missing = (names - told).total()
+            expected += names.total()
+            right += names.total() - missing
+            wrong += min(missing, (told - names).total())
     return Names(expected, right, wrong) if expected else None
 
 
@@ -90,7 +90,7 @@ def check_scrapes(before: Scrape, after: Scrape, storm: StormRun) -> Names:
     expected = truth.total()
     unknown = _sum(exits, comm=UNKNOWN)
     if storm.execs:
-        comms = Counter(birth.comm for birth in storm.births)
+        comms = Counter(comm for birth in storm.births for comm in storm.expected(birth, "exec"))
         right += (Counter({comm: _sum(execs, comm=comm) for comm in comms}) & comms).total()
         expected += comms.total()
         unknown += _sum(execs, comm=UNKNOWN)

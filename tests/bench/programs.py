@@ -11,6 +11,8 @@ STORM_COMM = "bench-storm"
 VICTIM_PREFIX = "bench-victim-"
 VICTIM_COMMS = tuple(f"{VICTIM_PREFIX}{kind}" for kind in range(8))
 """A storm starts these in turn; each exits with its own number, so that a wrong name shows."""
+WRAPPER_COMMS = tuple(f"bench-wrapper-{number}" for number in range(4))
+"""What a chain executes before, one after the other, as `env nice timeout setpriv program` does."""
 
 
 class Programs(NamedTuple):
@@ -31,7 +33,7 @@ def compile_programs(folder: Path) -> Programs:
     _compile("storms.c", storm)
     _compile("readers.c", reader)
     _compile("victim.c", victim)
-    for comm in VICTIM_COMMS:
+    for comm in (*VICTIM_COMMS, *WRAPPER_COMMS):
         os.link(victim, folder / comm)
     return Programs(storm, reader)
 

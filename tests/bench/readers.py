@@ -244,7 +244,13 @@ def exporter_kind(name: str, *flags: str) -> Kind:
 
 
 TASKSTATS = exporter_kind("taskstats", "--attribution=taskstats")
+EVENTS = Kind(
+    "events",
+    "**exporter, taskstats, without side-band records**",
+    None,
+    _exporter("--attribution=taskstats", "--exec-names=events"),
+)
 PROCFS = exporter_kind("procfs", "--attribution=procfs")
 CAPTURE = Kind("capture", "**exporter, taskstats, capturing**", None, _capturing)
 STREAM = Kind("stream", "**exporter, taskstats, telling a client of everything**", None, _streaming)
-READERS = (BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, PROCFS, CAPTURE, STREAM)
+READERS = (BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, EVENTS, PROCFS, CAPTURE, STREAM)

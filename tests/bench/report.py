@@ -11,14 +11,13 @@ from bench.readers import CAPTURE, READERS, STREAM, Kind
 from bench.scrape_cost import Rendering
 from bench.series_table import SeriesTable
 from bench.stats import floor_percent, number, percent, times
-from bench.storms import STORM_A, STORM_B, STORM_C
+from bench.storms import STORMS
 from bench.targets import Results, Target
 
 BEGIN = "<!-- figures: written by `make bench`, do not edit -->"
 END = "<!-- end of figures -->"
 
 _MIB = 1 << 20
-_STORMS = (STORM_A, STORM_B, STORM_C)
 
 
 def write_between_markers(path: Path, figures: str) -> None:
@@ -61,7 +60,7 @@ def _targets(targets: Sequence[Target]) -> str:
 
 
 def _matrix(matrix: Matrix, seen: dict[str, Seen] | None) -> Iterator[str]:
-    storms = [storm for storm in _STORMS if storm.name in matrix.samples]
+    storms = [storm for storm in STORMS if storm.name in matrix.samples]
     kinds = [kind for kind in READERS if matrix.has(kind.name)]
     yield "### Storms\n\n" + "\n".join(
         f"- {s.name}: {matrix.processes[s.name]:,} x {s.what}; "

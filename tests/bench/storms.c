@@ -3,6 +3,7 @@
  *   storm fork N W EVERY TRUTH        fork N children, W at a time, that exit at once; each EVERYth with 1, others 0
  *   storm spawn N W PREFIX K TRUTH    posix_spawn the programs PREFIX0 and on, K of them in turn, N in all, W at a time;
  *                                     the k-th gets k as argument
+ *   storm chain N W PREFIX K TRUTH WRAPPER ...    as spawn, but each executes the wrappers before, one after the other
  *   storm last SECONDS W              as fork, for a time
  *   storm pace PER_SECOND SECONDS     fork children one by one, evenly spread
  *   storm rename N CODES              N children that take a comm of their own, r000000 and on, and exit with n % CODES
@@ -24,6 +25,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#define MOST_WRAPPERS 14
 
 extern char **environ;
 
@@ -66,15 +69,21 @@ static pid_t fork_child(int code)
 	return pid;
 }
 
-static pid_t spawn_child(const char *prefix, int k)
+static pid_t spawn_child(const char *prefix, int k, char **wrappers)
 {
 	char argument[] = {(char)('0' + k), 0};
 	char program[256];
-	char *argv[] = {program, argument, NULL};
+	char *argv[MOST_WRAPPERS + 3];
+	int n = 0;
 	pid_t pid;
 
 	snprintf(program, sizeof(program), "%s%d", prefix, k);
-	if (posix_spawn(&pid, program, NULL, NULL, argv, environ))
+	for (; n < MOST_WRAPPERS && wrappers[n]; n++)
+		argv[n] = wrappers[n];
+	argv[n] = program;
+	argv[n + 1] = argument;
+	argv[n + 2] = NULL;
+	if (posix_spawn(&pid, argv[0], NULL, NULL, argv, environ))
 		die("posix_spawn");
 	return pid;
 }
@@ -95,7 +104,7 @@ static void write_truth(const char *path, const pid_t *pids, long n, int kinds)
 }
 
 /* Children of fork_child if there is no prefix, otherwise of spawn_child. */
-static void storm(long n, long width, long every, const char *prefix, int kinds, const char *truth)
+static void storm(long n, long width, long every, const char *prefix, int kinds, const char *truth, char **wrappers)
 {
 	pid_t *pids = calloc(n, sizeof(*pids));
 	int64_t start;
@@ -109,7 +118,7 @@ static void storm(long n, long width, long every, const char *prefix, int kinds,
 
 		for (; done < n && done < begin + width; done++) {
 			if (prefix)
-				pids[done] = spawn_child(prefix, done % kinds);
+				pids[done] = spawn_child(prefix, done % kinds, wrappers);
 			else
 				pids[done] = fork_child(every && done % every == every - 1);
 		}
@@ -214,9 +223,11 @@ int main(int argc, char **argv)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!strcmp(what, "fork") && argc == 6)
-		storm(atol(argv[2]), atol(argv[3]), atol(argv[4]), NULL, 1, argv[5]);
+		storm(atol(argv[2]), atol(argv[3]), atol(argv[4]), NULL, 1, argv[5], NULL);
 	else if (!strcmp(what, "spawn") && argc == 7)
-		storm(atol(argv[2]), atol(argv[3]), 0, argv[4], atoi(argv[5]), argv[6]);
+		storm(atol(argv[2]), atol(argv[3]), 0, argv[4], atoi(argv[5]), argv[6], argv + argc);
+	else if (!strcmp(what, "chain") && argc > 7)
+		storm(atol(argv[2]), atol(argv[3]), 0, argv[4], atoi(argv[5]), argv[6], argv + 7);
 	else if (!strcmp(what, "last") && argc == 4)
 		last(atof(argv[2]), atol(argv[3]));
 	else if (!strcmp(what, "pace") && argc == 4)

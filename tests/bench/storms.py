@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
-from bench.programs import STORM_COMM, VICTIM_COMMS, VICTIM_PREFIX, Programs
+from bench.programs import STORM_COMM, VICTIM_COMMS, VICTIM_PREFIX, WRAPPER_COMMS, Programs
 
 _TIMEOUT_SECONDS = 300
 
@@ -26,6 +26,14 @@ class StormRun(NamedTuple):
     wall_ns: int
     births: list[Birth]
     execs: bool
+    wrappers: tuple[str, ...] = ()
+    """The comms of what each process executes before its own program."""
+
+    def expected(self, birth: Birth, event: str) -> list[str]:
+        """Return the comms of the events of a kind, exec or exit, that a process causes."""
+        if event == "exit":
+            return [birth.comm]
+        return [*self.wrappers, birth.comm] if self.execs else []
 
 
 class Storm(NamedTuple):
@@ -34,28 +42,41 @@ class Storm(NamedTuple):
     Attributes:
         width: Processes at a time.
         execs: Each executes a program; otherwise it only exits.
+        wrappers: The comms of what it executes before that.
     """
 
     name: str
     what: str
     width: int
     execs: bool
+    wrappers: tuple[str, ...] = ()
 
     def run(self, programs: Programs, processes: int) -> StormRun:
         """Make so many processes."""
         what, kinds = ("spawn", [f"./{VICTIM_PREFIX}", str(len(VICTIM_COMMS))]) if self.execs else ("fork", ["0"])
-        done, wall_ns = _run(programs, [what, str(processes), str(self.width), *kinds, "truth"])
+        wrappers = [f"./{comm}" for comm in self.wrappers]
+        what = "chain" if wrappers else what
+        done, wall_ns = _run(programs, [what, str(processes), str(self.width), *kinds, "truth", *wrappers])
         truth = programs.storm.with_name("truth")
         births = [
             Birth(int(pid), VICTIM_COMMS[int(kind)] if self.execs else STORM_COMM, int(kind))
             for pid, kind in (line.split() for line in truth.read_text(encoding="ascii").splitlines())
         ]
-        return StormRun(done, done * (3 if self.execs else 2), wall_ns, births, self.execs)
+        events = 3 + len(self.wrappers) if self.execs else 2
+        return StormRun(done, done * events, wall_ns, births, self.execs, self.wrappers)
 
 
 STORM_A = Storm("A", "fork+exit, 64 at a time", 64, execs=False)
 STORM_B = Storm("B", "posix_spawn of a static binary that exits at once, 64 at a time", 64, execs=True)
 STORM_C = Storm("C", "the same, one at a time", 1, execs=True)
+STORM_D = Storm(
+    "D",
+    "the same after four wrappers that execute one another, 64 at a time",
+    64,
+    execs=True,
+    wrappers=WRAPPER_COMMS,
+)
+STORMS = (STORM_A, STORM_B, STORM_C, STORM_D)
 
 
 def _run(programs: Programs, arguments: Sequence[str]) -> tuple[int, int]:

@@ -86,6 +86,7 @@ def _names(matrix: Matrix) -> Iterator[Target]:
         ("taskstats", "A", 1.0),
         ("taskstats", "B", 1.0),
         ("taskstats", "C", 1.0),
+        ("taskstats", "D", 1.0),
         ("procfs", "B", 0.97),
         ("procfs", "C", 0.90),
     ):
