@@ -37,7 +37,8 @@ def owner_of_exit(roster: Roster, records: WaitingRecords, event: ProcEvent) -> 
         # It is not reaped, so it still has the pid. It can have exited before: see exits.py. If there are too few
         # records, one of any owner can be missing.
         owner = current if current is not None and current.start_ns <= timestamp_ns else None
-        owner = owner or (started[-1] if started else None)
+        had_pid = [p for p in started if not p.is_late or roster.late_since_ns(p) > timestamp_ns]
+        owner = owner or (had_pid[-1] if had_pid else None)
         at = recorded.index(owner) if owner in recorded else len(recorded)
         return Owner(owner, at if at in places else None, [])
     first = places[0] if places else None

@@ -65,6 +65,10 @@ class Roster:
         self._late_since_ns[self._last_number] = timestamp_ns
         self.late_of.setdefault(process.tgid, []).append(process)
 
+    def late_since_ns(self, process: Process) -> int:
+        """Return when a late process lost its pid to another."""
+        return self._late_since_ns[process.make_odd().late_number]
+
     def owners(self, tgid: int) -> list[Process]:
         """Return the processes that had a pid and have not ended, the oldest first, and the one that has it."""
         owner = self.by_tgid.get(tgid)

@@ -41,6 +41,8 @@ class LosingWorld(World):
         # Of those whose FORK was lost, and of threads whose record was lost, until their EXIT has been counted.
         self._unforked: set[int] = set()
         self._unrecorded: set[int] = set()
+        # Processes of which a record was lost: without two, nothing says how one with threads ended.
+        self._half_recorded: dict[int, Process] = {}
         super().__init__(mode, meanwhile, sideband=sideband)
 
     def _loses(self, queue: list[bytes], what: str, tgid: int) -> None:
@@ -98,17 +100,21 @@ class LosingWorld(World):
     def record(self, thread: Thread, **fields: Any) -> None:
         super().record(thread, **fields)
         process = next((p for p in self.processes.values() if thread.pid in p.tasks), None)
-        if process is None or (process.cloned and not self.sideband):
+        if process is None or (process.cloned and not self.sideband) or id(process) in self._half_recorded:
             return
         # Before version 12 the last thread's record shows whether that is a kernel worker.
         if self.mode is Mode.EXACT or (self.mode.has_records and thread.pid == process.tgid):
             before = len(self.lost)
             self._loses(self._records, "record", process.tgid)
             (self._unrecorded.add if self.lost[before:] else self._unrecorded.discard)(thread.pid)
+            if self.lost[before:]:
+                self._half_recorded[id(process)] = process
 
     def _free_pids(self) -> list[int]:
         """As any host, but for a moment: see loses_event."""
         taken = self._unforked | self._unrecorded | self._lost_threads
+        # The end of a process without a record is counted half a second after its EXIT.
+        taken |= {known.tgid for known in self.pipeline.known() if known.leaderless}
         return [pid for pid in super()._free_pids() if pid not in taken]
 
     def _free_tid(self, a: int) -> int | None:
