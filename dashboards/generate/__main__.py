@@ -10,6 +10,7 @@ from dashboards.generate import rules
 from dashboards.generate.exporter import exporter
 from dashboards.generate.failures import failures
 from dashboards.generate.fleet import fleet
+from dashboards.generate.groups import groups
 from dashboards.generate.node import node
 
 FOLDER = Path(__file__).parents[1]
@@ -24,7 +25,13 @@ def generate(runbooks: str = "", failures_base: str = "") -> dict[Path, str]:
         runbooks: The address of docs/runbooks, where readers of an alert find it; empty for no address.
         failures_base: The address of an alert's exporter; see rules.alerts_yaml.
     """
-    dashboards = {"fleet": fleet(), "node": node(), "failures": failures(), "exporter": exporter()}
+    dashboards = {
+        "fleet": fleet(),
+        "node": node(),
+        "failures": failures(),
+        "groups": groups(),
+        "exporter": exporter(),
+    }
     texts = {
         Path(f"{name}.json"): json.dumps(made, cls=JSONEncoder, sort_keys=True, indent=2) + "\n"
         for name, made in dashboards.items()

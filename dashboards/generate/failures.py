@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
 
-from dashboards.generate import recordings
+from dashboards.generate import groups, recordings
 from dashboards.generate.looks import (
     ANY_IS_BAD,
     ANY_IS_ODD,
@@ -23,6 +23,7 @@ from dashboards.generate.looks import (
 from dashboards.generate.pages import page
 from dashboards.generate.panels import graph, number, rare
 from dashboards.generate.queries import (
+    CRASH,
     EXITS,
     FAILED,
     LIFETIME,
@@ -39,7 +40,7 @@ from dashboards.generate.tables import Column, rows
 
 _EACH = recordings.FAILURES_EACH
 _BY_SIGNAL = f'{PROGRAM},signal!=""'
-_BUGS = f'{PROGRAM},signal=~"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|SIGTRAP|SIGSYS"'
+_BUGS = f"{PROGRAM},{CRASH}"
 _KILLED = f'{PROGRAM},signal="SIGKILL"'
 _KIND = "comm, uid, exit_code, signal"
 
@@ -207,6 +208,8 @@ def failures() -> Dashboard:
                     legend="{{comm}} of {{uid}}",
                 ),
             ],
+            "Where, with --group.by": groups.where(),
         },
         by_program=True,
+        collapsed=("Where, with --group.by",),
     )

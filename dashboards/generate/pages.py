@@ -10,11 +10,13 @@ from grafana_foundation_sdk.models import dashboard
 
 from dashboards.generate.looks import DATASOURCE, RED
 from dashboards.generate.queries import BUILD_INFO, EXITS, FIRING, NODE
+from dashboards.generate.recordings import ENDS_EACH, GROUP_LABELS
 
 TITLES = {
     "proc-connector-fleet": "Process life / Fleet",
     "proc-connector-node": "Process life / Node",
     "proc-connector-failures": "Process life / Failures",
+    "proc-connector-groups": "Process life / Pods and units",
     "proc-connector-exporter": "Process life / Exporter",
 }
 """uid -> title of all dashboards; each links to the others."""
@@ -40,11 +42,12 @@ def _query_variable(
     )
     if include_all:
         made.current(dashboard.VariableOption(selected=True, text=["All"], value=["$__all"]))
-    # All programs are too many to be named in a query; all jobs are those of this exporter, and no others.
-    return made if name == "job" else made.all_value(".+")
+    # All programs are too many to be named in a query; all jobs are those of this exporter, and no others. A
+    # process that is in no pod or unit has no such label.
+    return made if name == "job" else made.all_value(".*" if name in GROUP_LABELS else ".+")
 
 
-def _variables(*, by_program: bool, all_nodes: bool) -> Iterator[Builder[dashboard.VariableModel]]:
+def _variables(*, by_program: bool, by_group: bool, all_nodes: bool) -> Iterator[Builder[dashboard.VariableModel]]:
     ended = f"{EXITS}{{{NODE}}}"
     yield builders.DatasourceVariable("datasource").label("Data source").type("prometheus")
     yield _query_variable("job", "Job", f"label_values({BUILD_INFO}, job)", "Scrape jobs of the exporter")
@@ -58,6 +61,12 @@ def _variables(*, by_program: bool, all_nodes: bool) -> Iterator[Builder[dashboa
     if by_program:
         yield _query_variable("comm", "Program", f"label_values({ended}, comm)", "The kernel's comm")
         yield _query_variable("uid", "uid", f"label_values({ended}, uid)", "Real uid")
+    if by_group:
+        in_namespace = f'{ENDS_EACH}{{{NODE},namespace=~"$namespace"}}'
+        in_node = f"{ENDS_EACH}{{{NODE}}}"
+        yield _query_variable("namespace", "Namespace", f"label_values({in_node}, namespace)", "Of Kubernetes")
+        yield _query_variable("pod", "Pod", f"label_values({in_namespace}, pod)", "Pods of these namespaces")
+        yield _query_variable("unit", "Unit", f"label_values({in_node}, unit)", "Systemd units of the host")
 
 
 def link_to(uid: str, variable: str, value: str = "${__value.text}") -> str:
@@ -72,7 +81,9 @@ def page(
     sections: dict[str, Sequence[Panel]],
     *,
     by_program: bool = False,
+    by_group: bool = False,
     all_nodes: bool = True,
+    collapsed: Sequence[str] = (),
 ) -> dashboard.Dashboard:
     """Return a dashboard.
 
@@ -81,7 +92,9 @@ def page(
         description: What it is for.
         sections: The panels row by row, each section under its heading (the first has none).
         by_program: Programs and users can be chosen.
+        by_group: Namespaces, pods and units can be chosen.
         all_nodes: All nodes at once can be chosen and are, at first; else one is.
+        collapsed: The headings of sections that are closed at first: their panels ask nothing until then.
     """
     made = (
         builders.Dashboard(TITLES[uid])
@@ -93,7 +106,7 @@ def page(
         .time("now-1h", "now")
         .refresh("30s")
         .timezone("browser")
-        .variables(list(_variables(by_program=by_program, all_nodes=all_nodes)))
+        .variables(list(_variables(by_program=by_program, by_group=by_group, all_nodes=all_nodes)))
         .annotation(
             builders.AnnotationQuery()
             .name("Alerts")
@@ -119,8 +132,14 @@ def page(
     )
     ids = count(1)
     for heading, panels in sections.items():
-        if heading:
-            made.with_row(builders.Row(heading).id(next(ids)))
+        row = builders.Row(heading).id(next(ids)) if heading else None
+        if row and heading in collapsed:
+            for panel in panels:
+                row.with_panel(panel.id(next(ids)))
+            made.with_row(row.collapsed(True))
+            continue
+        if row:
+            made.with_row(row)
         for panel in panels:
             made.with_panel(panel.id(next(ids)))
     return made.build()

@@ -205,17 +205,31 @@ def rare(
     colors: dict[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return how often something rare happened, interval by interval, the first time included."""
-    most = f"topk({MOST_LINES}, sum by ({by}) ({counted(increments, labels, window=STEP)}))"
+    counts = counted(increments, labels, window=STEP)
+    return rare_of(title, description, counts, *more, by=by, legend=legend, colors=colors)
+
+
+def rare_of(
+    title: str,
+    description: str,
+    counts: str,
+    *more: Query,
+    by: str,
+    legend: str,
+    colors: dict[str, str] | None = None,
+    nothing: str = "None in the shown time",
+) -> timeseries.Panel:
+    """Return how often something rare happened; `counts` is PromQL for that since the point before."""
     return graph(
         title,
         f"{description} {EACH_POINT}",
         COUNT,
-        Query(most, legend),
+        Query(f"topk({MOST_LINES}, sum by ({by}) ({counts}))", legend),
         *more,
         counts=True,
         scale=Scale.LOG_COUNTS,
         colors=colors,
-        nothing="None in the shown time",
+        nothing=nothing,
     )
 
 

@@ -4,6 +4,8 @@ NODE = 'job=~"$job",instance=~"$instance"'
 COMM = f'{NODE},comm=~"$comm"'
 PROGRAM = f'{COMM},uid=~"$uid"'
 
+CRASH = 'signal=~"SIG(SEGV|ABRT|BUS|ILL|FPE|TRAP|SYS)"'
+
 FORKS = "proc_connector_forks_total"
 EXECS = "proc_connector_execs_total"
 EXITS = "proc_connector_exits_total"
@@ -52,6 +54,11 @@ def top(shown: str, ranking: str, n: int = MOST_LINES) -> str:
     A bare topk chooses anew at every point, so that far more than n lines come and go.
     """
     return f"{shown} and topk({n}, {ranking})"
+
+
+def top_now(by: str, gauge: str) -> str:
+    """Return PromQL for the highest sums of a gauge at the end of the shown time, over all of it."""
+    return top(f"sum by ({by}) ({gauge})", f"sum by ({by}) ({gauge} @ end())")
 
 
 def total(metric: str, labels: str = NODE) -> str:

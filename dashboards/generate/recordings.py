@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from dashboards.generate.queries import BUILD_INFO
 from exporter.exposition.metrics import COUNTER_SPECS, EXITS, FOLDED, METRICS, NONZERO_EXITS
 from exporter.exposition.spec import MetricSpec
+from exporter.tallies.labels import CELL_LABELS
+from exporter.tallies.labels import GROUP_LABELS as LABELS_BY_GROUP
 
 WINDOW = "15m"
 """How far back alerts look for rare events."""
@@ -29,9 +31,10 @@ _BEFORE = "80s"
 """SETTLED and EACH."""
 _YOUNG_SECONDS = 16 * 60 + 20
 """GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
-_START = f"process_start_time_seconds offset {SETTLED}"
-_START_BEFORE = f"process_start_time_seconds offset {_BEFORE}"
-_LAST_START = f"last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE})"
+# Without the exporter's pod: the series of other pods' processes go on when a rollout changes it.
+_START = f"max without (pod) (process_start_time_seconds offset {SETTLED})"
+_START_BEFORE = f"max without (pod) (process_start_time_seconds offset {_BEFORE})"
+_LAST_START = f"max without (pod) (last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE}))"
 # What has become of an exporter within the minute. It stands in each rule and has none of its own, because only
 # Prometheus lets a rule read what another one has recorded in the same evaluation: vmalert does not.
 _RESTARTED = f"({_START} > {_LAST_START})"
@@ -101,7 +104,13 @@ FAILED_AT = f"instance_comm:proc_connector_nonzero_exits:timestamp_offset{WINDOW
 FURTHER_LABELS = ("uid",)
 """What the series of a program have beside comm: alerts and recordings by program sum it away."""
 END_LABELS = (*FURTHER_LABELS, "exit_code", "signal")
-_FURTHER = ", ".join(FURTHER_LABELS)
+GROUP_LABELS = tuple(label for labels in LABELS_BY_GROUP.values() for label in labels)
+"""Where processes run, with --group.by: alerts and recordings by program keep it, those of a node sum it away."""
+
+
+def _of_node(*further: str) -> str:
+    """Return the clause that sums away the program, where it runs, and further labels."""
+    return f"without ({', '.join(dict.fromkeys(('comm', *further, *GROUP_LABELS)))})"
 
 
 def own_each(metric: str) -> str:
@@ -133,10 +142,13 @@ def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[
         # One series of each exporter is left: to sum first spares half the time of the rule.
         now, before, last = (f"sum without ({', '.join(summed)}) ({samples})" for samples in (now, before, last))
         left, summed = (), ()
-    of_exporter = f"ignoring ({', '.join(left)})"
+    grouped = GROUP_LABELS if set(CELL_LABELS) <= set(labels) else ()
+    of_exporter = f"ignoring ({', '.join(dict.fromkeys(('pod', *left, *grouped)))})"
+    # The pod of a program's series may be that of its processes; see by_program.
+    kept = f"without ({', '.join(summed)})" if grouped else without(*summed)
     return Recording(
         record,
-        f"sum {without(*summed)} (\n"
+        f"sum {kept} (\n"
         f"  ({now} - {before} >= 0 unless {of_exporter} {_RESTARTED})\n"
         f"  or\n"
         f"  ({now} - {last} >= 0 and {of_exporter} {_RETURNED})\n"
@@ -148,6 +160,31 @@ def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[
 
 def _of_spec(record: str, spec: MetricSpec, *summed: str) -> Recording:
     return increments(record, spec.name, spec.labels, summed)
+
+
+def by_program(samples: str, *summed: str, seen: str, aggregate: str = "sum") -> str:
+    """Return PromQL that sums labels away, and `pod` where it is that of the exporter.
+
+    With --group.by a series has the pod of the processes that it counts. Without, Prometheus may have added the
+    exporter's pod, with which a rollout would begin new series.
+
+    Args:
+        samples: Series of programs.
+        summed: The labels.
+        seen: The exporters of that time: build_info.
+        aggregate: What makes one of many.
+    """
+    exporters = f"on (job, instance, pod) {seen}"
+    return (
+        f"{aggregate} {without(*summed)} ({samples} and {exporters})\n"
+        f"or\n"
+        f"{aggregate} without ({', '.join(summed)}) ({samples} unless {exporters})"
+    )
+
+
+def _lately(window: str) -> str:
+    """Return PromQL for all exporters whose increments are in a window."""
+    return f"last_over_time({BUILD_INFO}[{int(window.removesuffix('m')) + 5}m])"
 
 
 def over(each: str, window: str) -> str:
@@ -162,8 +199,8 @@ RATES = (
     Recording(FORKS, f'sum {without("event")} (rate(proc_connector_events_total{{event="fork"}}[5m]))'),
     Recording(EXECS, f'sum {without("event")} (rate(proc_connector_events_total{{event="exec"}}[5m]))'),
     Recording(EVENTS, f"sum {without('event')} (rate(proc_connector_events_total[5m]))"),
-    Recording(ENDED, f"sum {without('comm', *END_LABELS)} (rate({EXITS.name}[5m]))"),
-    Recording(FAILED, f"sum {without('comm', *END_LABELS)} (rate({NONZERO_EXITS.name}[5m]))"),
+    Recording(ENDED, f"sum {_of_node(*END_LABELS)} (rate({EXITS.name}[5m]))"),
+    Recording(FAILED, f"sum {_of_node(*END_LABELS)} (rate({NONZERO_EXITS.name}[5m]))"),
     Recording(
         MISSED,
         f"1 -\n"
@@ -219,14 +256,22 @@ INCREMENTS = (
     ),
 )
 RECENT = (
-    Recording(FAILURES, f"sum without ({_FURTHER}, exit_code) ({over(FAILURES_EACH, WINDOW)})"),
-    Recording(LOOP_FAILURES, f"sum without ({', '.join(END_LABELS)}) ({over(FAILURES_EACH, LOOP_WINDOW)})"),
-    Recording(ENDS, f"sum without ({_FURTHER}) ({over(ENDS_EACH, WINDOW)})"),
-    Recording(SIGNALS, f'sum without (comm) ({FAILURES}{{signal!=""}})'),
-    Recording(COREDUMPS, f"sum without (comm, {_FURTHER}) ({over(COREDUMPS_EACH, WINDOW)})"),
+    Recording(
+        FAILURES, by_program(over(FAILURES_EACH, WINDOW), *FURTHER_LABELS, "exit_code", seen=_lately(WINDOW))
+    ),
+    Recording(LOOP_FAILURES, by_program(over(FAILURES_EACH, LOOP_WINDOW), *END_LABELS, seen=_lately(LOOP_WINDOW))),
+    Recording(ENDS, by_program(over(ENDS_EACH, WINDOW), *FURTHER_LABELS, seen=_lately(WINDOW))),
+    Recording(SIGNALS, f'sum {_of_node()} ({FAILURES}{{signal!=""}})'),
+    Recording(COREDUMPS, f"sum {_of_node(*FURTHER_LABELS)} ({over(COREDUMPS_EACH, WINDOW)})"),
     Recording(FOLDED_RECENTLY, over(FOLDED_EACH, WINDOW)),
     Recording(LOST, over(LOST_EACH, WINDOW)),
 )
+
+
+def _past(samples: str, aggregate: str = "sum") -> str:
+    return by_program(samples, *END_LABELS, seen=f"{BUILD_INFO} offset {WINDOW}", aggregate=aggregate)
+
+
 PAST = (
     # The median, so that a storm of some hours does not become usual; and the highest rate of these hours
     # yesterday, so that a load that comes every night is no storm.
@@ -240,19 +285,14 @@ PAST = (
     # reads its own last value, which costs next to nothing; a day of all failures would be too much for a fleet.
     Recording(
         FAILED_AT,
-        f"max {without(*END_LABELS)} (timestamp({NONZERO_EXITS.name} offset {WINDOW}))\n"
+        f"{_past(f'timestamp({NONZERO_EXITS.name} offset {WINDOW})', aggregate='max')}\n"
         f"or\n"
         f"last_over_time({FAILED_AT}[1h]) > time() - 86400",
     ),
-    Recording(PAST_ENDS, f"sum {without(*END_LABELS)} ({EXITS.name} offset {WINDOW})"),
+    Recording(PAST_ENDS, _past(f"{EXITS.name} offset {WINDOW}")),
     Recording(
         PAST_FAILURE_RATIO,
-        f"(\n"
-        f"  sum {without(*END_LABELS)} ({NONZERO_EXITS.name} offset {WINDOW})\n"
-        f"  or\n"
-        f"  0 * {PAST_ENDS}\n"
-        f")\n"
-        f"/ {PAST_ENDS}",
+        f"(\n{_past(f'{NONZERO_EXITS.name} offset {WINDOW}')}\nor\n0 * {PAST_ENDS}\n)\n/ {PAST_ENDS}",
     ),
 )
 RECORDINGS = {

@@ -22,6 +22,7 @@ from dashboards.generate.recordings import (
     FAILURES,
     FOLDED_RECENTLY,
     FORKS,
+    GROUP_LABELS,
     INTERVALS,
     LOOP_FAILURES,
     LOST,
@@ -32,7 +33,7 @@ from dashboards.generate.recordings import (
     UNATTRIBUTED,
     USUAL_FORKS,
     Recording,
-    without,
+    by_program,
 )
 from exporter.exposition.metrics import EXITS
 
@@ -54,6 +55,10 @@ _ANSWERS = (
     "<unknown>|<other>|test|false|expr|[a-z]*grep|diff|cmp|pidof|kill|pkill|which|command-not-foun|mountpoint"
     "|ping|timeout|lsof|readlink"
 )
+
+# An empty expression would be that of all programs that are in no pod and in no unit.
+_NONE = "<none>"
+_OF_WHICH = f"of whose programs no alert is to speak (with --group.by); {_NONE} is none"
 
 THRESHOLDS: Mapping[str, Threshold] = {
     "exporter_jobs": Threshold(
@@ -95,6 +100,9 @@ THRESHOLDS: Mapping[str, Threshold] = {
     ),
     "silenced_comms": Threshold("", "regular expression of the programs of which no alert is to speak"),
     "silenced_instances": Threshold("", "regular expression of the nodes of whose programs no alert is to speak"),
+    "silenced_namespaces": Threshold(_NONE, f"regular expression of the namespaces {_OF_WHICH}"),
+    "silenced_pods": Threshold(_NONE, f"regular expression of the pods {_OF_WHICH}"),
+    "silenced_units": Threshold(_NONE, f"regular expression of the systemd units {_OF_WHICH}"),
     "crash_loop_failures": Threshold(
         3,
         "within 45 minutes: a program that runs for nine minutes and is restarted after five, Kubernetes' longest "
@@ -131,6 +139,26 @@ def with_thresholds(expr: str, thresholds: Mapping[str, Threshold]) -> str:
 _FAILURES = "/failures?comm={{ $labels.comm | urlquery }}&signal={{ $labels.signal | urlquery }}"
 
 
+# What a runbook begins with, filled in. Names of pods, containers and units are used as they are if they look like
+# some; a comm, which any user can choose, is quoted for a shell. The logs of sessions and of transient units are
+# not by the name of their group, and those of instances for a connection by a pattern.
+_NAME = "`^[a-z0-9][a-z0-9.-]*$`"
+_ID = "`^[0-9a-f]{12}$`"
+_COMMAND = (
+    f"{{{{ if match {_NAME} $labels.pod }}}}"
+    "kubectl logs -n {{ $labels.namespace }} {{ $labels.pod }}"
+    f"{{{{ if match {_NAME} $labels.container }}}} -c {{{{ $labels.container }}}}{{{{ end }}}} --tail 50"
+    f"{{{{ else if match {_ID} $labels.container }}}}"
+    "docker logs --tail 50 {{ $labels.container }}"
+    "{{ else if and (match `^[A-Za-z0-9:_.@\\\\-]+\\.(service|socket|mount|swap)$` $labels.unit) "
+    '(ne $labels.unit "run.service") }}'
+    "journalctl -u '{{ reReplaceAll `@\\.` `@*.` $labels.unit }}' -n 50"
+    "{{ else }}"
+    "journalctl _COMM='{{ reReplaceAll `'` `'\\''` $labels.comm }}' -n 50"
+    "{{ end }}"
+)
+
+
 @dataclass(frozen=True)
 class Alert:
     """An alert. `$name` in its expression is the threshold of that name, at the end of a line."""
@@ -162,6 +190,7 @@ class Alert:
                 "description": self.description,
                 **({"runbook_url": f"{runbooks}/{self.name}.md"} if runbooks else {}),
                 **({"failures_url": f"{failures}{_FAILURES}"} if of_programs else {}),
+                **({"command": _COMMAND} if self.suspects else {}),
             },
         }
 
@@ -169,15 +198,29 @@ class Alert:
 # A target is an exporter by what it exposed, or by its job if it has not answered for a day.
 _IS_EXPORTER = f"last_over_time({BUILD_INFO}[1d])"
 _WHERE = "{{ $labels.instance }}"
-_WHO = "{{ $labels.comm }} on {{ $labels.instance }}"
+_WHO = (
+    "{{ $labels.comm }}"
+    "{{ if $labels.pod }} in {{ $labels.namespace }}/{{ $labels.pod }}"
+    f"{{{{ else if match {_ID} $labels.container }}}} in {{{{ $labels.container }}}}"
+    "{{ else if $labels.unit }} of {{ $labels.unit }}{{ end }}"
+    " on {{ $labels.instance }}"
+)
 _PER_COMM = f"sum without (signal) ({FAILURES})"
-_LOUD = f"{SUSPECTS}{{\n  comm!~\n    $silenced_comms\n  , instance!~\n    $silenced_instances\n}}"
+_SUCCEEDED = by_program(f'{EXITS.name}{{exit_code="0"}} offset 1h', *END_LABELS, seen=f"{BUILD_INFO} offset 1h")
+_SILENCED = {"comm": "comms", "instance": "instances", "namespace": "namespaces", "pod": "pods", "unit": "units"}
+_LOUD = (
+    SUSPECTS
+    + "{\n  "
+    + "\n  , ".join(f"{label}!~\n    $silenced_{names}" for label, names in _SILENCED.items())
+    + "\n}"
+)
 """The suspects that a user has not silenced."""
+_OF_NODE = f"without ({', '.join(('comm', 'signal', *GROUP_LABELS))})"
 NAMING = Recording(
     NAMED,
     # What is named stays named for as long as it is a suspect. Else a user whose programs fail ever more often
     # could have every evaluation name other ones.
-    f"topk without (comm, signal) (\n  $named_programs\n  ,\n  {_LOUD} + 0 * {NAMED} + 1e12\n  or\n  {_LOUD}\n)",
+    f"topk {_OF_NODE} (\n  $named_programs\n  ,\n  {_LOUD} + 0 * {NAMED} + 1e12\n  or\n  {_LOUD}\n)",
 )
 """Which programs have alerts: the worst few of each node and alert. All that silences programs is here."""
 
@@ -334,7 +377,7 @@ PROGRAMS = (
         f"}})\n"
         f"unless {FAILED_AT}\n"
         f"and\n"
-        f'sum {without(*END_LABELS)} ({EXITS.name}{{exit_code="0"}} offset 1h)\n'
+        f"(\n{_SUCCEEDED}\n)\n"
         f"  >= $first_failure_successes",
         summary=f"{_WHO} failed for the first time in a day or more",
         description="It usually succeeds, had no failure for a day or more, and now failed "
@@ -362,7 +405,7 @@ PROGRAMS = (
         "ProcessMoreSuspects",
         "warning",
         "5m",
-        f"count without (alert, comm, signal) ({_LOUD} unless {NAMED})",
+        f"count {_OF_NODE.replace('(', '(alert, ')} ({_LOUD} unless {NAMED})",
         f"More programs fail on {_WHERE} than have alerts of their own",
         '{{ printf "%.0f" $value }} more alerts of programs of this node would fire or wait. Only the worst '
         "programs are named, a few for each alert; the dashboard Failures lists all.",

@@ -36,6 +36,8 @@ _CAPTURE = ROOT / "examples" / "busy-minute.capture"
 _SHOWN_SECONDS = 6 * 3600
 _STEP_SECONDS = 60
 _MOST_QUERY_SECONDS = 60
+_ONE_IS_DOWN_OF = 400
+"""Nodes, so that *Fleet* has something to say of missing ones. All have a past."""
 
 
 def record_page(folder: Path) -> str:
@@ -60,6 +62,8 @@ def serve(fleet: Fleet, port: int) -> None:
     """Answer /NODE with the node's page, for ever, in a thread of its own."""
 
     async def answer(request: web.Request) -> web.Response:
+        if int(request.match_info["node"]) % _ONE_IS_DOWN_OF == _ONE_IS_DOWN_OF - 1:
+            return web.Response(status=503)
         text = fleet.page(int(request.match_info["node"]), time.time())
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
@@ -103,7 +107,7 @@ def configuration(nodes: int, port: int, own_port: int, rules: Sequence[Path]) -
             "global": {"scrape_interval": "60s"} | ({"evaluation_interval": "60s"} if rules else {}),
             **({"rule_files": list(map(str, rules))} if rules else {}),
             "scrape_configs": [
-                {"job_name": JOB, "static_configs": targets},
+                {"job_name": JOB, "honor_labels": True, "static_configs": targets},
                 {
                     "job_name": "itself",
                     "scrape_interval": "5s",

@@ -17,19 +17,20 @@ _Value = Callable[[float, int], float]
 """The value of a series by how busy the node is and by the time."""
 
 _RECORDED: dict[str, _Value] = {
-    recordings.FORKS: lambda busy, _: 9 * busy,
-    recordings.EXECS: lambda busy, _: 8 * busy,
-    recordings.ENDED: lambda busy, _: 9 * busy,
-    recordings.FAILED: lambda busy, _: busy,
-    recordings.EVENTS: lambda busy, _: 40 * busy,
-    recordings.CPU: lambda busy, _: busy / 200,
+    # As many as in the capture.
+    recordings.FORKS: lambda busy, _: 36 * busy,
+    recordings.EXECS: lambda busy, _: 32 * busy,
+    recordings.ENDED: lambda busy, _: 36 * busy,
+    recordings.FAILED: lambda busy, _: 1.4 * busy,
+    recordings.EVENTS: lambda busy, _: 106 * busy,
+    recordings.CPU: lambda busy, _: busy / 100,
     recordings.MEMORY: lambda busy, _: 2**25 + 2**20 * busy,
     recordings.SAMPLES: lambda *_: 600,
     recordings.MISSED: lambda *_: 0,
     recordings.UNATTRIBUTED: lambda busy, _: busy / 1000,
     recordings.SEEN: lambda _, seconds: seconds,
-    f"{recordings.SIGNALS} SIGTERM": lambda busy, _: round(9 * busy),
-    f"{recordings.SIGNALS} SIGSEGV": lambda busy, _: round(busy),
+    f"{recordings.SIGNALS} SIGKILL": lambda busy, _: round(15 * busy),
+    f"{recordings.SIGNALS} SIGSEGV": lambda busy, _: round(15 * busy),
     "up": lambda *_: 1,
     "proc_connector_canary_age_seconds": lambda _, seconds: seconds // STEP_SECONDS % 15,
 }
@@ -37,7 +38,7 @@ _RECORDED: dict[str, _Value] = {
 
 def pace(node: int) -> float:
     """Return how busy a node is, from a tenth to twice as much as what was recorded."""
-    return (1 + node * 7919 % 19) / 10
+    return (100 + node * 7919 % 1901) / 1000
 
 
 def history(targets: list[dict[str, str]], begin_seconds: int, end_seconds: int) -> Iterator[list[Series]]:
@@ -53,18 +54,26 @@ def history(targets: list[dict[str, str]], begin_seconds: int, end_seconds: int)
     """
     for begin in range(begin_seconds, end_seconds, _PIECE_SECONDS):
         times = range(begin, min(begin + _PIECE_SECONDS, end_seconds), STEP_SECONDS)
-        day = [1 + math.sin(2 * math.pi * seconds / 86400) / 2 for seconds in times]
         yield [
             Series(
                 _labels(name, target),
                 [
-                    (seconds * 1000, value(pace(node) * light, seconds))
-                    for seconds, light in zip(times, day, strict=True)
+                    (seconds * 1000, value(pace(node) * _light(node, seconds, end_seconds), seconds))
+                    for seconds in times
                 ],
             )
             for node, target in enumerate(targets)
             for name, value in _RECORDED.items()
         ]
+
+
+def _light(node: int, seconds: int, end_seconds: int) -> float:
+    """Return how busy a node was, as a part of what it is at the end: each has a day of its own."""
+
+    def of_day(at: int) -> float:
+        return 1 + math.sin(2 * math.pi * at / 86400 + node) / 2
+
+    return of_day(seconds) / of_day(end_seconds)
 
 
 def _labels(name: str, target: dict[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
-FILES = ("fleet", "node", "failures", "exporter")
+FILES = ("fleet", "node", "failures", "groups", "exporter")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -31,7 +31,9 @@ class Asked(NamedTuple):
 
 
 def panels(name: str) -> list[dict[str, Any]]:
-    return [panel for panel in read(name)["panels"] if panel["type"] != "row"]
+    """Return all panels, those of closed rows too."""
+    every = [each for panel in read(name)["panels"] for each in (panel, *panel.get("panels", ()))]
+    return [panel for panel in every if panel["type"] != "row"]
 
 
 def queries() -> Iterator[Asked]:
@@ -55,4 +57,6 @@ def interpolate(expr: str, values: Mapping[str, str]) -> str:
     """Put values for Grafana's variables; every other one is All."""
     for name in sorted(values, key=len, reverse=True):  # $__range_s is not $__range
         expr = expr.replace(f"${{{name}}}", values[name]).replace(f"${name}", values[name])
+    # Without a value of its own a label may be absent.
+    expr = re.sub(r"\$(namespace|pod|unit)\b", ".*", expr)
     return re.sub(r"\$[a-z]\w*", ".+", expr)  # $1 is a group of label_replace

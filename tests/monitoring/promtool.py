@@ -161,10 +161,7 @@ def said(folder: Path, files: Sequence[Path] = FILES) -> str:
         [alert] = stories[name].firing[words["minute"]]
         labels = on_node("1", alert)
         alertname = labels.pop("alertname")
-        annotations = {
-            "summary": words["summary"],
-            "description": words["description"],
-        }
+        annotations = {name: text for name, text in words.items() if name != "minute"}
         tests.append(
             {
                 "name": name,

@@ -880,7 +880,100 @@ MANY = (
     ),
 )
 
-STORIES = (*WHOLE_HOST, *EXPORTER, *BIRTHS, *FAILURES, *SIGNALS, *MANY)
+
+def within(where: str, series: Series) -> dict[str, str]:
+    """Return series as an exporter with --group.by has them: of processes in a group.
+
+    Args:
+        where: The labels of the group, "" for none. Prometheus keeps them, empty ones too, and adds none of the
+            target's (honor_labels).
+        series: Those of programs.
+    """
+    return {name.replace('pod="p"', where or 'pod=""'): values for name, values in series.items()}
+
+
+def shop(pod: str = "cart-0", container: str = "cart") -> str:
+    """Return the labels of a pod's container."""
+    return f'namespace="shop",pod="{pod}",container="{container}"'
+
+
+_CART: dict[str, str | None] = {"namespace": "shop", "pod": "cart-0", "container": "cart"}
+_SIDE: dict[str, str | None] = _CART | {"container": "proxy"}
+_LOOPING = ended("daemon", "_x20 0+1x100", code="1")
+GROUPS = (
+    Story(
+        "a crash loop in one pod is the pod's, and the same program in others is well",
+        within(shop(), _LOOPING)
+        | within(shop("cart-1"), ended("daemon", "0+100x120"))
+        | within("", ended("daemon", "0+100x120")),
+        {33: QUIET, 45: {fired("ProcessCrashLooping", comm="daemon", **_CART)}},
+    ),
+    Story(
+        "a crash loop in a unit is the unit's",
+        within('unit="backup.service"', _LOOPING),
+        {45: {fired("ProcessCrashLooping", comm="daemon", unit="backup.service")}},
+    ),
+    Story(
+        "a crash loop in a container without Kubernetes is the container's",
+        within('container="3f2a90c1b7de"', _LOOPING),
+        {45: {fired("ProcessCrashLooping", comm="daemon", container="3f2a90c1b7de")}},
+    ),
+    Story(
+        "a program that fails in no group has the exporter's labels but its pod",
+        within('pod="p",namespace="monitoring"', _LOOPING),
+        {45: {fired("ProcessCrashLooping", comm="daemon", namespace="monitoring")}},
+    ),
+    Story(
+        "two containers of a pod crash: two alerts of the pod, and one node that dumps core",
+        within(shop(), ended("app", "_x30 2x60", code="139", signal="SIGSEGV") | coredumps("app", "_x30 2x60"))
+        | within(
+            shop(container="proxy"),
+            ended("app", "_x30 3x60", code="139", signal="SIGSEGV") | coredumps("app", "_x30 3x60"),
+        ),
+        {
+            29: QUIET,
+            32: DUMPS | {fired("ProcessCrashed", comm="app", signal="SIGSEGV", **of) for of in (_CART, _SIDE)},
+            47: QUIET,
+        },
+    ),
+    Story(
+        "a rollout of the exporter is quiet in pods too; a crash after it that leaves the counter higher is not",
+        within(shop(), ended("app", "5x38 stale 9x60", code="139", signal="SIGSEGV")),
+        {39: QUIET, 42: {fired("ProcessCrashed", comm="app", signal="SIGSEGV", **_CART)}, 56: QUIET},
+        ROLLED_OUT_AT_40,
+    ),
+    Story(
+        "a program that failed in a pod before fails there again, and in another pod for the first time",
+        within(shop(), ended("backup", "0+1x300") | ended("backup", "_x50 1x99 2x100", code="2"))
+        | within(shop("cart-1"), ended("backup", "0+1x300") | ended("backup", "_x150 1x100", code="2")),
+        {152: {fired("ProcessFirstFailure", comm="backup", **(_CART | {"pod": "cart-1"}))}},
+    ),
+    Story(
+        "the share that fails jumps in one pod, and not in all together",
+        within(shop(), ended("job", "0+10x60 600+5x60") | ended("job", "_x60 0+5x60", code="1"))
+        | within(shop("cart-1"), ended("job", "0+1000x120")),
+        {58: QUIET, 80: {fired("ProcessFailureRatioJumped", comm="job", **_CART)}},
+    ),
+    Story(
+        "of a program that crashes in five hundred pods three are named",
+        {
+            name: values
+            for number in range(1, 501)
+            for name, values in within(
+                shop(f"cart-{number}"), ended("app", f"_x30 {number}x60", code="139", signal="SIGSEGV")
+            ).items()
+        },
+        {
+            40: MORE
+            | {
+                fired("ProcessCrashed", comm="app", signal="SIGSEGV", **(_CART | {"pod": f"cart-{number}"}))
+                for number in (498, 499, 500)
+            }
+        },
+    ),
+)
+
+STORIES = (*WHOLE_HOST, *EXPORTER, *BIRTHS, *FAILURES, *SIGNALS, *MANY, *GROUPS)
 NOBODY_LEFT = Story("no exporter at all is an alert of its own", {}, {22: QUIET, 30: ABSENT}, host("1x9 stale"))
 """The one that nobody else may live beside."""
 
@@ -888,6 +981,7 @@ _ONCE = "0x26 300x10"
 _TWICE = "0x26 600x10"
 MEASURED = (
     HEALTHY
+    | host("1x5000", "-100000x5000", "3x5000", pod="q")
     | events("fork", _ONCE)
     | events("fork", _ONCE, pod="q")
     | events("exec", _ONCE)

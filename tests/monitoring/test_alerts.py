@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 from monitoring import promtool
-from monitoring.stories import MORE, NOBODY_LEFT, STORIES, Fired, Story, crashes, crashing
+from monitoring.stories import (
+    MORE,
+    NOBODY_LEFT,
+    STORIES,
+    Fired,
+    Story,
+    crashes,
+    crashing,
+    ended,
+    fired,
+    shop,
+    within,
+)
 
 from dashboards.generate import rules
 
@@ -56,6 +68,38 @@ def test_one_threshold_silences_programs_in_all_alerts(
     thresholds = {**rules.THRESHOLDS, threshold: rules.Threshold(value, "")}
     changed.write_text(rules.alerts_yaml("docs/runbooks", thresholds))
     story = Story("five programs crash", crashing([1, 2, 3, 4, 5], 30), {40: firing})
+    assert promtool.play({"1": story}, tmp_path, (promtool.FILES[0], changed)) == {}
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("threshold", "value", "quiet"),
+    [
+        ("silenced_pods", "cart-.*", {"pod"}),
+        ("silenced_namespaces", "shop", {"pod"}),
+        ("silenced_units", "x.service", {"unit"}),
+        ("silenced_pods", "other", set()),
+        ("silenced_comms", "app", {"pod", "unit", ""}),
+    ],
+)
+def test_one_threshold_silences_pods_or_units_and_nothing_else(
+    threshold: str, value: str, quiet: set[str], tmp_path: Path
+) -> None:
+    changed = tmp_path / "alerts.yaml"
+    changed.write_text(rules.alerts_yaml("", {**rules.THRESHOLDS, threshold: rules.Threshold(value, "")}))
+    crash = ended("app", "_x30 1x60", code="139", signal="SIGSEGV")
+    groups = {
+        "pod": {"namespace": "shop", "pod": "cart-0", "container": "cart"},
+        "unit": {"unit": "x.service"},
+        "": {},
+    }
+    series = within(shop(), crash) | within('unit="x.service"', crash) | within("", crash)
+    firing = {
+        fired("ProcessCrashed", comm="app", signal="SIGSEGV", **labels)
+        for group, labels in groups.items()
+        if group not in quiet
+    }
+    story = Story("crashes", series, {40: firing})
     assert promtool.play({"1": story}, tmp_path, (promtool.FILES[0], changed)) == {}
 
 

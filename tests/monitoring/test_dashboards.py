@@ -14,6 +14,8 @@ from monitoring.panels import FILES, FOLDER, Asked, interpolate, panels, queries
 from dashboards.generate import recordings, rules
 from dashboards.generate.queries import STEP
 from exporter.exposition.metrics import METRICS
+from exporter.exposition.spec import MetricSpec
+from exporter.tallies.labels import PROGRAM_LABELS
 
 VALUES = windows(shown_seconds=3600, step_seconds=60)
 
@@ -29,8 +31,15 @@ FOREIGN = {
     "process_resident_memory_bytes": set(),
 }
 TARGET = {"job", "instance"}
+
+
+def has_group(spec: MetricSpec) -> bool:
+    """Return whether the metric has the labels of groups with --group.by: counters of programs, and what lives."""
+    return set(PROGRAM_LABELS) <= set(spec.labels) and spec.type != "histogram"
+
+
 SAMPLES = {
-    name: {*spec.labels, *extra}
+    name: {*spec.labels, *extra, *(recordings.GROUP_LABELS if has_group(spec) else ())}
     for spec in METRICS
     for name, extra in (
         [(spec.name, ())]
@@ -39,7 +48,7 @@ SAMPLES = {
     )
 }
 RECORDED = {recording.record for recording in recordings.all_recordings()} | {rules.SUSPECTS, rules.NAMED}
-LABELS = {label for spec in METRICS for label in spec.labels}
+LABELS = {label for spec in METRICS for label in spec.labels} | set(recordings.GROUP_LABELS)
 MOST_CHARACTERS = 300
 """Of a query that a person can read and change."""
 
@@ -89,11 +98,14 @@ def test_a_dashboard_lets_one_choose_data_source_jobs_and_nodes(name: str) -> No
         assert variables[variable]["multi"]
         assert variables[variable]["refresh"] == 2, "the shown time may have others"
         # All jobs are those that the variable lists: `up` has others.
-        assert variables[variable].get("allValue") == (None if variable == "job" else ".+")
+        may_be_absent = variable in {"namespace", "pod", "unit"}
+        all_values = None if variable == "job" else ".*" if may_be_absent else ".+"
+        assert variables[variable].get("allValue") == all_values
         assert variables[variable]["label"]
     assert {"datasource", "job", "instance"} <= set(variables)
     if name in {"node", "failures"}:
         assert {"comm", "uid"} <= set(variables)
+    assert {"namespace", "pod", "unit"} <= set(variables) or name != "groups"
     # Grafana begins with the first of those that are not to be all.
     chosen = {variable: (all_["includeAll"], "current" in all_) for variable, all_ in variables.items()}
     assert chosen.pop("instance") == ((False, False) if name == "node" else (True, True))
@@ -112,7 +124,7 @@ def test_a_dashboard_shows_alerts_and_leads_to_all_others(name: str) -> None:
 
 @each_file
 def test_panels_have_ids_of_their_own_and_do_not_overlap(name: str) -> None:
-    every = read(name)["panels"]
+    every = [each for panel in read(name)["panels"] for each in (panel, *panel.get("panels", ()))]
     assert len({panel["id"] for panel in every}) == len(every)
     cells = [
         (x, y)
@@ -219,7 +231,9 @@ def test_no_two_dashboards_have_one_panel_twice() -> None:
 def test_a_query_asks_the_chosen_data_source_for_the_chosen_nodes(asked: Asked) -> None:
     assert asked.target["datasource"]["uid"] == "${datasource}"
     for selector in selectors(interpolate(asked.expr, VALUES | {"job": "J", "instance": "I"})):
-        joined = selector.name in {"node_vmstat_oom_kill", "ALERTS_FOR_STATE"}
+        joined = selector.name in {"node_vmstat_oom_kill", "ALERTS_FOR_STATE"} or (
+            "unless on (" in asked.expr and selector.name == "proc_connector_exporter_build_info"
+        )
         nowhere = matchers(selector).get("alertname") == "ProcConnectorExporterAbsent"
         if not joined and not nowhere:
             assert {"job": "J", "instance": "I"}.items() <= matchers(selector).items(), selector

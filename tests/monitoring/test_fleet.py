@@ -36,11 +36,20 @@ def values(node: int, now: float) -> dict[tuple[str, ...], float]:
 
 def test_counters_grow_gauges_stay_and_the_start_is_that_of_the_fleet() -> None:
     before, after = values(1, 2000), values(1, 5000)
-    assert after["proc_connector_processes", "sh"] == before["proc_connector_processes", "sh"] == 3
+    living = ("proc_connector_processes", "sh", "ci", "runner-00001", "build", "")
+    assert after[living] == before[living] == 3
     assert after["process_start_time_seconds",] == 1000
     grown = [name for name in before if after[name] > before[name]]
     assert any(name[0] == "proc_connector_forks_total" for name in grown)
     assert all(after[name] >= before[name] for name in before)
+
+
+def test_a_program_runs_in_a_pod_of_the_node_or_in_none_and_only_counters_say_so() -> None:
+    forks = {labels[1:] for labels in values(0x2F, 9000) if labels[0] == "proc_connector_forks_total"}
+    assert ("sh", "0", "ci", "runner-0002f", "build", "") in forks
+    assert {labels[2:] for labels in forks if labels[0].startswith("rare")} == {("", "", "", "")}
+    counts = {labels for labels in values(3, 9000) if labels[0].endswith("_seconds_count")}
+    assert counts == {("proc_connector_process_lifetime_seconds_count", "sh")}
 
 
 def test_a_rare_series_is_born_late() -> None:

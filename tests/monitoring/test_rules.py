@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,6 +143,53 @@ def test_prometheus_makes_a_link_of_the_labels_that_an_alert_has(tmp_path: Path,
     assert urlsplit(got).path == "/failures"
     assert dict(parse_qsl(urlsplit(got).query)) == labels
     assert said(got).returncode == 0
+
+
+COMMANDS = {
+    ("it's $(bad)", "", "", "", ""): r"""journalctl _COMM='it'\''s $(bad)' -n 50""",
+    ("a", "shop", "cart-0", "cart", ""): "kubectl logs -n shop cart-0 -c cart --tail 50",
+    ("a", "shop", "cart-0", "<unknown>", ""): "kubectl logs -n shop cart-0 --tail 50",
+    ("a", "<unknown>", "<unknown>", "<unknown>", ""): "journalctl _COMM=a -n 50",
+    ("a", "", "", "3f2a90c1b7de", ""): "docker logs --tail 50 3f2a90c1b7de",
+    ("a", "monitoring", "", "exporter", ""): "journalctl _COMM=a -n 50",
+    ("a", "", "", "", "x@1.service"): "journalctl -u x@1.service -n 50",
+    ("a", "", "", "", r"a\x2db.mount"): r"journalctl -u 'a\x2db.mount' -n 50",
+    ("a", "", "", "", "sshd@.service"): "journalctl -u sshd@*.service -n 50",
+    ("a", "", "", "", "run.service"): "journalctl _COMM=a -n 50",
+    ("a", "", "", "", "session.scope"): "journalctl _COMM=a -n 50",
+    ("a", "", "", "", "a b'.service"): "journalctl _COMM=a -n 50",
+}
+"""comm, namespace, pod, container and unit -> the command of an alert, as a shell reads it."""
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool here (Debian: apt-get install prometheus)"
+)
+def test_the_command_of_an_alert_is_that_of_the_pod_or_unit_and_holds_no_more_than_names(tmp_path: Path) -> None:
+    (alert,) = (alert for alert in rules.PROGRAMS if alert.name == "ProcessKilled")
+    command = alert.rule(rules.THRESHOLDS, "")["annotations"]["command"]
+    rule = {"alert": "A", "expr": "x", "annotations": {"command": command}}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    tests = []
+    for values in COMMANDS:
+        labels = dict(zip(("comm", "namespace", "pod", "container", "unit"), values, strict=True))
+        text = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items() if value)
+        wrong = {"exp_labels": {"a": "b"}, "exp_annotations": {"command": "wrong"}}
+        tests.append(
+            {
+                "input_series": [{"series": f"x{{{text}}}", "values": "1 1"}],
+                "alert_rule_test": [{"eval_time": "1m", "alertname": "A", "exp_alerts": [wrong]}],
+            }
+        )
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": tests}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, check=False
+    )
+    quoted = re.findall(
+        r'got:.*?Annotations:\{[^"]*command=("(?:[^"\\]|\\.)*")', done.stdout + done.stderr, re.DOTALL
+    )
+    said = [shlex.split(json.loads(text)) for text in quoted]
+    assert said == [shlex.split(command) for command in COMMANDS.values()], done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", rules.PROGRAMS, ids=lambda alert: alert.name)

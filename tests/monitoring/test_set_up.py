@@ -73,6 +73,9 @@ def test_alertmanager_takes_the_routes_and_sends_each_alert_where_they_say(tmp_p
         (("alertname=ProcessKilled", "severity=info"), "chat"),
         (("alertname=ProcessCrashed", "severity=warning"), "team"),
         (("alertname=ProcConnectorExporterDown", "severity=warning"), "team"),
+        (("alertname=ProcessCrashLooping", "severity=warning", "namespace=shop", "pod=cart-0"), "team-shop"),
+        (("alertname=ProcessCrashLooping", "severity=warning", "namespace=workshop"), "team"),
+        (("alertname=ProcessKilled", "severity=info", "namespace=shop"), "chat"),
     ):
         said = check("amtool", "config", "routes", "test", f"--config.file={file}", *labels)
         # A second line warns that the file is used, and not a running Alertmanager.

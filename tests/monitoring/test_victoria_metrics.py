@@ -103,7 +103,12 @@ def of_fleet(page: str, began_seconds: int) -> list[Series]:
                 job = "node" if name.startswith("node_") else JOB
                 series = f'{name}{{job="{job}",{where}{"," * bool(labels)}{labels[1:-1]}}}'
                 found[series].append((seconds * 1000, STALE if gone else float(value)))
-    return [Series(promtool.labels_of(series), samples) for series, samples in found.items()]
+    return [Series(_honored(series), samples) for series, samples in found.items()]
+
+
+def _honored(series: str) -> dict[str, str]:
+    """Return the labels of a series: the scraped ones go before the target's, and what is empty is none."""
+    return {label: value for label, value in promtool.labels_of(series).items() if value}
 
 
 class Replayed(NamedTuple):
