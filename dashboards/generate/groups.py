@@ -174,7 +174,6 @@ def groups() -> Dashboard:
                     },
                     [Column("Failures", COUNT, _each_container(_EACH, by=f"{_CONTAINER}, {_HOW}"), width=110)],
                     sort="Failures",
-                    nothing=_NO_PODS,
                 ),
             ],
             "Units": [
@@ -207,7 +206,7 @@ def groups() -> Dashboard:
                     },
                     [Column("Failures", COUNT, _each_unit(_EACH, by=f"unit, {_HOW}"), width=110)],
                     sort="Failures",
-                    nothing=_NO_UNITS,
+                    height=7,
                 ),
             ],
         },
