@@ -106,6 +106,10 @@ class Grouping:
         """The containers of pods whose name is waited for."""
         return [] if self.places is None else list(self.places.nameless)
 
+    def known_containers(self) -> list[tuple[PodContainer, PodName | None]]:
+        """Return calls of name_container, for another table to go on with."""
+        return [] if self.places is None else list(self.places.names.items())
+
     @property
     def unresolved(self) -> dict[str, int]:
         """Count the groups of processes that could not be known, by reason."""
@@ -199,23 +203,10 @@ class Grouping:
 
     def _give_up(self, group: OpenGroup, places: Places) -> None:
         """Settle a group whose process cannot be read where it is."""
-        home = self._by_mounts(group, places)
+        home = self._mounts.home_of(group, self._roster.by_tgid, places.has_container)
         if home is None:
             self._unresolved["gone" if group.has_ended else "unreadable"] += 1
         group.reading = GroupReading(group.process, home or self._tallies.groups.unknown, 0, 0)
-
-    def _by_mounts(self, group: OpenGroup, places: Places) -> Group | None:
-        """Return the container in which a process was that is gone, if its mount namespace says that."""
-        if not group.execd_ns and group.heir is None:
-            # A runtime enters the namespaces before it is moved.
-            return None
-        by_tgid = self._roster.by_tgid
-        for process in (group.process, group.heir):
-            if process is not None:
-                home = self._mounts.group_of(process, by_tgid, places.has_container)
-                if home is not None:
-                    return home
-        return None
 
     def _is_moved(self, group: OpenGroup, placement: Placement) -> bool:
         """Return whether a placement is known to be another than that in which a process began its session."""

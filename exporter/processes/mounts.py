@@ -13,7 +13,7 @@ known.
 from collections.abc import Callable, Iterable, Mapping
 
 from exporter.kernel.perf_event import MountSpace
-from exporter.processes.process import Process
+from exporter.processes.process import OpenGroup, Process
 from exporter.tallies.cells import Group
 
 # Processes that are gone are forgotten when there are so many more than after the last time.
@@ -59,6 +59,26 @@ class MountSpaces:
             tgid: known for tgid, known in self._last.items() if tgid in by_tgid or known[0] >= before_ns
         }
         self._prune_at = 2 * len(self._last) + _SLACK
+
+    def home_of(
+        self, group: OpenGroup, by_tgid: Mapping[int, Process], is_container: Callable[[Group], bool]
+    ) -> Group | None:
+        """Return the container in which the process of an open group was, if its mount namespace says that.
+
+        Args:
+            group: Its process may be gone.
+            by_tgid: The processes that live.
+            is_container: Whether a group is that of a container.
+        """
+        if not group.execd_ns and group.heir is None:
+            # A runtime enters the namespaces before it is moved.
+            return None
+        for process in (group.process, group.heir):
+            if process is not None:
+                home = self.group_of(process, by_tgid, is_container)
+                if home is not None:
+                    return home
+        return None
 
     def group_of(
         self, process: Process, by_tgid: Mapping[int, Process], is_container: Callable[[Group], bool]

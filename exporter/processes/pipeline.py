@@ -166,11 +166,7 @@ class Pipeline:
         return list(self.table.records)
 
     def forget_records(self, records: Iterable[Record]) -> None:
-        """Drop records whose EXIT was lost, if it has not come meanwhile.
-
-        Args:
-            records: Some of waiting_records, in their order.
-        """
+        """Drop some of waiting_records, in their order: their EXIT was lost, if it has not come meanwhile."""
         for record in records:
             if self.table.records.oldest.get(record[0]) is record:
                 self.forget_oldest_record(record[0])
@@ -200,8 +196,7 @@ class Pipeline:
 
     def known_containers(self) -> list[tuple[PodContainer, PodName | None]]:
         """Return calls of name_container that make known to another pipeline what it has been given."""
-        places = self.table.grouping.places
-        return [] if places is None else list(places.names.items())
+        return self.table.grouping.known_containers()
 
     def nameless(self) -> list[PodContainer]:
         """Return the containers of pods whose name is waited for."""
