@@ -162,12 +162,14 @@ def test_the_source_archive_is_complete(dist: Path, tmp_path: Path) -> None:
     archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], capture_output=True, check=False)
     if archive.returncode == 0:
         subprocess.run(["tar", "-x", "-C", committed], input=archive.stdout, check=True)
-        names = {str(path.relative_to(committed)) for path in committed.rglob("*") if path.is_file()} - {".gitignore"}
+        names = {str(path.relative_to(committed)) for path in committed.rglob("*") if path.is_file()} - {
+            ".gitignore"
+        }
         # The commit is written into this one.
         differ = {name for name in names if not same(folder / name, committed / name)} - {"exporter/revision.py"}
         assert differ == set()
         assert len(names) > 500
-    # As CONTRIBUTING has it, in an environment that make sets up, but only some: .ci/run runs the whole `make test` there.
+    # As CONTRIBUTING has it, in an environment that make sets up, but only some: .ci/run runs all of `make test`.
     commands = documented("CONTRIBUTING.md", "tests/package/test_release.py")
     [quick] = [line for line in commands if line.startswith("make ")]
     subprocess.run([*quick.split(), "ARGS=-k bundle"], cwd=folder, env=environment_of_a_user(), check=True)
