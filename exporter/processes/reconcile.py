@@ -66,7 +66,8 @@ class Reconciler:
         if tgid in self._canaries:
             return
         process = self._roster.by_tgid.get(tgid)
-        exited_ns = _exited_ns(process)
+        unsure_end = None if process is None or process.odd is None else process.odd.unsure_end
+        exited_ns = 0 if unsure_end is None else unsure_end[1]
         if process is not None and exited_ns and start_ns > exited_ns:
             # The FORK of the process that has the pid now was lost.
             self._ends.drop(process)
@@ -220,9 +221,3 @@ class Reconciler:
         odd.threads = set(known.threads) or None
         odd.leader_exited = known.leaderless
         process.tidy()
-
-
-def _exited_ns(process: Process | None) -> int:
-    """Return when the leader of a process exited that has ended perhaps; 0 if it has not."""
-    event = None if process is None or process.odd is None else process.odd.unsure_end
-    return 0 if event is None else event[1]
