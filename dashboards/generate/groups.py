@@ -135,7 +135,7 @@ def groups() -> Dashboard:
                     COUNT,
                     Query(top_now("namespace, pod", f"{_LIVING}{{{_IN_POD}}}"), "{{namespace}}/{{pod}}"),
                     scale=Scale.LOG_COUNTS,
-                    nothing=_NO_PODS,
+                    nothing="None at the end of the shown time, or the exporters run without --group.by pod",
                 ),
                 rows(
                     "Containers",
@@ -192,7 +192,7 @@ def groups() -> Dashboard:
                     COUNT,
                     Query(top_now("unit", f"{_LIVING}{{{_IN_UNIT}}}"), "{{unit}}"),
                     scale=Scale.LOG_COUNTS,
-                    nothing=_NO_UNITS,
+                    nothing="None at the end of the shown time, or the exporters run without --group.by unit",
                 ),
                 rows(
                     "What fails in units",

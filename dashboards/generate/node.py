@@ -45,7 +45,8 @@ _NEW = "The line of a new program begins at its second scrape; the table below c
 
 def _by_comm(q: float, histogram: str) -> Query:
     """Return a quantile of the six programs that ended most often since the exporters started."""
-    ends = f"sum by (comm) ({histogram}_count{{{COMM}}})"
+    # At the end of the shown time: a ranking at each point has as many lines as programs were ever among the six.
+    ends = f"sum by(comm) ({histogram}_count{{{COMM}}} @ end())"
     return Query(top(quantile(q, histogram, COMM, "comm, le"), ends), "{{comm}}")
 
 
