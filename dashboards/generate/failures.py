@@ -9,6 +9,7 @@ from dashboards.generate.looks import (
     ANY_IS_ODD,
     COUNT,
     EACH_POINT,
+    EXIT_CODE_COLORS,
     FAILURE_STEPS,
     ORANGE,
     PER_SECOND,
@@ -23,6 +24,7 @@ from dashboards.generate.looks import (
 from dashboards.generate.pages import page
 from dashboards.generate.panels import graph, number, rare
 from dashboards.generate.queries import (
+    COMM,
     CRASH,
     EXITS,
     FAILED,
@@ -35,6 +37,7 @@ from dashboards.generate.queries import (
     quantile_in_range,
     rate,
     share,
+    top,
 )
 from dashboards.generate.tables import Column, rows
 
@@ -48,6 +51,10 @@ _OOM = "out of memory (kernel)"
 _OOM_KILLS = or_zero(f"sum({counted(recordings.OOM_KILLS_EACH, NODE, window=STEP)})")
 _RED = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED})]
 _FAILURES = f"sum by (comm) ({counted(_EACH, PROGRAM)})"
+# The ranking chooses the programs, the other part the users: both in both would be too long to read.
+_OF_USER = f'{NODE},uid=~"$uid"'
+_FAILURES_OF_USER = f"sum by(comm) ({counted(_EACH, _OF_USER, window=STEP)})"
+_MOST_FAILURES = f"sum by(comm) (sum_over_time({_EACH}{{{COMM}}}[$__range] @ end()))"
 _ENDS = f"sum by (comm) ({counted(recordings.ENDS_EACH, PROGRAM)})"
 
 
@@ -108,12 +115,15 @@ def failures() -> Dashboard:
                     COUNT,
                     or_zero(f"count({_FAILURES} > 0)"),
                 ),
-                rare(
+                graph(
                     "Failures by program",
-                    "Ends with an exit code other than 0, of the six programs with the most at each point.",
-                    _EACH,
-                    by="comm",
-                    legend="{{comm}}",
+                    "Ends with an exit code other than 0, of the six programs with the most in the shown time, of "
+                    f"all users. {EACH_POINT}",
+                    COUNT,
+                    Query(top(_FAILURES_OF_USER, _MOST_FAILURES), "{{comm}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
+                    nothing="None in the shown time",
                 ),
                 graph(
                     "Deaths by signal",
@@ -180,6 +190,7 @@ def failures() -> Dashboard:
                     _EACH,
                     by="exit_code",
                     legend="{{exit_code}}",
+                    colors=EXIT_CODE_COLORS,
                 ),
                 rare(
                     "Failures by user",

@@ -95,18 +95,18 @@ def groups() -> Dashboard:
         {
             "": [
                 _in_range(
-                    "Failures in the shown time",
+                    "Failures, shown time",
                     "Processes of the chosen pods and units that ended with an exit code other than 0,",
                     f"sum({counted(_EACH, _CHOSEN)})",
                 ),
                 _in_range(
-                    "Crashed in the shown time",
+                    "Crashed, shown time",
                     "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS",
                     f"sum({counted(_EACH, _CRASHED)})",
                     ANY_IS_BAD,
                 ),
                 _in_range(
-                    "Killed in the shown time",
+                    "Killed, shown time",
                     "Processes that died of SIGKILL",
                     f"sum({counted(_EACH, _KILLED)})",
                     ANY_IS_ODD,

@@ -39,6 +39,19 @@ SIGNAL_COLORS = {
     "SIGXCPU": "#7F7F7F",
 }
 """No two are alike, and what is not here hardly ever ends a process."""
+EXIT_CODE_COLORS = {
+    "1": GREEN,
+    "2": YELLOW,
+    "255": "#BCBD22",
+    "126": "#8C564B",
+    "127": "#E377C2",
+    "75": "#17BECF",
+    **{
+        str(128 + number): SIGNAL_COLORS[name]
+        for name, number in {"SIGINT": 2, "SIGABRT": 6, "SIGKILL": 9, "SIGSEGV": 11, "SIGTERM": 15}.items()
+    },
+}
+"""Of the codes that are seen most: all codes together have more colours than are told apart."""
 QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
 
 EACH_POINT = "Each point counts the minutes since the point before, exactly; add up what you see."

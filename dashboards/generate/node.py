@@ -119,7 +119,7 @@ def node() -> Dashboard:
                     "The programs by how often they ended in the shown time, in full minutes. Many short lives "
                     "of one program mean that a loop starts it; CPU and memory are of processes that ended. A "
                     "click leads to its failures.",
-                    {"comm": Column("Program", width=180, link=link_to("proc-connector-failures", "comm"))},
+                    {"comm": Column("Program", width=140, link=link_to("proc-connector-failures", "comm"))},
                     [
                         Column("Ends", COUNT, _ENDED, least=1),
                         Column("Failed", RATIO, _FAILED, FAILURE_STEPS),
