@@ -47,7 +47,9 @@ _BUGS = f"{PROGRAM},{CRASH}"
 _KILLED = f'{PROGRAM},signal="SIGKILL"'
 _KIND = "comm, uid, exit_code, signal"
 
-_OOM = "out of memory (kernel)"
+_OOM = "out of memory"
+_CHOSEN = or_zero(f"sum({counted(recordings.CHOSEN_EACH, NODE, window=STEP)})")
+_OOM_OF_HOST = "out of memory (node_exporter)"
 _OOM_KILLS = or_zero(f"sum({counted(recordings.OOM_KILLS_EACH, NODE, window=STEP)})")
 _RED = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED})]
 _FAILURES = f"sum by (comm) ({counted(_EACH, PROGRAM)})"
@@ -201,11 +203,13 @@ def failures() -> Dashboard:
                 ),
                 rare(
                     "SIGKILL and out of memory",
-                    "Processes that died of SIGKILL, by program, and the kernel's out-of-memory kills of the "
-                    "same hosts (node_exporter's node_vmstat_oom_kill, if it is scraped). Kills without an OOM "
-                    "were sent by a timeout, a container runtime or an operator.",
+                    "Processes that died of SIGKILL, by program, and those of them that the kernel's OOM killer "
+                    "chose; and the number of these that node_exporter shows for the same hosts "
+                    "(node_vmstat_oom_kill), if it is scraped. All others were killed by a timeout, a container "
+                    "runtime or an operator.",
                     _EACH,
-                    Query(_OOM_KILLS, _OOM),
+                    Query(_CHOSEN, _OOM),
+                    Query(_OOM_KILLS, _OOM_OF_HOST),
                     by="comm",
                     legend="{{comm}}",
                     labels=_KILLED,

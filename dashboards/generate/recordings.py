@@ -86,6 +86,7 @@ COREDUMPS_EACH = f"comm_uid:proc_connector_coredumps:increase{EACH}"
 UID_CHANGES_EACH = f"comm_uid:proc_connector_uid_changes:increase{EACH}"
 ATTACHES_EACH = f"comm_uid:proc_connector_ptrace_attaches:increase{EACH}"
 CPU_TIME_EACH = f"comm:proc_connector_process_cpu_seconds_sum:increase{EACH}"
+CHOSEN_EACH = f"comm_uid:proc_connector_oom_kills:increase{EACH}"
 OOM_KILLS_EACH = f"instance:proc_connector_oom_kills:increase{EACH}"
 LOST_EACH = f"instance_socket:proc_connector_lost_messages:increase{EACH}"
 FOLDED_EACH = f"instance:proc_connector_folded:increase{EACH}"
@@ -95,6 +96,8 @@ LOOP_FAILURES = f"instance_comm:proc_connector_nonzero_exits:increase{LOOP_WINDO
 ENDS = f"instance_comm:proc_connector_exits:increase{WINDOW}"
 SIGNALS = f"instance_signal:proc_connector_nonzero_exits:increase{WINDOW}"
 COREDUMPS = f"instance:proc_connector_coredumps:increase{WINDOW}"
+CHOSEN = f"instance_comm:proc_connector_oom_kills:increase{WINDOW}"
+"""Processes that the OOM killer chose, by program."""
 FOLDED_RECENTLY = f"instance:proc_connector_folded:increase{WINDOW}"
 LOST = f"instance_socket:proc_connector_lost_messages:increase{WINDOW}"
 PAST_ENDS = f"instance_comm:proc_connector_exits:offset{WINDOW}"
@@ -239,6 +242,7 @@ INCREMENTS = (
     _of_spec(FAILURES_EACH, NONZERO_EXITS),
     _of_spec(ENDS_EACH, EXITS, "exit_code", "signal"),
     _of_spec(COREDUMPS_EACH, COUNTER_SPECS["coredumps"]),
+    _of_spec(CHOSEN_EACH, COUNTER_SPECS["oom_kills"]),
     _of_spec(UID_CHANGES_EACH, COUNTER_SPECS["uid_changes"]),
     _of_spec(ATTACHES_EACH, COUNTER_SPECS["ptrace_attaches"]),
     increments(CPU_TIME_EACH, "proc_connector_process_cpu_seconds_sum", ("comm",)),
@@ -263,6 +267,7 @@ RECENT = (
     Recording(ENDS, by_program(over(ENDS_EACH, WINDOW), *FURTHER_LABELS, seen=_lately(WINDOW))),
     Recording(SIGNALS, f'sum {_of_node()} ({FAILURES}{{signal!=""}})'),
     Recording(COREDUMPS, f"sum {_of_node(*FURTHER_LABELS)} ({over(COREDUMPS_EACH, WINDOW)})"),
+    Recording(CHOSEN, by_program(over(CHOSEN_EACH, WINDOW), *FURTHER_LABELS, seen=_lately(WINDOW))),
     Recording(FOLDED_RECENTLY, over(FOLDED_EACH, WINDOW)),
     Recording(LOST, over(LOST_EACH, WINDOW)),
 )

@@ -15,6 +15,7 @@ import yaml
 
 from dashboards.generate.queries import BUILD_INFO
 from dashboards.generate.recordings import (
+    CHOSEN,
     COREDUMPS,
     END_LABELS,
     ENDS,
@@ -95,7 +96,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
     ),
     "named_programs": Threshold(
         3,
-        "per alert and node: the five alerts of programs, the one of all others and those of the node are no more "
+        "per alert and node: the six alerts of programs, the one of all others and those of the node are no more "
         "than 20 then, whatever happens on it",
     ),
     "silenced_comms": Threshold("", "regular expression of the programs of which no alert is to speak"),
@@ -126,6 +127,9 @@ THRESHOLDS: Mapping[str, Threshold] = {
     ),
     "crashes": Threshold(0, "a correct program never ends like that: the first crash counts"),
     "kills": Threshold(0, "no program needs SIGKILL in normal operation; where one does, silence its comm"),
+    "oom_kills": Threshold(
+        0, "the kernel kills when nothing else is left: what the process did is lost, and others may follow"
+    ),
     "coredumps": Threshold(5, "within 15 minutes: one is ProcessCrashed, five fill disks with core files"),
 }
 
@@ -400,6 +404,15 @@ PROGRAMS = (
         summary=f"{_WHO} was killed",
         description='{{ printf "%.0f" $value }} of its processes ended by SIGKILL within 15 minutes. The sender '
         "was the kernel when memory ran out, or a user or program that did not wait for a normal end.",
+    ),
+    _of_programs(
+        "ProcessOutOfMemory",
+        "warning",
+        "0m",
+        suspects=f"{CHOSEN}\n  > $oom_kills",
+        summary=f"{_WHO} was killed because memory ran out",
+        description='{{ printf "%.0f" $value }} of its processes were chosen by the OOM killer within 15 minutes: '
+        "the limit of their container or unit was reached, or the memory of the node.",
     ),
     Alert(
         "ProcessMoreSuspects",

@@ -99,6 +99,11 @@ def coredumps(comm: str, values: str, *, uid: str = "0", pod: str = "p") -> dict
     return {f'proc_connector_coredumps_total{{{target(pod)},comm="{comm}",uid="{uid}"}}': values}
 
 
+def oom_kills(comm: str, values: str, *, uid: str = "0", pod: str = "p") -> dict[str, str]:
+    """Return a series of oom_kills_total."""
+    return {f'proc_connector_oom_kills_total{{{target(pod)},comm="{comm}",uid="{uid}"}}': values}
+
+
 def counter(seconds: Iterable[float], minutes: int, since: int = 0) -> str:
     """Return a counter that rises by 1 at these times and is born when it first does.
 
@@ -170,6 +175,7 @@ LOOP = {fired("ProcessCrashLooping", comm="daemon")}
 RATIO = {fired("ProcessFailureRatioJumped", comm="job")}
 FIRST = {fired("ProcessFirstFailure", comm="backup")}
 KILLED = {fired("ProcessKilled", comm="app", signal="SIGKILL")}
+OUT_OF_MEMORY = {fired("ProcessOutOfMemory", comm="app")}
 DUMPS = {fired("ProcessCoreDumps")}
 MORE = {fired("ProcessMoreSuspects")}
 CRASH_SIGNALS = {
@@ -195,6 +201,7 @@ def everything(values: str, *, pod: str = "p") -> dict[str, str]:
         **ended("backup", values, code="2", pod=pod),
         **ended("backup", values, pod=pod),
         **coredumps("app", values, pod=pod),
+        **oom_kills("app", values, pod=pod),
         **lost(values, pod=pod),
         **folded(values, pod=pod),
         **unattributed(values, pod=pod),
@@ -808,6 +815,14 @@ SIGNALS = (
         {42: QUIET, 53: KILLED, 80: QUIET},
         RESTARTED_AT_40,
     ),
+    Story(
+        "the very first OOM kills of a program, of two users, are an alert beside that of the SIGKILL",
+        ended("app", "_x30 2x60", code="137", signal="SIGKILL")
+        | oom_kills("app", "_x30 1x60")
+        | oom_kills("app", "_x30 1x60", uid="7"),
+        {29: QUIET, 31: KILLED | OUT_OF_MEMORY, 44: KILLED | OUT_OF_MEMORY, 47: QUIET},
+    ),
+    Story("an OOM kill, born at 1", oom_kills("app", "_x30 1x60"), {29: QUIET, 32: OUT_OF_MEMORY, 47: QUIET}),
     Story(
         "five core dumps of several programs and users on a node, born at their number",
         coredumps("x", "_x30 2x60") | coredumps("y", "_x31 2x60") | coredumps("y", "_x31 1x60", uid="7"),

@@ -12,8 +12,9 @@ from exporter.flags import ENVIRONMENT_PREFIX
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd"
 SERVICE = SYSTEMD / "proc-connector-exporter.service"
-# Of 10, in tenths. What is left over is what the exporter is for: the host's network, netlink, all of /proc.
-MOST_EXPOSURE = 20
+# Of 10, in tenths. What is left over is what the exporter is for: the host's network, netlink, all of /proc, the
+# kernel log.
+MOST_EXPOSURE = 21
 
 
 def analyze(*words: str | Path) -> str:
@@ -37,19 +38,20 @@ def test_the_service_is_exposed_to_little() -> None:
     analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE}", SERVICE)
 
 
-def test_the_only_capabilities_are_those_of_the_network_and_of_perf_events() -> None:
+def test_the_only_capabilities_are_those_of_the_network_of_perf_events_and_of_the_kernel_log() -> None:
     lines = [line for line in SERVICE.read_text().splitlines() if "Capabilit" in line and line[0] != "#"]
     assert lines == [
-        "AmbientCapabilities=CAP_NET_ADMIN CAP_PERFMON",
-        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_PERFMON",
+        "AmbientCapabilities=CAP_NET_ADMIN CAP_PERFMON CAP_SYSLOG",
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_PERFMON CAP_SYSLOG",
     ]
 
 
-def test_the_rings_of_side_band_records_can_be_opened_and_locked() -> None:
+def test_rings_can_be_opened_and_locked_and_the_kernel_log_read() -> None:
     lines = SERVICE.read_text().splitlines()
     filters = [line for line in lines if line.startswith("SystemCallFilter=")]
     # What is taken out again later would not be permitted.
-    assert filters[-1] == "SystemCallFilter=perf_event_open"
+    assert filters[-2:] == ["SystemCallFilter=perf_event_open", "SystemCallFilter=syslog"]
+    assert "ProtectKernelLogs=no" in lines
     assert "LimitMEMLOCK=infinity" in lines
 
 

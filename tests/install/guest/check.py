@@ -94,12 +94,13 @@ def the_package_installs_and_its_service_is_active_and_enabled() -> None:
 
 
 @step
-def it_runs_as_its_user_with_two_capabilities() -> None:
+def it_runs_as_its_user_with_three_capabilities() -> None:
     status = Path(f"/proc/{show('MainPID')}/status").read_text()
     uid = run("id", "-u", NAME).strip()
     assert re.search(rf"^Uid:\s+{uid}\s", status, re.MULTILINE), status
-    # CAP_NET_ADMIN is 12, CAP_PERFMON 38.
-    assert f"CapEff:\t{1 << 12 | 1 << 38:016x}" in status, status
+    # CAP_NET_ADMIN is 12, CAP_SYSLOG 34, CAP_PERFMON 38.
+    assert f"CapEff:\t{1 << 12 | 1 << 34 | 1 << 38:016x}" in status, status
+    assert scrape()['proc_connector_oom_source_info{source="syslog"}'] == 1
 
 
 @step
