@@ -97,6 +97,7 @@ class Core(NamedTuple):
         filter: What leaves out unwanted events, as of --filter.
         exec_names: Where the comm of an exec comes from, as of --exec-names.
         kernel: Release of the kernel that sent the events.
+        places: What says where processes run; empty where that is not asked for.
     """
 
     plan: Plan
@@ -107,6 +108,7 @@ class Core(NamedTuple):
     tallies: Tallies
     pipeline: Pipeline
     feed: Feed
+    places: str = ""
 
     @property
     def table(self) -> ProcessTable:
@@ -238,7 +240,8 @@ def make_live_core(
     pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed=on_malformed, places=places)
     if recorder is not None:
         recorder.record(pipeline)
-    found = None if groups is None else PlacingSources(_placements(procfs, groups), groups.look_up)
+    placements = None if groups is None else _placements(procfs, groups)
+    found = None if groups is None or placements is None else PlacingSources(placements, groups.look_up)
     reader = OomKillReader(oom, pipeline, procfs, time.monotonic_ns) if oom.name else None
     listener = Listener(sources, pipeline, procfs, found, reader)
     return Core(
@@ -250,7 +253,17 @@ def make_live_core(
         tallies,
         pipeline,
         listener,
+        "" if placements is None else _places_from(sources, placements),
     )
+
+
+def _places_from(sources: Sources, placements: Placements) -> str:
+    """Return what says where a process ran that is gone, the best first, and where one is that lives."""
+    if placements.has_ids:
+        return "ids of cgroups (PIDFD_GET_INFO), /proc"
+    if sources.rings is not None and sources.rings.has_mounts:
+        return "/proc, mount namespaces (side-band records)"
+    return "/proc"
 
 
 def make_replay_core(
@@ -285,4 +298,5 @@ def make_replay_core(
     player = Player(pipeline, answers, tallies.limit)
     replay = Replay(player, iter_frames(file.read), began_ns=header.monotonic_ns, speed=speed)
     exec_names = "sideband" if header.sideband else "events"
-    return Core(plan, header.mode, header.filter, exec_names, header.kernel, tallies, pipeline, replay)
+    said = "the capture" if places is not None else ""
+    return Core(plan, header.mode, header.filter, exec_names, header.kernel, tallies, pipeline, replay, said)

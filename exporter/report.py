@@ -83,9 +83,17 @@ class Report:
             "filter": self._core.filter,
             "sources": ", ".join(self._feed.buffers()) or "a capture",
             "events": ", ".join(sorted(self._plan.wanted)),
+            **self._groups(),
             "processes": str(sum(self._table.live().values())),
             "up for": str(timedelta(seconds=int(time.monotonic() - self._started))),
         }
+
+    def _groups(self) -> dict[str, str]:
+        """Return what says where processes run, and the names of pods, if that is asked for."""
+        if not self._core.places:
+            return {}
+        names = "" if self._helpers.pods is None else "; names of pods from the Kubernetes API"
+        return {"groups": f"{', '.join(self._tallies.groups.names)} from {self._core.places}{names}"}
 
     def snapshot(self) -> TallySnapshot:
         """Copy what is counted of programs."""

@@ -105,6 +105,11 @@ class PerfRings:
         self._needs_barrier = platform.machine() != "x86_64"
 
     @property
+    def has_mounts(self) -> bool:
+        """There are records of mount namespaces."""
+        return self._attr == encode_attr(mounts=True)
+
+    @property
     def cpus(self) -> frozenset[int]:
         """The CPUs that have a ring."""
         return frozenset(self._rings)

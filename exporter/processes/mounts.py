@@ -7,7 +7,8 @@ have been in the same namespace since before.
 
 An inode is used again as soon as its namespace is gone: that another process lives which was there before, and
 still is, is what proves that it is the same one. If those that live there are not all in one container, nothing is
-known.
+known. That events are lost changes no record; a process that has ended meanwhile is taken off by the comparison
+with /proc.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +43,7 @@ class MountSpaces:
                 last[tgid] = time_ns, inode
 
     def clear(self) -> None:
-        """Forget all: records were lost, or processes of which it is not known that they ended."""
+        """Forget all: records were lost, so that a process can be elsewhere by now."""
         self._last.clear()
 
     def end_batch(self, complete_until_ns: int, by_tgid: Mapping[int, Process]) -> None:

@@ -202,4 +202,3 @@ class Sideband:
         """Forget all: messages were lost, and their events may be among those."""
         self.execs.clear()
         self.forks.clear()
-        self.mounts.clear()

@@ -1,6 +1,7 @@
 """Groups on the real kernel, without a runtime: processes that are moved between cgroups in every way there is."""
 
 import contextlib
+import json
 import os
 import secrets
 import subprocess
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kernel.harness import ROOMY, Exporter, Programs, Scrape
+from kernel.harness import ROOMY, Exporter, Programs, Scrape, wait_until
+from kernel.test_watch import Watching
 
 ROOTS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 LONG_MS, SHORT_MS = "1000", "2"
@@ -173,3 +175,44 @@ def test_short_lived_sessions_that_are_not_moved_stay_where_they_are(
     # On a hybrid host a process that is gone is known only if its v2 cgroup is a container's: it is here.
     assert found.get("", 0) == 0, found
     assert set(found) <= {container.short_id, "<unknown>"}
+
+
+def test_failures_and_events_say_in_which_container_they_were(
+    exporter: Exporter, container: Container, programs: Programs, tmp_path: Path
+) -> None:
+    program = programs.link("failing")
+    watching = Watching(
+        "auto", tmp_path, "--output", "json", "--events", "exit", "--container", container.short_id
+    )
+
+    def before() -> None:
+        os.setsid()
+        container.take()
+
+    assert run(program, "sleep", LONG_MS, CODE, before=before) == int(CODE)
+    query = f"/failures?format=json&container={container.short_id}"
+    page = wait_until(lambda: json.loads(exporter.request(query).body), lambda page: page["failures"], "a failure")
+    [failure] = page["failures"]
+    assert (failure["comm"], failure["container"], failure["exit_code"]) == (
+        program.name,
+        container.short_id,
+        int(CODE),
+    )
+
+    def once_more() -> bool:
+        # On a busy machine one of them can be unknown to this other listener.
+        run(program, "sleep", LONG_MS, CODE, before=before)
+        return bool(watching.received().objects)
+
+    wait_until(lambda: bool(watching.received().objects) or once_more(), bool, "an event")
+    line = watching.stop().objects[0]
+    assert (line["comm"], line["container"], line["pod"], line["exit_code"]) == (
+        program.name,
+        container.short_id,
+        "",
+        int(CODE),
+    )
+
+
+def test_the_landing_page_says_what_says_where_processes_run(exporter: Exporter) -> None:
+    assert b"namespace, pod, container, unit from " in exporter.request("/").body
