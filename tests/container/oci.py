@@ -96,3 +96,58 @@ class Runtime:
     def exec(self, container: str, *words: str) -> str:
         """Run a program in a container to its end; returns what it wrote."""
         return self._call("exec", container, *words).stdout
+
+
+class Podman:
+    """podman with a storage of its own, and one folder that all its containers have as root; as Runtime.
+
+    Args:
+        folder: Where its storage is made.
+        run_root: Where it keeps what runs.
+    """
+
+    def __init__(self, folder: Path, run_root: Path) -> None:
+        self._folder = folder / "podman"
+        self.root = self._folder / "rootfs"
+        self.root.mkdir(parents=True)
+        self._command = (
+            *("podman", "--root", str(self._folder / "storage"), "--runroot", str(run_root)),
+            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"),
+        )
+        # podman 4 asks for more files and processes than a container may give.
+        limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
+        self._options = ("--rm", "--network", "none", *limits)
+
+    def add(self, binary: Path, name: str) -> str:
+        """Add a program to the containers' root; returns its path there."""
+        shutil.copy(binary, self.root / name)
+        return f"/{name}"
+
+    def _call(self, *words: str) -> str:
+        return subprocess.run(
+            [*self._command, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        ).stdout.strip()
+
+    def run(self, *words: str) -> str:
+        """Run a container to its end; returns its id."""
+        id_file = self._folder / secrets.token_hex(8)
+        self._call("run", "--cidfile", str(id_file), *self._options, "--rootfs", str(self.root), *words)
+        return id_file.read_text()
+
+    @contextlib.contextmanager
+    def running(self, *words: str) -> Iterator[str]:
+        """Run a container in the background; hands out its id."""
+        container = self._call("run", "--detach", *self._options, "--rootfs", str(self.root), *words)
+        assert len(container) == 64, container
+        try:
+            yield container
+        finally:
+            self._call("rm", "--force", "--time", "0", container)
+
+    def exec(self, container: str, *words: str) -> str:
+        """Run a program in a container to its end; returns what it wrote."""
+        return self._call("exec", container, *words)

@@ -4,15 +4,18 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container.oci import Runtime
+from container.oci import Podman, Runtime
 from kernel.harness import ROOMY, UNKNOWN, Exporter, Programs, Scrape
 
 EXECS = 200
+# podman takes a quarter of a second for each.
+PODMAN_EXECS = 50
 RUNS = 20
 STORM = 8000
 ROUNDS = 3
@@ -131,6 +134,30 @@ def test_a_program_of_two_milliseconds_counts_in_its_container(  # noqa: PLR0917
             if shares[-1][0] >= least and shares[-1][1] >= min(least, LEAST_OF_RUNS):
                 return
     pytest.fail(f"right, of execs in a container and of containers, in each round: {shares}")
+
+
+@pytest.fixture
+def run_root() -> Iterator[Path]:
+    """A folder with a short name: podman wants 50 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="pm", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_program_of_two_milliseconds_in_a_container_of_podman_counts_there(
+    tmp_path: Path, run_root: Path, programs: Programs
+) -> None:
+    if shutil.which("podman") is None:
+        pytest.skip("no podman here (apt-get install podman)")
+    podman = Podman(tmp_path, run_root)
+    main, probe, short = (podman.add(programs.binary, programs.name(hint)) for hint in ("main", "probe", "short"))
+    with grouping_exporter(tmp_path, ids=True) as exporter, podman.running(main, "sleep", "3600000", "0") as id_:
+        for _ in range(PODMAN_EXECS):
+            podman.exec(id_, probe, "sleep", MS, CODE)
+        runs = [podman.run(short, "sleep", MS, CODE) for _ in range(RUNS)]
+        wait_for_all(exporter, probe[1:], PODMAN_EXECS)
+        scrape = wait_for_all(exporter, short[1:], RUNS)
+    assert share_of_right(scrape, probe[1:], {id_[:12]}, PODMAN_EXECS) >= 0.98
+    assert share_of_right(scrape, short[1:], {run[:12] for run in runs}, RUNS) >= LEAST_OF_RUNS
 
 
 def test_a_storm_in_a_container_is_exact(tmp_path: Path, programs: Programs) -> None:
