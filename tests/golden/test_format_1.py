@@ -4,7 +4,8 @@
 histories of tests/simulation.py with losses and the comparisons with /proc that follow. Never write them anew. The
 texts follow the rules of counting: `--update-golden` writes them anew. Since they were taken, an exit record needs
 the wait status of its EXIT, an EXIT whose record was lost may not be the last one, a process that was killed and a
-child whose forker is not known give no name to an exec.
+child whose forker is not known give no name to an exec, and of a process whose record was lost a comparison says
+nothing that can be true of the next one with its pid only.
 """
 
 from pathlib import Path
