@@ -154,6 +154,9 @@ class OomKills:
             self._lines.setdefault(pid, []).append(read_ns)
         self._line_count += len(pids)
         self._accounted += len(pids)
+        if not self._lines and read_ns >= self._unsure_until_ns:
+            # As nearly always.
+            self._suspects.clear()
         for end in list(self._suspects):
             tgid, _ = end
             verdict = self._take_line(tgid, self._suspects[end].start_ns)
