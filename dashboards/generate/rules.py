@@ -146,16 +146,18 @@ _FAILURES = "/failures?comm={{ $labels.comm | urlquery }}&signal={{ $labels.sign
 # What a runbook begins with, filled in. Names of pods, containers and units are used as they are if they look like
 # some; a comm, which any user can choose, is quoted for a shell. The logs of sessions and of transient units are
 # not by the name of their group, and those of instances for a connection by a pattern.
+# vmalert has no text for a label that is absent, and functions want one: printf makes one.
 _NAME = "`^[a-z0-9][a-z0-9.-]*$`"
 _ID = "`^[0-9a-f]{12}$`"
 _COMMAND = (
-    f"{{{{ if match {_NAME} $labels.pod }}}}"
+    f"{{{{ if match {_NAME} (printf `%s` $labels.pod) }}}}"
     "kubectl logs -n {{ $labels.namespace }} {{ $labels.pod }}"
-    f"{{{{ if match {_NAME} $labels.container }}}} -c {{{{ $labels.container }}}}{{{{ end }}}} --tail 50"
-    f"{{{{ else if match {_ID} $labels.container }}}}"
+    f"{{{{ if match {_NAME} (printf `%s` $labels.container) }}}}"
+    " -c {{ $labels.container }}{{ end }} --tail 50"
+    f"{{{{ else if match {_ID} (printf `%s` $labels.container) }}}}"
     "docker logs --tail 50 {{ $labels.container }}"
-    "{{ else if and (match `^[A-Za-z0-9:_.@\\\\-]+\\.(service|socket|mount|swap)$` $labels.unit) "
-    '(ne $labels.unit "run.service") }}'
+    "{{ else if and (match `^[A-Za-z0-9:_.@\\\\-]+\\.(service|socket|mount|swap)$` (printf `%s` $labels.unit)) "
+    '(ne (printf `%s` $labels.unit) "run.service") }}'
     "journalctl -u '{{ reReplaceAll `@\\.` `@*.` $labels.unit }}' -n 50"
     "{{ else }}"
     "journalctl _COMM='{{ reReplaceAll `'` `'\\''` $labels.comm }}' -n 50"
@@ -205,7 +207,7 @@ _WHERE = "{{ $labels.instance }}"
 _WHO = (
     "{{ $labels.comm }}"
     "{{ if $labels.pod }} in {{ $labels.namespace }}/{{ $labels.pod }}"
-    f"{{{{ else if match {_ID} $labels.container }}}} in {{{{ $labels.container }}}}"
+    f"{{{{ else if match {_ID} (printf `%s` $labels.container) }}}} in {{{{ $labels.container }}}}"
     "{{ else if $labels.unit }} of {{ $labels.unit }}{{ end }}"
     " on {{ $labels.instance }}"
 )

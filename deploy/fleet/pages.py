@@ -18,7 +18,6 @@ _PODS = {
     "nginx": ("shop", "web", "nginx"),
     "image-resize": ("shop", "web", "resizer"),
     "postgres": ("shop", "orders-db", "postgres"),
-    "pg_dump": ("shop", "orders-db", "backup"),
     "mail-worker": ("mail", "mail-worker", "worker"),
     "healthcheck": ("mail", "mail-worker", "worker"),
     "make": ("ci", "runner", "build"),
@@ -28,7 +27,11 @@ _PODS = {
 }
 """Namespace, beginning of the pod's name, and container, of the recorded programs that a cluster has in pods."""
 _UNITS = {"cron": "cron.service", "sshd": "ssh.service", "logrotate": "logrotate.service"}
-_UNITS |= {"containerd": "containerd.service", "gitlab-runner": "gitlab-runner.service"}
+_UNITS |= {
+    "pg_dump": "backup.service",
+    "containerd": "containerd.service",
+    "gitlab-runner": "gitlab-runner.service",
+}
 # No label of the recorded page has it.
 _NODE = "\0"
 _GROUPED = re.compile(r"proc_connector_(?!process_|exporter_)\w+")
