@@ -9,8 +9,8 @@ from exporter import __version__
 from exporter.command_line import SUBCOMMANDS
 from exporter.config import FLAGS
 from exporter.flags import Flag
-from exporter.stream.selection import FILTERS
 from exporter.watch.flags import ROWS as WATCH_ROWS
+from exporter.watch.flags import WATCH_FILTERS
 
 NAME = "proc-connector-exporter"
 ZSH_FOLDER = "site-functions"
@@ -60,7 +60,7 @@ HELP = Option("--help", "Show the flags.", None, ())
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "": (*_options(FLAGS), HELP, Option("--version", "Show the version.", None, ())),
     "watch": (
-        *(Option(f"--{spec.name.replace('_', '-')}", spec.help, spec.metavar, ()) for spec in FILTERS),
+        *(Option(f"--{spec.name.replace('_', '-')}", spec.help, spec.metavar, ()) for spec in WATCH_FILTERS),
         *_options(WATCH_ROWS.values()),
         HELP,
     ),
@@ -111,7 +111,7 @@ def _man_lines() -> Iterator[str]:
     yield _roff("--no-NAME turns off a flag that needs no value. A value stands behind = or a space.")
     yield from _roff_options(FLAGS)
     yield ".SH OPTIONS OF WATCH"
-    for option in OPTIONS["watch"][: len(FILTERS)]:
+    for option in OPTIONS["watch"][: len(WATCH_FILTERS)]:
         yield from (".TP", f"\\fB{_roff(option.name)}\\fR \\fI{option.metavar}\\fR", _roff(option.help))
     yield from _roff_options(tuple(WATCH_ROWS.values()))
     yield ".SH ENVIRONMENT"

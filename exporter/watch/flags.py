@@ -16,7 +16,8 @@ from exporter.tallies.labels import GROUP_LABELS
 from exporter.watch.top_table import SORT_KEYS
 
 _MOST_COUNT = 10**15
-_FILTERS = (*FILTERS, *GROUP_FILTERS)
+WATCH_FILTERS = (*FILTERS, *GROUP_FILTERS)
+"""The flags of the events to print."""
 _OUTPUT, _SOURCE, _END, _LOGGING = "output", "source", "end", "logging"
 
 
@@ -139,7 +140,7 @@ def parse_watch_args(argv: Sequence[str]) -> WatchConfig:
     """
     given = make_watch_parser().read(argv)
     selection = parse_selection(
-        {spec.name: given[spec.name] for spec in _FILTERS if spec.name in given},
+        {spec.name: given[spec.name] for spec in WATCH_FILTERS if spec.name in given},
         flags=True,
         labels=[spec.name for spec in GROUP_FILTERS],
     )
@@ -156,7 +157,7 @@ def make_watch_parser() -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
     )
     filters = parser.add_argument_group("filters")
-    for spec in _FILTERS:
+    for spec in WATCH_FILTERS:
         name = f"--{spec.name.replace('_', '-')}"
         filters.add_argument(name, metavar=spec.metavar, dest=spec.name, action="append", help=spec.help)
     for field, row in ROWS.items():
