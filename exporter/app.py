@@ -124,6 +124,7 @@ def _count_events(config: Config, tallies: Tallies, pods: PodWatch | None, stack
             grouped=bool(config.groups.by),
         )
     )
+    oom.log_choice()
     tape = None
     if config.capture.file is not None:
         header = header_of(sources, names_pods=pods is not None, oom=oom.name)

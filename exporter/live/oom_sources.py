@@ -37,6 +37,14 @@ class OomSource(NamedTuple):
     log: KernelLog | None = None
     dying: tuple[int, ...] = ()
     """Processes that were chosen before, and had not ended when the log was opened."""
+    why: str = ""
+    """Why it is nothing better; empty if that was not asked for."""
+
+    def log_choice(self) -> None:
+        """Log why it is nothing better: once the exporter has started, as a failed start is one line."""
+        if self.why:
+            what = "OOM kills are known by number only" if self.name else "no proc_connector_oom_kills_total"
+            _LOG.info(what, extra={"why": self.why})
 
 
 NO_OOM_SOURCE = OomSource("")
@@ -79,14 +87,11 @@ def _open(choice: str, procfs: Procfs, *, becomes_other: bool) -> OomSource:
         return OomSource(name, log, tuple(_still_dying(log, procfs)))
     if choice in {"auto", "vmstat"}:
         if procfs.read_oom_kills() is not None:
-            if reasons:
-                _LOG.info("OOM kills are known by number only", extra={"why": "; ".join(reasons)})
-            return OomSource("vmstat")
+            return OomSource("vmstat", why="; ".join(reasons))
         reasons.append("/proc/vmstat has no oom_kill (Linux 4.13 and later has)")
     if choice != "auto":
         raise SetupError(f"--oom-kills={choice}: {reasons[-1]}")
-    _LOG.info("no proc_connector_oom_kills_total", extra={"why": "; ".join(reasons)})
-    return NO_OOM_SOURCE
+    return OomSource("", why="; ".join(reasons))
 
 
 def _still_dying(log: KernelLog, procfs: Procfs) -> Iterator[int]:

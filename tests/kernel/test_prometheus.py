@@ -42,7 +42,8 @@ def prometheus(eventful: Exporter, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_prometheus_answers_for_every_family(eventful: Exporter, prometheus: Prometheus) -> None:
     scrape = eventful.scrape()
     empty = {name for name in scrape.families if not any(s.startswith(name) for s in scrape.samples)}
-    assert not empty, "a family without a sample, although there was an event of every kind"
+    # test_oom.py has its kills: they take a cgroup with a limit.
+    assert empty <= {"proc_connector_oom_kills"}, "a family without a sample, although there was such an event"
     wait_until(
         lambda: {name for name in scrape.samples if not prometheus.get("query", query=name)["result"]},
         lambda missing: not missing,

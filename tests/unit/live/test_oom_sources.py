@@ -127,6 +127,9 @@ def test_where_there_is_none_the_log_says_why(proc: Proc, caplog: pytest.LogCapt
     (proc.root / "vmstat").unlink()
     with caplog.at_level(logging.INFO), open_oom_source("auto", proc.procfs, becomes_other=False) as source:
         assert source.name == ""
+        # A start that fails later is one line.
+        assert caplog.messages == []
+        source.log_choice()
     assert caplog.messages == ["no proc_connector_oom_kills_total"]
 
 
