@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, ask, free_port, wait_until
+from kernel.memory_cgroup import memory_cgroup
 from monitoring.panels import interpolate, queries, windows
 
 from dashboards.generate import recordings, rules
@@ -59,6 +60,7 @@ DID_IT: set[Fired] = {
     ("ProcessCrashed", "exact", "web-worker", "SIGSEGV"),
     ("ProcessCrashed", "exact", "web-worker", "SIGABRT"),
     ("ProcessKilled", "exact", "importer", "SIGKILL"),
+    ("ProcessOutOfMemory", "exact", "hoarder", ""),
     ("ProcessCoreDumps", "exact", "", ""),
 }
 ONLY_PENDING: set[Fired] = {
@@ -152,7 +154,7 @@ class Monitored(Prometheus):
 
 
 @pytest.fixture(scope="module")
-def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+def monitored(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not here (Debian: apt-get install {' '.join(PROGRAMS[program] for program in missing)})")
@@ -231,6 +233,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         wait_until(world.is_ready, bool, "prometheus is ready")
         running.enter_context(demo.started([sys.executable, WORKLOAD], folder / "workload.log"))
         _crowd(folder)
+        _run_out_of_memory(programs, folder / "hoarder")
         _overflow(blind)
         _restart_again_and_again(world, restless, folder / "restless.log")
         config.write_text("exclude: [")
@@ -252,6 +255,13 @@ def _crowd(folder: Path) -> None:
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
         subprocess.run([program], check=True)
+
+
+def _run_out_of_memory(programs: Programs, hoarder: Path) -> None:
+    """Let a program take more memory than it may."""
+    os.link(programs.binary, hoarder)
+    with memory_cgroup() as cgroup:
+        assert subprocess.run([hoarder, "eat", cgroup.procs], check=False).returncode == -signal.SIGKILL
 
 
 # Each write is a COMM event: quickly more than fit into the receive buffer of an exporter without CAP_NET_ADMIN,
