@@ -14,7 +14,7 @@ from deploy.package import release
 from exporter.revision import REVISION
 from exporter.settings.web import DEFAULT_PORT
 
-MOST_ADDED_BYTES = 25_000_000
+MOST_ADDED_BYTES = 26_000_000
 # Of CPU time, in seconds.
 LONGEST_VERSION = 0.5
 FROM_ARCHIVE = "localhost/proc-connector-exporter:archive"

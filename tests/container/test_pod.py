@@ -17,7 +17,7 @@ from kernel.prometheus import Prometheus, scraping
 from serving import Authority, basic, hash_password
 
 ATTRIBUTION = {"exact": "taskstats", "unprivileged": "procfs"}
-CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON = 6, 7, 12, 38
+CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_SYSLOG, CAP_PERFMON = 6, 7, 12, 34, 38
 NOBODY = 65534
 MOST_IDLE_BYTES = 50 << 20
 SECCOMP_MODE_FILTER = 2
@@ -180,13 +180,14 @@ def test_it_listens_soon_after_its_modules_are_there(engine: Engine, mode: str) 
     assert min(ratios) < MOST_IMPORTS, ratios
 
 
-def test_without_a_user_to_become_it_has_two_capabilities_and_no_other(engine: Engine) -> None:
+def test_without_a_user_to_become_it_has_three_capabilities_and_no_other(engine: Engine) -> None:
     with playing(engine, "exact", exact={"user": 0}) as pod:
         pod.wait_until_ready()
         status = pod.status()
         assert status["Uid"].split() == ["0"] * 4
         for name in ("CapPrm", "CapEff", "CapBnd"):
-            assert has_capabilities(status[name], (CAP_NET_ADMIN, CAP_PERFMON)), name
+            assert has_capabilities(status[name], (CAP_NET_ADMIN, CAP_SYSLOG, CAP_PERFMON)), name
+        assert pod.scrape().get("proc_connector_oom_source_info", source="syslog") == 1
 
 
 @pytest.mark.parametrize(
