@@ -143,7 +143,8 @@ def test_the_wheel_works_in_a_bare_environment(dist: Path, tmp_path: Path) -> No
     assert "--web.config.file" in run("--help")
     assert "nonzero_exit" in run("watch", "--help")
     assert len(run("watch", "--replay", SAMPLE, "--summary").splitlines()) > 100
-    assert len(run("dashboards", "--output", tmp_path / "dashboards").splitlines()) == 6
+    # Five dashboards and two files of rules.
+    assert len(run("dashboards", "--output", tmp_path / "dashboards").splitlines()) == 7
     typed = next(environment.glob("lib/python3*/site-packages/exporter/py.typed"))
     assert typed.exists()
 

@@ -140,7 +140,8 @@ def prometheus_scrapes_it_with_the_configuration_of_the_readme_and_an_alert_fire
     folder = Path("/etc/prometheus")
     (folder / "prometheus.yml").write_bytes((SERVED / "prometheus.yml").read_bytes())
     written = run(NAME, "dashboards", "--output", str(folder)).splitlines()
-    assert len(written) == 6, written
+    # Five dashboards and two files of rules.
+    assert len(written) == 7, written
     # In an archive that the kernel unpacks everything is root's.
     run("chown", "-R", "prometheus:", "/var/lib/prometheus")
     run("systemctl", "start", "prometheus")
