@@ -122,4 +122,8 @@ def open_capture(path: Path) -> Iterator[tuple[Header, BinaryIO]]:
     except OSError as error:
         raise CaptureError(f"cannot read the capture {path}: {error.strerror}") from error
     with file:
-        yield read_header(file.read), file
+        try:
+            header = read_header(file.read)
+        except CaptureError as error:
+            raise CaptureError(f"{path}: {error}") from error
+        yield header, file

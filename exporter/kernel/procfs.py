@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from exporter.errors import MalformedMessage, SetupError, ShortageError
+from exporter.errors import ConfigError, MalformedMessage, SetupError, ShortageError
 
 _T = TypeVar("_T")
 
@@ -171,7 +171,12 @@ class Procfs:
             raise
 
     def check(self) -> None:
-        """Raise SetupError unless root is a proc file system that shows others' processes, and the host's time."""
+        """Check that root is a proc file system that shows others' processes, and the host's time.
+
+        Raises:
+            ConfigError: It is none.
+            SetupError: It does not show them, or there is none in its usual place.
+        """
         try:
             os.close(os.open(f"{self._root}/self/stat", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -179,9 +184,10 @@ class Procfs:
                 raise SetupError(f"cannot open a file ({error.strerror}): raise the limit (ulimit -n)") from error
         self._keep_spare()
         if self._read("self/stat") is None:
-            raise SetupError(
-                f"{self._root or '/'} is not a proc file system: mount proc there or set --path.procfs"
-            )
+            what = f"{self._root or '/'} is not a proc file system"
+            if self._root == "/proc":
+                raise SetupError(f"{what}: mount proc there or set --path.procfs")
+            raise ConfigError(f"--path.procfs: {what}")
         # Process 1 is always there, and another user's unless we are root.
         if self._read("1/stat") is None:
             raise SetupError(

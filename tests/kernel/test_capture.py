@@ -141,3 +141,4 @@ def test_a_file_that_is_no_capture_fails_with_one_line(tmp_path: Path) -> None:
     assert result.returncode == 4
     [line] = result.stderr.splitlines()
     assert "this is not a capture" in line
+    assert sys.executable in line

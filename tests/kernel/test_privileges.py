@@ -241,7 +241,7 @@ def test_a_time_namespace_with_the_hosts_clocks_is_as_good(programs: Programs, t
 
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_that_is_not_a_proc_file_system_is_named(name: str, tmp_path: Path) -> None:
-    line = run_to_its_end("--path.procfs", str(tmp_path / name))
+    line = run_to_its_end("--path.procfs", str(tmp_path / name), code=2)
     assert "is not a proc file system" in line
     assert str(tmp_path) in line
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_proc import AFTER_STARTTIME, add_process, stat_text, status_text
 
-from exporter.errors import MalformedMessage, SetupError, ShortageError
+from exporter.errors import ConfigError, MalformedMessage, SetupError, ShortageError
 from exporter.kernel.procfs import (
     ProcessInfo,
     Procfs,
@@ -260,8 +260,8 @@ def test_a_proc_file_system_that_hides_others_says_what_to_do(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("root", ["", "missing"])
-def test_what_is_no_proc_file_system_says_what_to_do(tmp_path: Path, root: str) -> None:
-    with pytest.raises(SetupError, match=r"is not a proc file system: .* --path\.procfs") as error:
+def test_what_is_no_proc_file_system_names_the_setting(tmp_path: Path, root: str) -> None:
+    with pytest.raises(ConfigError, match=r"--path\.procfs: .* is not a proc file system") as error:
         Procfs(str(tmp_path / root)).check()
     assert str(tmp_path / root) in str(error.value)
 
