@@ -96,8 +96,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     ),
     "named_programs": Threshold(
         3,
-        "per alert and node: the six alerts of programs, the one of all others and those of the node are no more "
-        "than 20 then, whatever happens on it",
+        "per alert and node: a burst of one kind is no more than 20 alerts then, and all kinds at once are 28, "
+        "those of the node and of its exporter among them",
     ),
     "silenced_comms": Threshold("", "regular expression of the programs of which no alert is to speak"),
     "silenced_instances": Threshold("", "regular expression of the nodes of whose programs no alert is to speak"),
