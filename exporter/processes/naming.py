@@ -196,8 +196,12 @@ class Naming:
             return Cell(self._nameless, process.cell.uid, process.cell.group)
         return process.cell
 
-    def look(self) -> None:
-        """Read the processes in /proc whose comm is still open; of very many, the rest after the next batch."""
+    def look(self, complete_until_ns: int) -> None:
+        """Read the processes in /proc whose comm is still open; of very many, the rest after the next batch.
+
+        Args:
+            complete_until_ns: All events before that have been applied. A capture has that, and no clock.
+        """
         unread = dict.fromkeys(self.unread)
         self.unread.clear()
         self._has_put_off = False
@@ -207,7 +211,7 @@ class Naming:
             process = self._roster.by_tgid.get(tgid)
             if process is None:
                 continue
-            if process.odd is MERE_STRANGER and process.start_ns + READING_SETTLES_NS > self._now_ns():
+            if process.odd is MERE_STRANGER and process.start_ns + READING_SETTLES_NS > complete_until_ns:
                 if not looks_at_newborn:
                     self._has_put_off = True
                     self.unread.append(tgid)

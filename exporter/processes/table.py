@@ -378,7 +378,7 @@ class ProcessTable:
         self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
         self.grouping.end_batch(complete_until_ns)
-        self._naming.look()
+        self._naming.look(complete_until_ns)
 
     def add_records(self, records: Sequence[Record]) -> None:
         """Take exit records in; each waits for the EXIT event of its thread."""

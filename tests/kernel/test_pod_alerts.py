@@ -65,10 +65,10 @@ def configured(folder: Path, exporter: int, alertmanager: int, webhook: Webhook)
     (folder / "prometheus.yml").write_text(config)
     (folder / "alertmanager.yml").write_text(
         "route:\n"
-        "  {receiver: nobody, group_by: ['...'], group_wait: 0s, group_interval: 1s,\n"
+        "  {receiver: others, group_by: ['...'], group_wait: 0s, group_interval: 1s,\n"
         "   routes: [{receiver: shop, matchers: [namespace = shop]}]}\n"
         "receivers:\n"
-        "  - name: nobody\n"
+        "  - name: others\n"
         f"  - {{name: shop, webhook_configs: [{{url: '{webhook.url}'}}]}}\n"
     )
 

@@ -10,7 +10,8 @@ from host import OWN_TGID, Host, Mode, Thread
 from replayed import MemoryTape, Replayed, exposition, status
 from unit.capture.test_format import HEADER
 
-from exporter.capture.format import Frame, encode_entry, encode_frame
+from exporter.capture.format import Frame, encode_entry, encode_frame, iter_entries
+from exporter.capture.kinds import READ_COMM
 from exporter.capture.replay import Replay
 from exporter.feeds import Core, make_replay_core
 from exporter.tallies.tallies import Tallies
@@ -28,6 +29,34 @@ def busy_host(mode: Mode, tape: MemoryTape | None) -> Host:
         host.drain()
     host.settle()
     return host
+
+
+def answers_in(tape: MemoryTape) -> list[bytes]:
+    """What /proc answered."""
+    return [body for frame in tape.files[0] for letter, body in iter_entries(frame.entries) if letter == READ_COMM]
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_a_replay_looks_up_the_same_newborn_processes(mode: Mode) -> None:
+    """Only some are read at once, and the clock of a replay stands still until the next answer."""
+    tape, again = MemoryTape(), MemoryTape()
+    host = Host(mode, tape=tape)
+    host.lives(100, b"sh", 1000)
+    host.exec(100, b"storm")
+    host.comms.update(dict.fromkeys(range(1000, 1040), b"storm"))
+    for child in range(1000, 1009):
+        host.fork(100, child)
+    host.drain()
+    host.rest(70)
+    for child in range(1020, 1036):
+        host.fork(100, child)
+    # The one that was put off is the first, and is newborn no more.
+    host.rest(40)
+    host.drain()
+    host.settle()
+    host.settle()
+    Replayed(mode, tape.files[0], again)
+    assert answers_in(again) == answers_in(tape) != []
 
 
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)

@@ -255,7 +255,7 @@ def test_a_kill_that_comes_while_the_chosen_one_takes_long_to_end_is_not_taken_f
     is_killed(host, 401, comm=b"sh")
     host.drain()
     host.read_total(8)
-    # Process 400 is still dying, so nobody says that all have ended.
+    # Process 400 is still dying, so there is no call that all have ended.
     is_killed(host, 400)
     host.drain()
     host.read_total(8)
