@@ -7,25 +7,25 @@ BIN := $(VENV)/bin
 ARGS ?=
 SAMPLE := examples/busy-minute.capture
 
-.PHONY: run test test-quick test-pure test-kernels test-charts test-container test-install test-release manifests kustomize lint \
-	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image requirements.txt
+.PHONY: run test test-quick test-pure test-host test-kernels test-charts test-container test-install test-release manifests kustomize lint \
+	clean bench bench-quick fuzz soak dashboards demo fleet deb install uninstall release image release-image requirements.txt
 
 run: $(VENV)/.run
-	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
+	@$(BIN)/proc-connector-exporter $(ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; \
+	$(BIN)/python -m deploy.demo.sample $(ARGS) --replay $(SAMPLE) || exit $$code; \
 	echo "****" >&2; \
 	echo "**** This machine sends no process events to the exporter: the reason is above." >&2; \
 	echo "**** What follows is NOT this machine but a recorded minute of another: $(SAMPLE)" >&2; \
 	echo "****" >&2; \
 	exec $(BIN)/proc-connector-exporter $(ARGS) --replay $(SAMPLE); }
 
-test: lint
-	$(BIN)/pytest -m "not kernels and not container and not install and not release" $(ARGS)
+test: lint test-pure test-host
 
 # The unit and golden tests: no root, no kernel, under a minute. ARGS="-k NAME" runs a part.
 test-quick: $(VENV)/.test
 	$(BIN)/pytest -q -m "not kernel and not kernels and not container" tests/unit tests/golden $(ARGS)
 
-# An old kernel of the distribution in QEMU, without KVM: minutes. Prints what it needs if that is missing.
+# Older and newer kernels of the distribution in QEMU, without KVM: minutes. Prints what it needs if that is missing.
 test-kernels: $(VENV)/.test
 	$(BIN)/pytest -m kernels tests/kernels $(ARGS)
 
@@ -53,7 +53,12 @@ kustomize: $(VENV)/.test
 # All tests that need neither root nor a kernel: the way to check another Python
 # (make test-pure VENV=.venv-3.13 PYTHON=python3.13).
 test-pure: $(VENV)/.test
-	$(BIN)/pytest -m "not kernel and not kernels and not container and not install and not release" $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
+		-m "not kernel and not kernels and not container and not install and not release" $(ARGS)
+
+# All tests that listen to this host's kernel, one after the other: each makes the host busy.
+test-host: $(VENV)/.test
+	$(BIN)/pytest -m kernel $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -117,15 +122,30 @@ release: $(VENV)/.release
 test-release: $(VENV)/.test $(VENV)/.release
 	$(BIN)/pytest -m release tests/package $(ARGS)
 
-# The image with its version and revision: make image ENGINE=podman; docs/releasing.md says how to name its base by digest.
-# An archive of the source has its commit in exporter/revision.py.
+# The image with its version and revision: make image ENGINE=podman. URL is where its source and documentation are;
+# without it the image has no label that says so. An archive of the source has its commit in exporter/revision.py.
 ENGINE ?= docker
+URL ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
 REVISION = $(shell sed -n 's/^_ARCHIVED = "\([0-9a-f]*\)"$$/\1/p' exporter/revision.py | grep . || \
 	{ test -e .git && git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null; } || echo unknown)
+ABOUT_IMAGE = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(if $(URL),$(foreach \
+	label,url source documentation,--label org.opencontainers.image.$(label)=$(URL)))
 image:
-	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
-		--tag proc-connector-exporter:$(VERSION) $(ARGS) .
+	$(ENGINE) build $(ABOUT_IMAGE) --tag proc-connector-exporter:$(VERSION) $(ARGS) .
+
+# The image of a release, for both architectures, to REPOSITORY: only on a BASE that is named by its digest, and with the
+# URL of its source. docs/releasing.md has the command that asks for the digest.
+REPOSITORY ?=
+release-image:
+	@echo '$(BASE)' | grep -Eq '^[^@]+@sha256:[0-9a-f]{64}$$' || { echo "BASE=IMAGE@sha256:DIGEST is missing: \
+	the base of a release is named by its digest (docs/releasing.md)" >&2; exit 2; }
+	@test -n '$(URL)' -a -n '$(REPOSITORY)' || { echo "URL=, of the source, or REPOSITORY=, to push to, is missing" >&2; \
+	exit 2; }
+	@case '$(REVISION)' in unknown|*-dirty) echo "the image of a release is made of a commit, not of $(REVISION)" >&2; \
+	exit 2;; esac
+	$(ENGINE) buildx build --platform linux/amd64,linux/arm64 --provenance=true --sbom=true --push $(ABOUT_IMAGE) \
+		--build-arg BASE=$(BASE) --tag $(REPOSITORY):$(VERSION) $(ARGS) .
 
 # Without a package: below PREFIX, and settings in /etc. INTERPRETER is the Python that starts it.
 PREFIX ?= /usr/local

@@ -1,7 +1,8 @@
 """The command.
 
-Exit codes: 0 after a clean stop, 1 if the kernel or this host does not allow it, 2 if a setting is wrong, 3 if an
-address is in use or not permitted, 4 if a capture cannot be read or written, 70 after a bug (sysexits.h).
+Exit codes: 0 after a clean stop, 1 if this host does not allow it or lacks an address to listen on, 2 if a setting
+is wrong, 3 if an address is in use, wrong or not permitted, or systemd passed no socket, 4 if a capture cannot be
+read or written, 5 if the kernel sends no process events to it, 70 after a bug (sysexits.h).
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from exporter.arguments import unknown_variables
 from exporter.bundle import write_dashboards
 from exporter.command_line import chosen_log_format, named_as_set, parse_args
 from exporter.config import ROWS
-from exporter.errors import AddressError, CaptureError, ConfigError, ExporterError, SetupError
+from exporter.errors import AddressError, CaptureError, ConfigError, ConnectorError, ExporterError, SetupError
 from exporter.service.logs import configure_logging, flush_or_drop
 from exporter.watch.flags import parse_watch_args
 
@@ -25,6 +26,7 @@ _EXIT_CODES = (
     (ConfigError, 2, "wrong setting"),
     (AddressError, 3, "cannot start"),
     (CaptureError, 4, "cannot start"),
+    (ConnectorError, 5, "cannot start"),
 )
 _CANNOT_RUN = (1, "cannot start")
 _BUG = 70
@@ -39,8 +41,8 @@ def _serve(argv: list[str]) -> int:
 
     try:
         asyncio.run(run(config))
-    except ConfigError as error:
-        raise ConfigError(named_as_set(str(error), argv)) from error
+    except (ConfigError, SetupError, CaptureError) as error:
+        raise type(error)(named_as_set(str(error), argv)) from error
     return 0
 
 

@@ -22,9 +22,12 @@ from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.crosscheck import ExitCheck
 from exporter.live.oom_sources import open_oom_source
 from exporter.live.open_sources import open_sources
+from exporter.live.placing import Names
 from exporter.plan import ENDS
 from exporter.report import Helpers
 from exporter.running import Exporter
+from exporter.runtimes.container_names import ContainerNames
+from exporter.runtimes.container_watch import ContainerWatch
 from exporter.service.logs import log_all_of
 from exporter.service.reloading import Reloading
 from exporter.stream.endpoint import OTHER_CONNECTIONS, serve_stream
@@ -59,7 +62,13 @@ async def run(config: Config) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
+        # It has every signal wake the loop.
         loop.add_signal_handler(number, stopped.set)
+        _handle(number, stopped.set)
+    # What wakes it is a socket, which many signals can fill; Python would print a traceback for each further one.
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+    # The rules are about to be read.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     group_labels = group_label_names(config.groups.by)
     read_rules = _reader_of_rules(config.names.rules_path, group_labels)
     tallies = Tallies(
@@ -70,10 +79,13 @@ async def run(config: Config) -> None:
         group_labels=group_labels,
         group_histograms=config.groups.histograms,
     )
-    pods = _pods(config)
+    pods, containers = _pods(config), _containers(config)
+    names = Names(
+        None if pods is None else pods.names.lookup, None if containers is None else containers.names.lookup
+    )
     async with AsyncExitStack() as stack:
         counting = (
-            _count_events(config, tallies, pods, stack)
+            _count_events(config, tallies, names, stack)
             if config.capture.replay is None
             else _count_capture(config, config.capture.replay, tallies, stack)
         )
@@ -84,12 +96,29 @@ async def run(config: Config) -> None:
             failures=_keep_failures(config, counting),
             hub=hub,
             pods=pods,
+            containers=containers,
             reloading=None if read_rules is None else Reloading(tallies, read_rules),
             exit_check=ExitCheck() if core.plan.all_ends and procfs is not None else None,
         )
         exporter = Exporter(core, procfs, config, helpers, connections.web)
-        loop.add_signal_handler(signal.SIGHUP, exporter.reload_soon)
+        _handle(signal.SIGHUP, exporter.reload_soon)
+        stack.callback(signal.signal, signal.SIGHUP, signal.SIG_IGN)
         await exporter.serve(stopped)
+
+
+def _handle(number: signal.Signals, act: Callable[[], object]) -> None:
+    """Act on a signal, in a turn of the event loop.
+
+    A handler of the loop's own learns from that socket which signals came: where it is full, one is lost, SIGTERM
+    too. And it ends with the loop: a SIGHUP would then end the program.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(number, handle)
 
 
 class _Counting(NamedTuple):
@@ -102,7 +131,7 @@ class _Counting(NamedTuple):
     """Returns the clock of the host where the events happen."""
 
 
-def _count_events(config: Config, tallies: Tallies, pods: PodWatch | None, stack: AsyncExitStack) -> _Counting:
+def _count_events(config: Config, tallies: Tallies, names: Names, stack: AsyncExitStack) -> _Counting:
     """Count the events of this host, until the stack unwinds."""
     procfs = Procfs(config.names.procfs_path)
     procfs.check()
@@ -127,12 +156,11 @@ def _count_events(config: Config, tallies: Tallies, pods: PodWatch | None, stack
     oom.log_choice()
     tape = None
     if config.capture.file is not None:
-        header = header_of(sources, names_pods=pods is not None, oom=oom.name)
+        header = header_of(sources, names=names, oom=oom.name)
         tape = stack.enter_context(closing(CaptureFile(config.capture.file, config.capture.max_bytes, header)))
     groups = None
     if config.groups.by:
-        look_up = None if pods is None else pods.names.lookup
-        groups = LiveGroups(config.groups.by, os.environ.get("POD_UID", ""), look_up)
+        groups = LiveGroups(config.groups.by, os.environ.get("POD_UID", ""), names)
     core = make_live_core(sources, procfs, tallies, tape=tape, groups=groups, oom=oom)
     return _Counting(core, procfs, WallClock.now)
 
@@ -169,15 +197,30 @@ def _pods(config: Config) -> PodWatch | None:
     """
     server, node = config.kubernetes.api_server, config.kubernetes.node_name
     files = config.kubernetes.token_file, config.kubernetes.ca_file
-    is_set = any((server, node, *files))
+    names = "--kubernetes.api-server", "--kubernetes.node-name", "--kubernetes.token-file", "--kubernetes.ca-file"
+    set_flags = [name for name, value in zip(names, (server, node, *files), strict=True) if value]
     if "pod" not in config.groups.by:
-        if is_set:
-            raise ConfigError("--kubernetes.* has no effect unless --group.by has pod")
+        if set_flags:
+            raise ConfigError(f"{set_flags[0]} has no effect unless --group.by has pod")
         return None
-    if config.capture.replay is not None or not (is_set or is_in_pod(os.environ)):
+    if config.capture.replay is not None or not (set_flags or is_in_pod(os.environ)):
         return None
     access = find_access(os.environ, api_server=server, token_file=files[0], ca_file=files[1], node_name=node)
     return PodWatch(access, PodNames())
+
+
+def _containers(config: Config) -> ContainerWatch | None:
+    """Return what follows the names of containers; None if they are not asked for.
+
+    Raises:
+        ConfigError: They have no effect.
+    """
+    path = config.containers.socket
+    if path is None:
+        return None
+    if "pod" not in config.groups.by:
+        raise ConfigError("--containers.socket has no effect unless --group.by has pod")
+    return ContainerWatch(str(path), ContainerNames())
 
 
 async def _stream(config: Config, counting: _Counting, stack: AsyncExitStack, connections: int) -> Hub | None:

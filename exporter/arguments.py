@@ -11,10 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from exporter.errors import ConfigError
-from exporter.flags import ENVIRONMENT_PREFIX, Flag
+from exporter.flags import ENVIRONMENT_PREFIX, Flag, variable_of
 
 # Below this two names have too little in common for one to be meant by the other.
 _LEAST_LIKENESS = 0.6
+_MOST_LIKELY = 3
+# What other programs call it.
+_SHORT_FORMS = {"-V": "--version", "-v": "--version"}
+_NO_VALUE = re.compile(r"(?P<name>\S+): expected one argument")
+_NEEDLESS_VALUE = re.compile(r"(?P<name>\S+): ignored explicit argument (?P<value>.*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +40,13 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: Always.
         """
-        raise ConfigError(message.removeprefix("argument "))
+        message = message.removeprefix("argument ")
+        if lacks := _NO_VALUE.fullmatch(message):
+            # A value that begins with a hyphen was taken for a flag.
+            message = f"{lacks['name']} wants a value; write {lacks['name']}=VALUE"
+        elif has := _NEEDLESS_VALUE.fullmatch(message):
+            message = f"{has['name']} takes no value, got {has['value']}"
+        raise ConfigError(message)
 
     def add(self, row: Flag, field: str) -> None:
         """Add a flag, under the heading of its group; a switch has a --no- form too."""
@@ -73,7 +84,11 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, text: str) -> str:
         name = text.partition("=")[0]
         if name.startswith("-") and name != "-":
-            return f"unknown flag {name}{_meant(name, self._option_string_actions)}"
+            known = self._option_string_actions
+            short = _SHORT_FORMS.get(name)
+            return f"unknown flag {name}{f'; did you mean {short}?' if short in known else _meant(name, known)}"
+        if text in self._words:
+            return f"unexpected argument {text!r}; it comes first: {self.prog} {text} [FLAG ...]"
         return f"unexpected argument {text!r}{_meant(text, self._words)}"
 
 
@@ -92,15 +107,19 @@ def no_form(name: str) -> str:
 
 
 def _meant(text: str, names: Iterable[str]) -> str:
-    """Return a question that has the name most like a text, or nothing."""
+    """Return a question that has the names most like a text, or nothing."""
     plain = {_plain(name): name for name in names}
     wanted = _plain(text)
     if not wanted:
         return ""
-    # Who leaves out the first or last part of a name means the shortest that there is.
-    parts = sorted((name for name in plain if wanted in name.split(" ") or f" {wanted} " in f" {name} "), key=len)
-    likely = parts or difflib.get_close_matches(wanted, plain, n=1, cutoff=_LEAST_LIKENESS)
-    return f"; did you mean {plain[likely[0]]}?" if likely else ""
+    # Of a name whose first or last parts are left out, the shortest that there are. The --no- forms repeat others.
+    parts = sorted((name for name in plain if f" {wanted} " in f" {name} "), key=len)
+    if not wanted.startswith("no "):
+        parts = [name for name in parts if not name.startswith("no ")]
+    likely = parts[:_MOST_LIKELY] or difflib.get_close_matches(wanted, plain, n=1, cutoff=_LEAST_LIKENESS)
+    *first, last = [plain[name] for name in likely] or [""]
+    names_of_all = f"{', '.join(first)} or {last}" if first else last
+    return f"; did you mean {names_of_all}?" if likely else ""
 
 
 def _plain(name: str) -> str:
@@ -171,7 +190,8 @@ def _check_effects(settings: Sequence[tuple[Flag, str]]) -> None:
     set_by = {row.name: source for row, source in settings}
     for row, source in settings:
         if row.needs is not None and row.needs not in set_by:
-            raise ConfigError(f"{source} has no effect without {row.needs}")
+            variable = "" if source == row.name else f" ({variable_of(row.needs)})"
+            raise ConfigError(f"{source} has no effect without {row.needs}{variable}")
         for other in row.no_effect_with:
             if other in set_by:
                 raise ConfigError(f"{source} has no effect with {set_by[other]}")

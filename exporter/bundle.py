@@ -42,6 +42,8 @@ def write_dashboards(argv: Sequence[str]) -> int:
     output = make_dashboards_parser().read(argv).get("output")
     if not output:
         raise ConfigError("--output is missing: the folder to write to")
+    if Path(output).exists() and not Path(output).is_dir():
+        raise ConfigError(f"--output: {output} is a file, not a folder")
     source = next(folder for folder in _FOLDERS if folder.is_dir())
     for path in sorted(path for pattern in _PATTERNS for path in source.glob(pattern)):
         target = Path(output) / path.relative_to(source)

@@ -7,12 +7,14 @@ import argparse
 import itertools
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
 from exporter import __version__
 from exporter.arguments import Parser, ShowVersion, parse_rows
 from exporter.config import ROWS, Config
+from exporter.errors import ConfigError
 from exporter.flags import with_sections
 from exporter.revision import REVISION
 from exporter.settings.service import LOG_FORMATS
@@ -38,22 +40,22 @@ def parse_args(argv: Sequence[str], environment: Mapping[str, str] = os.environ)
         ConfigError: A flag is not known, a value is wrong, or a setting has no effect.
         SystemExit: --help or --version was given.
     """
-    return with_sections(Config, parse_rows(ROWS, make_parser().read(argv), environment))
+    values = parse_rows(ROWS, make_parser().read(argv), environment)
+    try:
+        return with_sections(Config, values)
+    except ConfigError as error:
+        raise ConfigError(named_as_set(str(error), argv, environment)) from error
 
 
 def named_as_set(complaint: str, argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
-    """Return a complaint that begins with a flag, with its variable instead if the user has set that.
+    """Return a complaint in which flags that the user has set by their variables are named by these.
 
-    Files are read by parts that do not know how their path was set.
+    The parts that open files and sockets do not know how a setting was set.
     """
     given = make_parser().read(argv)
     for field, row in ROWS.items():
-        if (
-            complaint.startswith((f"{row.name}:", f"{row.name} "))
-            and field not in given
-            and row.variable in environment
-        ):
-            return row.variable + complaint.removeprefix(row.name)
+        if field not in given and row.variable in environment:
+            complaint = re.sub(rf"(?<![\w.-]){re.escape(row.name)}(?![\w-]|\.\w)", row.variable, complaint)
     return complaint
 
 

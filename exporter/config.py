@@ -7,7 +7,7 @@ from exporter.flags import flags_of, section
 from exporter.settings.capture import Capture
 from exporter.settings.events import Events
 from exporter.settings.failures import FAILURES_PATH, Failures
-from exporter.settings.groups import Groups, Kubernetes
+from exporter.settings.groups import Containers, Groups, Kubernetes
 from exporter.settings.limits import Limits
 from exporter.settings.names import Names
 from exporter.settings.service import Logging, Privileges
@@ -31,6 +31,7 @@ class Config:
     limits: Limits = section("limits", Limits)
     groups: Groups = section("groups", Groups, needs="--group.by")
     kubernetes: Kubernetes = section("kubernetes", Kubernetes, needs="--group.by", no_effect_with=_NOT_OF_A_REPLAY)
+    containers: Containers = section("containers", Containers, needs="--group.by", no_effect_with=_NOT_OF_A_REPLAY)
     logging: Logging = section("logging", Logging)
 
     def __post_init__(self) -> None:

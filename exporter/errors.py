@@ -3,7 +3,8 @@
 ExporterError
  +-- ConfigError        a flag, variable or file of the user's is wrong           exit code 2
  +-- SetupError         the place does not allow it: what is missing, what to do  exit code 1
- |    +-- AddressError   an address is in use or not permitted                     exit code 3
+ |    +-- AddressError   an address is in use, wrong or not permitted              exit code 3
+ |    +-- ConnectorError the kernel sends no process events to the exporter here   exit code 5
  +-- CaptureError       a capture cannot be read or written, or is damaged        exit code 4
  +-- ShortageError      descriptors or memory are short for a moment             asked again later
  +-- ApiFailure         the Kubernetes API cannot be asked, or answers otherwise  counted, asked again later
@@ -27,6 +28,10 @@ class AddressError(SetupError):
     """An address cannot be listened on; the text is one line with the cause and the remedy."""
 
 
+class ConnectorError(SetupError):
+    """The process connector cannot be listened to here; the text is one line with the cause and the remedy."""
+
+
 class CaptureError(ExporterError):
     """A capture cannot be replayed here or written; the text is one line that says why."""
 
@@ -36,11 +41,12 @@ class ShortageError(ExporterError):
 
 
 class ApiFailure(ExporterError):
-    """The Kubernetes API did not answer as it was asked.
+    """An API (of Kubernetes, Docker, Podman) did not answer as it was asked.
 
     Attributes:
-        reason: A word for it: `unreachable`, `tls`, `timeout`, `torn`, `refused` (401 and 403), `expired` (410),
-            `status` (any other), `malformed`, `credentials` (a file of the exporter's own).
+        reason: A word for it: `unreachable`, `tls`, `timeout`, `torn`, `refused` (401, 403, or a socket that may
+            not be opened), `expired` (410), `status` (any other), `malformed`, `credentials` (a file of the
+            exporter's own).
         retry_after_seconds: How long the API asks to be left alone.
     """
 

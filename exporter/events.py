@@ -19,7 +19,25 @@ EVENTS = (
 """What --events takes. `exit` includes `nonzero_exit`."""
 
 DEFAULT_EVENTS = frozenset({"fork", "exec", "exit", "uid", "ptrace", "comm", "coredump"})
-"""What the metrics need."""
+"""What the metrics need by default."""
+
+_IN_WORDS = {
+    "nonzero_exit": "non-zero exit",
+    "uid": "change of uid",
+    "gid": "change of gid",
+    "sid": "new session",
+    "comm": "change of comm",
+    "coredump": "core dump",
+    "thread_fork": "fork of a thread",
+    "thread_exit": "exit of a thread",
+}
+
+
+def in_words(events: frozenset[str]) -> str:
+    """Return the names of events as a sentence has them, such as `fork, exec and core dump`."""
+    counted = events | ({"nonzero_exit"} if "exit" in events else set())
+    *first, last = [_IN_WORDS.get(name, name) for name in EVENTS if name in counted]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def parse_events(flag: str, text: str) -> frozenset[str]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
 from exporter import __version__
-from exporter.capture.format import Header, iter_frames
+from exporter.capture.format import Header, iter_frames, say_groups
 from exporter.capture.recorder import Recorder, Tape
 from exporter.capture.replay import Answers, Player, Replay
 from exporter.errors import MalformedMessage
@@ -24,7 +24,7 @@ from exporter.live.oom_sources import NO_OOM_SOURCE, OomKillReader, OomSource
 from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources
 from exporter.live.placements import Placements
-from exporter.live.placing import LookUp
+from exporter.live.placing import NO_NAMES, Names
 from exporter.plan import Plan, make_plan
 from exporter.processes.name_hints import NameHints
 from exporter.processes.pipeline import Pipeline
@@ -88,6 +88,20 @@ class Feed(Protocol):
         """Return how many messages were dropped as malformed, by socket."""
 
 
+async def count_for(feed: Feed, seconds: float) -> bool:
+    """Count what was there when this was called, for so long at most.
+
+    Returns:
+        Whether all of it is counted. How much may be left is seen by how full the receive buffers are.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await feed.drain_all()
+    except TimeoutError:
+        return False
+    return True
+
+
 class Core(NamedTuple):
     """What counts: a pipeline, the tallies that it counts in, and the feed that passes it events.
 
@@ -121,12 +135,12 @@ class Core(NamedTuple):
         return self.mode == "taskstats"
 
 
-def header_of(sources: Sources, *, names_pods: bool = False, oom: str = "") -> Header:
+def header_of(sources: Sources, *, names: Names = NO_NAMES, oom: str = "") -> Header:
     """Return what a capture of these sources begins with.
 
     Args:
         sources: The sockets.
-        names_pods: Names of pods come.
+        names: Where names of groups come from.
         oom: What says which processes the OOM killer chose.
     """
     taskstats = sources.taskstats
@@ -143,7 +157,7 @@ def header_of(sources: Sources, *, names_pods: bool = False, oom: str = "") -> H
         monotonic_ns=time.monotonic_ns(),
         continued=False,
         sideband=sources.rings is not None,
-        groups="" if sources.sessions is None else "names" if names_pods else "places",
+        groups="" if sources.sessions is None else say_groups(*(source is not None for source in names)),
         oom=oom,
     )
 
@@ -193,8 +207,7 @@ class LiveGroups(NamedTuple):
     """pod, unit or both."""
     own_pod_uid: str = ""
     """The uid of the exporter's own pod, if it is in one."""
-    look_up: LookUp | None = None
-    """The names of pods; None if they do not come."""
+    names: Names = NO_NAMES
 
 
 def _placements(procfs: Procfs, groups: LiveGroups) -> Placements:
@@ -236,12 +249,15 @@ def make_live_core(
         proc = _Proc(procfs.read_comm, time.monotonic_ns)
     else:
         proc = _Proc(recorder.read_comm, recorder.read_ns)
-    places = None if groups is None else Places(tallies, groups.by, names_pods=groups.look_up is not None)
+    places = None
+    if groups is not None:
+        names_pods, names_containers = (source is not None for source in groups.names)
+        places = Places(tallies, groups.by, names_pods=names_pods, names_containers=names_containers)
     pipeline = _make_pipeline(header, sources.plan, tallies, proc, on_malformed=on_malformed, places=places)
     if recorder is not None:
         recorder.record(pipeline)
     placements = None if groups is None else _placements(procfs, groups)
-    found = None if groups is None or placements is None else PlacingSources(placements, groups.look_up)
+    found = None if groups is None or placements is None else PlacingSources(placements, groups.names)
     reader = OomKillReader(oom, pipeline, procfs, time.monotonic_ns) if oom.name else None
     listener = Listener(sources, pipeline, procfs, found, reader)
     return Core(
@@ -292,7 +308,9 @@ def make_replay_core(
         grouped=bool(header.groups),
     )
     answers = Answers()
-    places = Places(tallies, group_by, names_pods=header.groups == "names") if group_by else None
+    places = None
+    if group_by:
+        places = Places(tallies, group_by, names_pods=header.names_pods, names_containers=header.names_containers)
     proc = _Proc(answers.read_comm, answers.read_ns)
     pipeline = _make_pipeline(header, plan, tallies, proc, on_malformed=on_malformed, places=places)
     player = Player(pipeline, answers, tallies.limit)

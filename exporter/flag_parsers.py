@@ -1,14 +1,16 @@
 """What the values of flags mean.
 
 Each parser takes the name of what was set, a flag or its variable, and a text. It raises ConfigError, which names
-what was set, if the text is not such a value.
+what was set, if the text is not such a value. Parsers that have bounds show them: the Helm chart's own check of
+arguments is made of them.
 """
 
 import grp
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from exporter.errors import ConfigError
 from exporter.quantities import parse_bytes, parse_duration_ns
@@ -24,9 +26,15 @@ _SIZE_UNITS = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "
 _DURATION_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
-def optional(parse: Callable[[str, str], _T]) -> Callable[[str, str], _T | None]:
-    """Return a parser that turns an empty text into None."""
-    return lambda flag, text: parse(flag, text) if text else None
+@dataclass(frozen=True, slots=True)
+class MayBeEmpty(Generic[_T]):
+    """A parser that turns an empty text into None, and gives another to a parser."""
+
+    parse: Callable[[str, str], _T]
+
+    def __call__(self, flag: str, text: str) -> _T | None:
+        """Parse."""
+        return self.parse(flag, text) if text else None
 
 
 def parse_text(_: str, text: str) -> str:
@@ -39,43 +47,72 @@ def parse_path(_: str, text: str) -> Path:
     return Path(text)
 
 
-def count_between(least: int, most: int) -> Callable[[str, str], int]:
-    """Return a parser of whole numbers."""
+@dataclass(frozen=True, slots=True)
+class CountBetween:
+    """A parser of whole numbers."""
 
-    def parse(flag: str, text: str) -> int:
-        if not (
-            text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most
-        ):
-            raise ConfigError(f"{flag} must be a number from {least} to {most}, got {text!r}")
+    least: int
+    most: int
+
+    @property
+    def what(self) -> str:
+        """Say what it takes."""
+        return f"a number from {self.least} to {self.most}"
+
+    def __call__(self, flag: str, text: str) -> int:
+        """Parse."""
+        is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(self.most))
+        if not is_number or not self.least <= int(text) <= self.most:
+            raise ConfigError(f"{flag} must be {self.what}, got {text!r}")
         return int(text)
 
-    return parse
 
+@dataclass(frozen=True, slots=True)
+class SizeBetween:
+    """A parser of sizes, in bytes."""
 
-def size_between(least: int, most: int) -> Callable[[str, str], int]:
-    """Return a parser of sizes, in bytes."""
+    least: int
+    most: int
 
-    def parse(flag: str, text: str) -> int:
+    @property
+    def what(self) -> str:
+        """Say what it takes."""
+        bounds = f"{_shown(self.least, _SIZE_UNITS)} to {_shown(self.most, _SIZE_UNITS)}"
+        return f"a size from {bounds}, such as 64MiB or 67108864"
+
+    def __call__(self, flag: str, text: str) -> int:
+        """Parse."""
         size = parse_bytes(text)
-        if size is None or not least <= size <= most:
-            bounds = f"{_shown(least, _SIZE_UNITS)} to {_shown(most, _SIZE_UNITS)}"
-            raise ConfigError(f"{flag} must be a size from {bounds}, such as 64MiB or 67108864, got {text!r}")
+        if size is None or not self.least <= size <= self.most:
+            raise ConfigError(f"{flag} must be {self.what}, got {text!r}{self._meant(text)}")
         return size
 
-    return parse
+    def _meant(self, text: str) -> str:
+        """Return a question that has the size with its unit in the right case, or nothing."""
+        right = text.upper().replace("I", "i")
+        size = parse_bytes(right)
+        return f"; did you mean {right}?" if right != text and size and self.least <= size <= self.most else ""
 
 
-def interval_between(least: int, most: int) -> Callable[[str, str], float]:
-    """Return a parser of durations, in seconds: 0, or between two bounds."""
+@dataclass(frozen=True, slots=True)
+class IntervalBetween:
+    """A parser of durations, in seconds: 0, or between two bounds."""
 
-    def parse(flag: str, text: str) -> float:
+    least: int
+    most: int
+
+    @property
+    def what(self) -> str:
+        """Say what it takes."""
+        bounds = f"{_shown(self.least, _DURATION_UNITS, 's')} to {_shown(self.most, _DURATION_UNITS, 's')}"
+        return f"0, or a duration from {bounds}, such as 15s or 1h"
+
+    def __call__(self, flag: str, text: str) -> float:
+        """Parse."""
         ns = parse_duration_ns(text)
-        if ns is None or not (ns == 0 or least * _NS <= ns <= most * _NS):
-            bounds = f"{_shown(least, _DURATION_UNITS, 's')} to {_shown(most, _DURATION_UNITS, 's')}"
-            raise ConfigError(f"{flag} must be 0, or a duration from {bounds}, such as 15s or 1h, got {text!r}")
+        if ns is None or not (ns == 0 or self.least * _NS <= ns <= self.most * _NS):
+            raise ConfigError(f"{flag} must be {self.what}, got {text!r}")
         return ns / _NS
-
-    return parse
 
 
 def parse_duration(flag: str, text: str) -> float:

@@ -47,7 +47,12 @@ class Flag(NamedTuple):
     @property
     def variable(self) -> str:
         """The environment variable that sets it too."""
-        return ENVIRONMENT_PREFIX + self.name.removeprefix("--").upper().replace(".", "_").replace("-", "_")
+        return variable_of(self.name)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable that sets a flag too."""
+    return ENVIRONMENT_PREFIX + name.removeprefix("--").upper().replace(".", "_").replace("-", "_")
 
 
 def _parse_switch(_: str, text: str) -> bool:

@@ -1,5 +1,6 @@
 """Durations and sizes as people write them: 15s, 1h30m, 64MiB.
 
+A duration has each unit at most once, the largest first, as Prometheus has it.
 A unit of a size is a power of 1024, with and without its `i` and its `B`, as in systemd and Prometheus: 64M, 64Mi,
 64MB and 64MiB are the same. A plain number has no unit: seconds, bytes.
 """
@@ -16,8 +17,10 @@ _NS_OF_UNIT = {
     "d": 86_400_000_000_000,
     "w": 604_800_000_000_000,
 }
-_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d|w)")
-_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_SECONDS = re.compile(_NUMBER)
+# Each unit once, the largest first: 1m1h is more likely a slip than 1h1m.
+_DURATION = re.compile("".join(f"(?:({_NUMBER}){unit})?" for unit in reversed(_NS_OF_UNIT)))
 _SIZE = re.compile(r"([0-9]{1,18})(?:([kKMGT])i?)?B?")
 _SHIFTS = {"": 0, "k": 10, "K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -30,10 +33,11 @@ def parse_duration_ns(text: str) -> int | None:
     """
     if _SECONDS.fullmatch(text):
         return round(float(text) * _NS_OF_UNIT["s"])
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
         return None
-    return sum(round(float(number) * _NS_OF_UNIT[unit]) for number, unit in parts)
+    parts = zip(match.groups(), reversed(_NS_OF_UNIT.values()), strict=True)
+    return sum(round(float(number) * ns) for number, ns in parts if number is not None)
 
 
 def parse_bytes(text: str) -> int | None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from exporter import __version__
+from exporter.events import in_words
 from exporter.exposition.metrics import LIFETIME, program_metrics
 from exporter.exposition.self_metrics import Status
 from exporter.exposition.snapshot import TallySnapshot
@@ -15,6 +16,7 @@ from exporter.feeds import Core
 from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.crosscheck import ExitCheck
 from exporter.revision import REVISION
+from exporter.runtimes.container_watch import ContainerWatch
 from exporter.service.reloading import Reloading
 from exporter.stream.hub import Hub
 from exporter.tallies.labels import EXCLUDED
@@ -29,6 +31,8 @@ class Helpers(NamedTuple):
     """Streams events to local clients."""
     pods: PodWatch | None
     """Follows the names of pods."""
+    containers: ContainerWatch | None
+    """Follows the names of other containers."""
     reloading: Reloading | None
     """Reads the file of rules."""
     exit_check: ExitCheck | None
@@ -70,29 +74,42 @@ class Report:
             "exec_names": self._core.exec_names,
             "oom_kills": self._table.oom_kills.source or "none",
             "events": ",".join(sorted(self._plan.wanted)),
-            "processes": sum(self._table.live().values()),
+            **self._processes(),
             **buffers,
         }
+
+    def subject(self) -> str:
+        """Return the sentence of the landing page that says what is counted, and where."""
+        events = in_words(self._plan.wanted)
+        if not self._feed.buffers():
+            return f"A recording (--replay), not this host: every {events} that it has."
+        return f"Every {events} of this host."
 
     def facts(self) -> dict[str, str]:
         """Return what the landing page says."""
         return {
             "version": f"{__version__} (revision {REVISION})",
             "kernel": self._core.kernel,
-            "mode": self._core.mode,
+            "mode (names from)": self._core.mode,
             "filter": self._core.filter,
             "sources": ", ".join(self._feed.buffers()) or "a capture",
             "events": ", ".join(sorted(self._plan.wanted)),
             **self._groups(),
-            "processes": str(sum(self._table.live().values())),
+            **{name: str(count) for name, count in self._processes().items()},
             "up for": str(timedelta(seconds=int(time.monotonic() - self._started))),
         }
 
+    def _processes(self) -> dict[str, int]:
+        """Return how many processes live, if that is known."""
+        return {"processes": sum(self._table.live().values())} if self._plan.keeps_table else {}
+
     def _groups(self) -> dict[str, str]:
-        """Return what says where processes run, and the names of pods, if that is asked for."""
+        """Return what says where processes run, and what that is called, if that is asked for."""
         if not self._core.places:
             return {}
-        names = "" if self._helpers.pods is None else "; names of pods from the Kubernetes API"
+        pods, containers = self._helpers.pods, self._helpers.containers
+        names = "" if pods is None else "; names of pods from the Kubernetes API"
+        names += "" if containers is None else f"; names of containers from {containers.path}"
         return {"groups": f"{', '.join(self._tallies.groups.names)} from {self._core.places}{names}"}
 
     def snapshot(self) -> TallySnapshot:
@@ -126,7 +143,7 @@ class Report:
 
     def status(self) -> Status:
         """Copy the exporter's own state."""
-        failures, hub, pods, reloading, exit_check = self._helpers
+        failures, hub, pods, containers, reloading, exit_check = self._helpers
         buffers = self._feed.buffers()
         wanted = self._plan.wanted
         return Status(
@@ -141,6 +158,8 @@ class Report:
             group_unresolved=self._table.grouping.unresolved or None,
             kubernetes_last_sync_seconds=None if pods is None else pods.last_sync_seconds or 0.0,
             kubernetes_failures=None if pods is None else pods.failures,
+            containers_connected=None if containers is None else containers.is_connected,
+            containers_failures=None if containers is None else containers.failures,
             expired=_only(wanted, self._tallies.expired()),
             reload_successful=None if reloading is None else reloading.successful,
             reload_timestamp_seconds=None if reloading is None else reloading.timestamp_seconds,

@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.exposition.budget import budget
 from exporter.exposition.scrape import Exposition
-from exporter.feeds import Core
+from exporter.feeds import Core, count_for
 from exporter.kernel.procfs import Procfs
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
@@ -30,6 +30,11 @@ from exporter.web.server import Server
 _LOG = logging.getLogger(__name__)
 
 _READY_LOOK_SECONDS = 0.1
+# The sockets of the kernel are open by then: no event is missed meanwhile.
+_CONTAINERS_TRIED_SECONDS = 2.0
+# A scrape waits so long at most for what has happened before it to be counted. In a flood that can take as long as
+# the flood lasts, and Prometheus gives up after ten seconds.
+_COUNTED_WITHIN_SECONDS = 3.0
 
 
 class Exporter:
@@ -82,7 +87,7 @@ class Exporter:
             SetupError: It cannot run here.
             ConfigError: The web configuration file is wrong.
         """
-        config, pods = self._config, self._helpers.pods
+        config, pods, containers = self._config, self._helpers.pods, self._helpers.containers
         gate = None if config.web.config_file is None else Gate(Path(config.web.config_file))
         server = self._make_server(gate)
         notifier = Notifier()
@@ -95,6 +100,10 @@ class Exporter:
             )
             addresses = ",".join(socket_name(sock) for sock in sockets)
             await server.start(sockets)
+            if containers is not None:
+                # As the user that the exporter still is: to open that socket is a great privilege.
+                tasks.append(containers.start())
+                await containers.tried(_CONTAINERS_TRIED_SECONDS)
             self._become(config.privileges.user, gate)
             if pods is not None:
                 # As the user that the exporter is now: its token has to be readable later too.
@@ -118,8 +127,9 @@ class Exporter:
             for task in tasks:
                 task.cancel()
             self._feed.stop()
-            if pods is not None:
-                await pods.stop()
+            for names in (pods, containers):
+                if names is not None:
+                    await names.stop()
             await server.stop()
 
     def _make_server(self, gate: Gate | None) -> Server:
@@ -130,6 +140,7 @@ class Exporter:
             self._not_ready,
             config.web.max_requests,
             reload=self._reload if config.web.enable_lifecycle else None,
+            subject=self._report.subject(),
             facts=self._report.facts,
             form=self._exposition.form,
             most_bytes=config.limits.client_bytes // 2,
@@ -178,7 +189,7 @@ class Exporter:
             await asyncio.sleep(_READY_LOOK_SECONDS)
         notifier.send("READY=1")
         while True:
-            await self._feed.drain_all()
+            await count_for(self._feed, _COUNTED_WITHIN_SECONDS)
             reason = self._not_ready()
             notifier.send("WATCHDOG=1", "STATUS=Ready" if reason is None else f"STATUS=Not ready: {reason}")
             await asyncio.sleep(notifier.interval_seconds)
@@ -198,8 +209,8 @@ class Exporter:
         # Read before the events that it is compared with.
         totals = None if check is None or self._procfs is None else self._procfs.read_task_totals()
         self._feed.look_at_buffers()
-        await self._feed.drain_all()
-        if check is not None:
+        is_complete = await count_for(self._feed, _COUNTED_WITHIN_SECONDS)
+        if check is not None and is_complete:
             table = self._core.table
             check.look(totals, table.events.exit + table.events.thread_exit, table.canaries.ended)
 

@@ -34,6 +34,14 @@ def shown(page: str, test: str) -> list[str]:
     return [line for line in _lines(page, test) if not line.startswith(_PROMPTS)]
 
 
+def documented_addition(page: str) -> str:
+    """Return the addition to the systemd unit that a page has."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    [addition] = re.findall(r"```ini\n(.*?)```", text, flags=re.DOTALL)
+    assert isinstance(addition, str)
+    return addition
+
+
 def _lines(page: str, test: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(rf"(?ms)^<!-- test: {re.escape(test)} -->\n```console\n(.*?)^```", text)

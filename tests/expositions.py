@@ -110,6 +110,8 @@ def status() -> Status:
         group_unresolved={"gone": 24},
         kubernetes_last_sync_seconds=25.5,
         kubernetes_failures={"torn": 26},
+        containers_connected=True,
+        containers_failures={"refused": 27},
         expired={"exit": 22},
         reload_successful=True,
         reload_timestamp_seconds=23.5,

@@ -97,6 +97,7 @@ class Host:
         sideband: The kernel writes side-band records too.
         group_by: What groups are made of.
         names_pods: Names of pods come.
+        names_containers: Names of other containers come.
         oom_source: What says which processes the OOM killer chose.
 
     Attributes:
@@ -118,6 +119,7 @@ class Host:
         sideband: bool = False,
         group_by: frozenset[str] = frozenset(),
         names_pods: bool = False,
+        names_containers: bool = False,
         oom_source: str = "",
     ) -> None:
         self.mode = mode
@@ -140,7 +142,9 @@ class Host:
             self._complain,
             failures_only=failures_only,
             sideband=sideband,
-            places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
+            places=Places(self.tallies, group_by, names_pods=names_pods, names_containers=names_containers)
+            if group_by
+            else None,
             oom_source=oom_source,
         )
         if recorder is not None:

@@ -188,6 +188,11 @@ class FakeApi:
         for _, queue in self._watches.values():
             queue.put_nowait(data)
 
+    def send_raw(self, data: bytes) -> None:
+        """Send each watch bytes that are no chunk."""
+        for writer in self._watches:
+            writer.write(data)
+
     def tear(self) -> None:
         """Cut all connections, amid what they send."""
         for writer in list(self._writers):

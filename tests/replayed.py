@@ -49,6 +49,7 @@ class Replayed:
         take: Gets the failures after each batch.
         group_by: What groups are made of.
         names_pods: Names of pods come.
+        names_containers: Names of other containers come.
         oom_source: What says which processes the OOM killer chose.
     """
 
@@ -62,6 +63,7 @@ class Replayed:
         take: Take | None = None,
         group_by: frozenset[str] = frozenset(),
         names_pods: bool = False,
+        names_containers: bool = False,
         oom_source: str = "",
     ) -> None:
         answers = Answers()
@@ -75,7 +77,9 @@ class Replayed:
             proc.read_ns,
             lambda socket, error: None,
             sideband=sideband,
-            places=Places(self.tallies, group_by, names_pods=names_pods) if group_by else None,
+            places=Places(self.tallies, group_by, names_pods=names_pods, names_containers=names_containers)
+            if group_by
+            else None,
             oom_source=oom_source,
         )
         if recorder is not None:

@@ -51,8 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     for path, text in generate(given.runbooks, given.failures).items():
         (FOLDER / path).write_text(text, encoding="utf-8")
-        if path.name != "thresholds.yaml":
-            (CHART / path).write_text(text, encoding="utf-8")
+        (CHART / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

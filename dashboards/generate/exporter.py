@@ -26,7 +26,6 @@ from dashboards.generate.pages import page
 from dashboards.generate.panels import graph, heat, number
 from dashboards.generate.queries import (
     BUILD,
-    MOST_LINES,
     NODE,
     STEP,
     counted,
@@ -38,8 +37,25 @@ from dashboards.generate.queries import (
 )
 from dashboards.generate.tables import Column, rows
 
-_LOST = f"sum by (instance, socket) ({counted(recordings.LOST_EACH, window=STEP)})"
+# Each socket has one series, so nothing is summed.
+_LOST = counted(recordings.LOST_EACH, window=STEP)
+_MOST_LOST = f"sum_over_time({recordings.LOST_EACH}{{{NODE}}}[$__range] @ end())"
 _EVENTS = "proc_connector_events_total"
+_KINDS = {
+    "fork": BLUE,
+    "exec": GREEN,
+    "exit": ORANGE,
+    "thread_fork": "super-light-blue",
+    "thread_exit": "#FFB3E6",
+    "comm": "purple",
+    "uid": YELLOW,
+    "gid": "#BCBD22",
+    "sid": "#8C564B",
+    "ptrace": "#17BECF",
+    "coredump": RED,
+}
+"""The colours of events: they are more than Grafana has colours that differ."""
+_LEFT_OUT = "proc_connector_failures_left_out_total"
 _NAMED = f'{NODE},event=~"fork|exec|exit"'
 _UNATTRIBUTED = "proc_connector_unattributed_total"
 _CANARY = f"proc_connector_canary_age_seconds{{{NODE}}}"
@@ -70,10 +86,11 @@ def _each_node(
     *,
     steps: Steps = (),
     scale: Scale = Scale.LINEAR,
+    nothing: str = "",
 ) -> timeseries.Panel:
     """Return a line per exporter, of those that are first in the ranking."""
     query = Query(top(shown, ranking), "{{instance}}")
-    return graph(title, f"{description} The six highest.", unit, query, steps=steps, scale=scale)
+    return graph(title, f"{description} The six highest.", unit, query, steps=steps, scale=scale, nothing=nothing)
 
 
 def _highest(gauge: str) -> str:
@@ -105,7 +122,7 @@ def exporter() -> Dashboard:
                     ANY_IS_BAD,
                 ),
                 number(
-                    "Unknown names",
+                    "Unknown names, last minutes",
                     "Share of the forks, execs and exits that are counted under <unknown>. Nearly 0 in taskstats "
                     "mode, a few percent in procfs mode under load.",
                     RATIO,
@@ -122,13 +139,13 @@ def exporter() -> Dashboard:
                     CANARY_STEPS,
                 ),
                 number(
-                    "Events",
+                    "Events per second",
                     "Events per second that the kernel delivered.",
-                    PER_SECOND,
+                    COUNT,
                     f"sum({rate(_EVENTS)})",
                 ),
                 number(
-                    "CPU",
+                    "CPU, last 5 min",
                     "CPU that the exporters use: the highest of the nodes, as a share of one CPU.",
                     RATIO,
                     f"max({_CPU})",
@@ -144,14 +161,11 @@ def exporter() -> Dashboard:
             ],
             "Truth": [
                 graph(
-                    "Lost messages",
-                    "Messages that the kernel dropped, by node and socket. Their events are in no metric. "
-                    f"{EACH_POINT}",
+                    "Lost messages, per point",
+                    "Messages that the kernel dropped, by node and socket, of the six with the most in the shown "
+                    f"time. Their events are in no metric. {EACH_POINT}",
                     COUNT,
-                    Query(
-                        f"topk({MOST_LINES}, {_LOST})",
-                        "{{instance}} {{socket}}",
-                    ),
+                    Query(top(_LOST, _MOST_LOST), "{{instance}} {{socket}}"),
                     counts=True,
                     scale=Scale.LOG_COUNTS,
                     nothing="Nothing was lost in the shown time",
@@ -177,7 +191,7 @@ def exporter() -> Dashboard:
                     steps=((None, GREEN), (60, RED)),
                 ),
                 _each_node(
-                    "Unknown names",
+                    "Unknown names, over 5 min",
                     "Share of the forks, execs and exits that are counted under <unknown>.",
                     RATIO,
                     f"{recordings.UNATTRIBUTED}{{{NODE}}}",
@@ -185,7 +199,7 @@ def exporter() -> Dashboard:
                     steps=((None, GREEN), (0.05, RED)),
                 ),
                 _each_node(
-                    "Ends without an event",
+                    "Ends without an event, over 5 min",
                     "Share of the ends of threads and processes that the kernel's own totals in /proc for which "
                     "no event arrived, for any reason: an independent check. On a quiet host a handful more "
                     "or less means nothing.",
@@ -193,6 +207,7 @@ def exporter() -> Dashboard:
                     _MISSED,
                     _average(f"{recordings.MISSED}{{{NODE}}}"),
                     steps=((None, GREEN), (0.05, RED)),
+                    nothing="Too few ends to compare: no more than one per second",
                 ),
                 graph(
                     "Series against their limit",
@@ -202,13 +217,13 @@ def exporter() -> Dashboard:
                     Query(
                         "label_replace("
                         + top(f"{_SERIES} / proc_connector_series_limit{{{NODE}}}", _highest(_SERIES))
-                        + ', "metric", "$1", "metric", "proc_connector_(.*)")',
+                        + ', "metric", "$2", "metric", "proc_connector_(process_)?(.*)")',
                         "{{instance}} {{metric}}",
                     ),
                     steps=((None, GREEN), (0.8, RED)),
                 ),
                 graph(
-                    "Folded, excluded, expired",
+                    "Folded, excluded and expired, per point",
                     "Counts without their name: counts that went to <other> because of the limit, events that "
                     "the rules of --config.file exclude from the metrics of programs, and events of series "
                     f"that were dropped because they were idle. {EACH_POINT}",
@@ -221,7 +236,7 @@ def exporter() -> Dashboard:
                     colors={"folded": RED, "excluded": BLUE, "expired": YELLOW},
                 ),
                 graph(
-                    "Repairs",
+                    "Repairs, per point",
                     "Comparisons with /proc after a loss, renewals of the subscription, ends that only these "
                     "comparisons found, unknown lifetimes, exporters whose --config.file is broken. All are 0 "
                     f"on a good day. {EACH_POINT}",
@@ -235,6 +250,17 @@ def exporter() -> Dashboard:
                     counts=True,
                     stacked=True,
                     colors={"broken configurations": RED, "malformed messages": "purple"},
+                ),
+                graph(
+                    "Failures left out, per second",
+                    "Failures per second that are not on /failures any more (page), as newer ones took their "
+                    "place, or not in the log (log), because of its limit. The metrics count all of them.",
+                    PER_SECOND,
+                    Query(f"sum by (place) ({rate(_LEFT_OUT)}) > 0", "{{place}}"),
+                    scale=Scale.LOG,
+                    nothing="Nothing was left out in the shown time",
+                    width=24,
+                    height=6,
                 ),
                 rows(
                     "Exporters",
@@ -253,20 +279,21 @@ def exporter() -> Dashboard:
                         Column("Scraped", "string", _VERSIONS, width=90, words={"1": ("yes", GREEN)}),
                     ],
                     sort="Up for",
+                    nothing="No exporter answers",
                     width=24,
                     height=6,
                 ),
             ],
             "Cost": [
                 _each_node(
-                    "CPU",
+                    "CPU by node, over 5 min",
                     "CPU time that each exporter uses, as a share of one CPU.",
                     RATIO,
                     _CPU,
                     _average(_CPU),
                 ),
                 _each_node(
-                    "CPU per event",
+                    "CPU per event, over 5 min",
                     "Cost of one event: CPU time of the exporter by events delivered, scrapes and canaries "
                     "included; on a quiet host these are most of it.",
                     SECONDS,
@@ -282,15 +309,16 @@ def exporter() -> Dashboard:
                     _highest(_MEMORY),
                 ),
                 graph(
-                    "Events by kind",
+                    "Events by kind, per second",
                     "Events per second that the kernel delivered, by kind. Threads are counted apart from "
                     "processes and cost as much.",
                     PER_SECOND,
                     Query(f"sum by (event) ({rate(_EVENTS)}) > 0", "{{event}}"),
                     stacked=True,
+                    colors=_KINDS,
                 ),
                 heat(
-                    "Drains",
+                    "Drains per second",
                     "How long the exporter took each time to read and count what had arrived. Rows above 100 ms "
                     "mean that it has more work than it can do.",
                     _DRAIN,
@@ -298,7 +326,7 @@ def exporter() -> Dashboard:
                     "> 1 s",
                 ),
                 _each_node(
-                    "Drain time",
+                    "Drain time, 99 %",
                     "99 % of the drains of each exporter took less than this.",
                     SECONDS,
                     quantile(0.99, _DRAIN, by="instance, le"),
@@ -311,6 +339,7 @@ def exporter() -> Dashboard:
                     "that stays high is an exporter that cannot read /proc.",
                     COUNT,
                     Query(f"sum by (event) (proc_connector_pending_events{{{NODE}}})", "{{event}}"),
+                    colors=_KINDS,
                 ),
                 _each_node(
                     "Samples per scrape",

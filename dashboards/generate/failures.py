@@ -1,7 +1,7 @@
 """Failures: which programs fail, how, since when, and again and again."""
 
 from grafana_foundation_sdk.builders import stat
-from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generate import groups, recordings
 from dashboards.generate.looks import (
@@ -12,17 +12,17 @@ from dashboards.generate.looks import (
     EXIT_CODE_COLORS,
     FAILURE_STEPS,
     ORANGE,
-    PER_SECOND,
     RATIO,
     RED,
     SECONDS,
     SIGNAL_COLORS,
+    UNUSUAL,
     Query,
     Scale,
     Steps,
 )
 from dashboards.generate.pages import page
-from dashboards.generate.panels import graph, number, rare
+from dashboards.generate.panels import graph, number
 from dashboards.generate.queries import (
     COMM,
     CRASH,
@@ -38,6 +38,7 @@ from dashboards.generate.queries import (
     rate,
     share,
     top,
+    when,
 )
 from dashboards.generate.tables import Column, rows
 
@@ -47,23 +48,28 @@ _BUGS = f"{PROGRAM},{CRASH}"
 _KILLED = f'{PROGRAM},signal="SIGKILL"'
 _KIND = "comm, uid, exit_code, signal"
 
-_OOM = "out of memory"
-_CHOSEN = or_zero(f"sum({counted(recordings.CHOSEN_EACH, NODE, window=STEP)})")
-_OOM_OF_HOST = "out of memory (node_exporter)"
-_OOM_KILLS = or_zero(f"sum({counted(recordings.OOM_KILLS_EACH, NODE, window=STEP)})")
-_RED = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED})]
-_FAILURES = f"sum by (comm) ({counted(_EACH, PROGRAM)})"
+_ON_HOST = f"sum({counted(recordings.OOM_KILLS_EACH, NODE, window=STEP)})"
+# Where nothing is recorded there was none; but of the host nothing is known without node_exporter.
+_KILLS = (
+    Query(or_zero(f"sum({counted(_EACH, _KILLED, window=STEP)})"), "SIGKILL"),
+    Query(f"{_ON_HOST} or 0 * count(node_vmstat_oom_kill)", "host's count"),
+    Query(or_zero(f"sum({counted(recordings.CHOSEN_EACH, PROGRAM, window=STEP)})"), "out of memory"),
+)
+_KILL_COLORS = {"SIGKILL": SIGNAL_COLORS["SIGKILL"], "host's count": UNUSUAL, "out of memory": ORANGE}
 # The ranking chooses the programs, the other part the users: both in both would be too long to read.
 _OF_USER = f'{NODE},uid=~"$uid"'
 _FAILURES_OF_USER = f"sum by(comm) ({counted(_EACH, _OF_USER, window=STEP)})"
 _MOST_FAILURES = f"sum by(comm) (sum_over_time({_EACH}{{{COMM}}}[$__range] @ end()))"
-_ENDS = f"sum by (comm) ({counted(recordings.ENDS_EACH, PROGRAM)})"
+_FAILURES_OF_PROGRAM = f"sum by(uid) ({counted(_EACH, COMM, window=STEP)})"
+_MOST_FAILING_USERS = f"sum by(uid) (sum_over_time({_EACH}{{{_OF_USER}}}[$__range] @ end()))"
 
 
-def _when(chosen: str) -> str:
-    """Return PromQL for when, in milliseconds, each kind of failure was counted: the first or the latest time."""
-    failed = f"sum by ({_KIND}) ({_EACH}{{{PROGRAM}}})"
-    return f"1000 * {chosen}_over_time(timestamp({failed})[$__range:1m])"
+def _by_comm(increments: str, labels: str = PROGRAM) -> str:
+    return f"sum by (comm) ({counted(increments, labels)})"
+
+
+_FAILURES = _by_comm(_EACH)
+_ENDS = _by_comm(recordings.ENDS_EACH)
 
 
 def _in_range(title: str, description: str, increments: str, labels: str, steps: Steps) -> stat.Panel:
@@ -81,12 +87,12 @@ def failures() -> Dashboard:
                 number(
                     "Failures per second",
                     "Processes per second that ended with an exit code other than 0.",
-                    PER_SECOND,
+                    COUNT,
                     f"sum({rate(FAILED, PROGRAM)})",
                     decimals=2,
                 ),
                 number(
-                    "Share that fails",
+                    "Share that fails, last minutes",
                     "Share of the ends that are failures. Programs that answer by exit code (grep, test) are part "
                     "of it; watch for changes.",
                     RATIO,
@@ -118,7 +124,7 @@ def failures() -> Dashboard:
                     or_zero(f"count({_FAILURES} > 0)"),
                 ),
                 graph(
-                    "Failures by program",
+                    "Failures by program, per point",
                     "Ends with an exit code other than 0, of the six programs with the most in the shown time, of "
                     f"all users. {EACH_POINT}",
                     COUNT,
@@ -128,7 +134,7 @@ def failures() -> Dashboard:
                     nothing="None in the shown time",
                 ),
                 graph(
-                    "Deaths by signal",
+                    "Deaths by signal, per point",
                     "Processes that died of each signal. SIGSEGV and SIGABRT are bugs; SIGKILL may be the kernel "
                     f"out of memory; SIGTERM and SIGPIPE are normal. {EACH_POINT}",
                     COUNT,
@@ -141,7 +147,7 @@ def failures() -> Dashboard:
             ],
             "Which, how, since when": [
                 rows(
-                    "Again and again",
+                    "Again and again in the shown time",
                     "Programs that failed at least three times in the shown time and in at least half of their "
                     "ends. A short median lifetime means that they die at their start: a crash loop.",
                     {"comm": Column("Program")},
@@ -158,10 +164,12 @@ def failures() -> Dashboard:
                         Column("Median lifetime", SECONDS, quantile_in_range(0.5, LIFETIME), width=160),
                     ],
                     sort="Failures",
+                    nothing="No program fails again and again",
+                    blank="-",
                     height=7,
                 ),
                 rows(
-                    "Every kind of failure",
+                    "Every kind of failure in the shown time",
                     "One row per program, user and way to fail. First and latest are within the shown time: a "
                     "recent first is new. exit_code is what a shell shows; signal is empty unless a "
                     "signal ended the process.",
@@ -178,49 +186,64 @@ def failures() -> Dashboard:
                             f"sum by ({_KIND}) ({counted(_EACH, PROGRAM)})",
                             width=95,
                         ),
-                        Column("First", "dateTimeFromNow", _when("min"), width=150),
-                        Column("Latest", "dateTimeFromNow", _when("max"), width=150),
+                        Column("First", "dateTimeFromNow", when("min", _KIND, _EACH), width=150),
+                        Column("Latest", "dateTimeFromNow", when("max", _KIND, _EACH), width=150),
                     ],
                     sort="Failures",
+                    nothing="None in the shown time",
                 ),
             ],
             "How": [
-                rare(
-                    "Failures by exit code",
+                graph(
+                    "Failures by exit code, per point",
                     "Ends by the exit code of a shell: 1 any failure, 2 wrong usage, 126 not executable, 127 not "
-                    "found, 128+n signal n.",
-                    _EACH,
-                    by="exit_code",
-                    legend="{{exit_code}}",
+                    f"found, 128+n signal n. Unusual codes are grey. {EACH_POINT}",
+                    COUNT,
+                    Query(f"sum by (exit_code) ({counted(_EACH, PROGRAM, window=STEP)})", "{{exit_code}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
                     colors=EXIT_CODE_COLORS,
+                    by_number=True,
+                    nothing="None in the shown time",
                 ),
-                rare(
-                    "Failures by user",
-                    "Ends with an exit code other than 0 by real uid.",
-                    _EACH,
-                    by="uid",
-                    legend="uid {{uid}}",
+                graph(
+                    "Failures by user, per point",
+                    "Ends with an exit code other than 0 by real uid, of the six users with the most in the shown "
+                    f"time, by all programs. {EACH_POINT}",
+                    COUNT,
+                    Query(top(_FAILURES_OF_PROGRAM, _MOST_FAILING_USERS), "uid {{uid}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
+                    nothing="None in the shown time",
                 ),
-                rare(
-                    "SIGKILL and out of memory",
-                    "Processes that died of SIGKILL, by program, and those of them that the kernel's OOM killer "
-                    "chose; and the number of these that node_exporter shows for the same hosts "
+                graph(
+                    "SIGKILL and out of memory, per point",
+                    "Processes that died of SIGKILL, and those of them that the kernel's OOM killer chose; and "
+                    "the host's count of these, which node_exporter shows of the same hosts "
                     "(node_vmstat_oom_kill), if it is scraped. All others were killed by a timeout, a container "
-                    "runtime or an operator.",
-                    _EACH,
-                    Query(_CHOSEN, _OOM),
-                    Query(_OOM_KILLS, _OOM_OF_HOST),
-                    by="comm",
-                    legend="{{comm}}",
-                    labels=_KILLED,
-                ).override_by_name(_OOM, _RED),
-                rare(
-                    "Core dumps",
-                    "Processes that died of a signal that dumps core, by program and user, whether a file was "
-                    "written or not.",
-                    recordings.COREDUMPS_EACH,
-                    by="comm, uid",
-                    legend="{{comm}} of {{uid}}",
+                    "runtime or an operator. "
+                    f"{EACH_POINT}",
+                    COUNT,
+                    *_KILLS,
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
+                    colors=_KILL_COLORS,
+                ),
+                rows(
+                    "Killed or dumped in the shown time",
+                    "Every program of which processes died of SIGKILL or of a signal that dumps core, whether a "
+                    "file was written or not; and how many of those with SIGKILL the kernel's OOM killer chose.",
+                    {"comm": Column("Program")},
+                    [
+                        Column("SIGKILL", COUNT, _by_comm(_EACH, _KILLED), width=90),
+                        Column("Out of memory", COUNT, _by_comm(recordings.CHOSEN_EACH), width=130),
+                        Column("Core dumps", COUNT, _by_comm(recordings.COREDUMPS_EACH), width=110),
+                    ],
+                    sort="SIGKILL",
+                    width=12,
+                    height=8,
+                    nothing="None in the shown time",
+                    blank="-",
                 ),
             ],
             "Where, with --group.by": groups.where(),

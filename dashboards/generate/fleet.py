@@ -53,9 +53,17 @@ def _top(record: str) -> str:
     return top(_node(record), f"avg_over_time({_node(record)}[$__range] @ end())")
 
 
-_DOWN = f"up{{{NODE}}} == 0"
+# Alone it would lack alerts: vmalert writes no ALERTS_FOR_STATE of those that fire at once.
+_FIRING_SINCE = f"1000 * max by ({_ALERT}) (ALERTS_FOR_STATE and ignoring (alertstate) {FIRING})"
+# A scrape job may have other targets too: an exporter is what was one within the last day, or what has a job of
+# that name, as for the alert ProcConnectorExporterDown.
+_UP = (
+    f"min by (job, instance) (up{{{NODE}}} and on (job, instance) {_node(recordings.SEEN)} "
+    f'or up{{job=~".*proc-connector.*",{NODE}}})'
+)
 _MISSING = f"(max by (job, instance) ({_node(recordings.SEEN)}) unless max by (job, instance) ({BUILD}))"
 _NO_TARGET = "-1"
+_FIRES = {"1": ("firing", RED)}
 _STATES = {"1": ("up", GREEN), "0": ("down", RED)}
 
 
@@ -69,9 +77,10 @@ def fleet() -> Dashboard:
             "": [
                 number(
                     "Nodes",
-                    "Exporters that Prometheus has to scrape, down or not: the rows of the table Nodes.",
+                    "Exporters that Prometheus has to scrape, down or not: the rows of the table Nodes. Other "
+                    "targets of the same scrape job do not count.",
                     COUNT,
-                    f"count(up{{{NODE}}}) or vector(0)",
+                    f"count({_UP}) or vector(0)",
                     ((None, RED), (1, BLUE)),
                     width=6,
                 ),
@@ -80,7 +89,7 @@ def fleet() -> Dashboard:
                     "Exporters that cannot be scraped: their nodes are not counted. Absent: Prometheus has no "
                     "exporter to scrape at all.",
                     COUNT,
-                    f"count({_DOWN}) or 0 * count(up{{{NODE}}}) or {_NO_TARGET} * absent(up{{{NODE}}})",
+                    f"sum({_UP} == bool 0) or vector({_NO_TARGET})",
                     ((None, RED), (0, GREEN), (1, RED)),
                     width=6,
                     words={_NO_TARGET: ("absent", RED)},
@@ -88,13 +97,13 @@ def fleet() -> Dashboard:
                 number(
                     "Births per second",
                     "Processes forked per second on all nodes.",
-                    PER_SECOND,
+                    COUNT,
                     f"sum({_node(recordings.FORKS)})",
                     width=6,
                     decimals=1,
                 ),
                 number(
-                    "Share that fails",
+                    "Share that fails, last 5 min",
                     "Share of the ended processes whose exit code was not 0. Programs that answer by exit "
                     "code (grep, test) are part of it; watch for changes.",
                     RATIO,
@@ -138,8 +147,8 @@ def fleet() -> Dashboard:
                 ),
                 rows(
                     "Firing alerts",
-                    "Alerts of dashboards/rules/alerts.yaml that fire now, the latest first. Empty when all is "
-                    "well; a click on a node leads to its failures.",
+                    "Alerts of dashboards/rules/alerts.yaml that fire now, the latest first. vmalert writes "
+                    "Since only of alerts that have been pending. A click on a node leads to its failures.",
                     {
                         "alertname": Column("Alert"),
                         "severity": Column("Severity", width=85, words=SEVERITIES),
@@ -148,14 +157,16 @@ def fleet() -> Dashboard:
                         "signal": Column("Signal", width=90),
                     },
                     [
+                        Column("State", "string", f"max by ({_ALERT}) ({FIRING})", width=70, words=_FIRES),
                         Column(
                             "Since",
                             "dateTimeFromNow",
-                            f"1000 * max by ({_ALERT}) (ALERTS_FOR_STATE and ignoring (alertstate) {FIRING})",
+                            _FIRING_SINCE,
                             width=140,
-                        )
+                        ),
                     ],
                     sort="Since",
+                    nothing="No alert fires",
                     height=7,
                 ),
                 graph(
@@ -205,7 +216,7 @@ def fleet() -> Dashboard:
                     "minutes; no name is the share of events under <unknown>; canary is the age of the last.",
                     {"instance": Column("Node", link=link_to("proc-connector-node", "instance"))},
                     [
-                        Column("State", "string", _each("up", "min"), width=65, words=_STATES),
+                        Column("State", "string", _UP, width=65, words=_STATES),
                         Column("Births", PER_SECOND, _each(recordings.FORKS), width=90),
                         Column("Ends", PER_SECOND, _each(recordings.ENDED), width=90),
                         Column(
@@ -228,6 +239,7 @@ def fleet() -> Dashboard:
                         Column("Canary", SECONDS, _each(_CANARY_AGE, "max"), CANARY_STEPS, width=80),
                     ],
                     sort="Births",
+                    nothing="Prometheus has no exporter to scrape",
                     height=12,
                 ),
             ],

@@ -4,10 +4,10 @@ from grafana_foundation_sdk.builders import stat, table
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generate import recordings
-from dashboards.generate.looks import ANY_IS_BAD, ANY_IS_ODD, COUNT, NEUTRAL, Query, Scale, Steps
-from dashboards.generate.pages import link_to, page
-from dashboards.generate.panels import graph, number, rare_of
-from dashboards.generate.queries import CRASH, NODE, PROGRAM, STEP, counted, or_zero, top_now
+from dashboards.generate.looks import ANY_IS_BAD, ANY_IS_ODD, COUNT, EACH_POINT, NEUTRAL, Query, Scale, Steps
+from dashboards.generate.pages import Hidden, link_to, page
+from dashboards.generate.panels import graph, number
+from dashboards.generate.queries import CRASH, MOST_LINES, NODE, PROGRAM, STEP, counted, or_zero, top, top_now
 from dashboards.generate.tables import Column, rows
 
 UID = "proc-connector-groups"
@@ -22,6 +22,14 @@ _IN_UNIT = f'{NODE},unit=~"$unit",unit!=""'
 _LIVING = "proc_connector_processes"
 _CONTAINER = "namespace, pod, container"
 _HOW = "comm, exit_code, signal"
+# The ranking chooses the units: in both parts that would be too long to read.
+_FAILURES_BY_UNIT = f"sum by(unit) ({counted(_EACH, NODE, window=STEP)})"
+_MOST_FAILING_UNITS = f"sum by(unit) (sum_over_time({_EACH}{{{_IN_UNIT}}}[$__range] @ end()))"
+# A ranking in the panel would make its query four hundred characters long; so a hidden variable has its result.
+# Pods of one name may be in several namespaces: of these too no more than six are shown at a time.
+_WORST_PODS = "worst_pods"
+_IN_WORST_POD = f'{NODE},namespace=~"$namespace",pod=~"${_WORST_PODS}",pod!=""'
+_FAILURES_BY_POD = f"topk({MOST_LINES}, sum by (namespace, pod) ({counted(_EACH, _IN_WORST_POD, window=STEP)}))"
 _NO_PODS = "None in the shown time, or the exporters run without --group.by pod"
 _NO_UNITS = "None in the shown time, or the exporters run without --group.by unit"
 
@@ -46,6 +54,11 @@ def _each_unit(increments: str, labels: str = _IN_UNIT, by: str = "unit") -> str
     return f"sum by ({by}) ({counted(increments, labels)})"
 
 
+def _ranked(label: str, ranking: str) -> Hidden:
+    # Grafana takes the value out of a line such as {namespace="shop", pod="web-7d9f"} 12 1700000000000.
+    return Hidden(f"query_result({ranking})", f'/\\b{label}="([^"]*)"/')
+
+
 def _in_range(title: str, description: str, expr: str, steps: Steps = NEUTRAL) -> stat.Panel:
     return number(title, f"{description} in the shown time.", COUNT, or_zero(expr), steps, width=6)
 
@@ -66,7 +79,7 @@ def where(labels: str = PROGRAM) -> list[table.Panel]:
     """
     return [
         rows(
-            "Failures by pod",
+            "Failures by pod in the shown time",
             "Pods whose processes failed in the shown time, in full minutes. A click leads to the pod.",
             {"namespace": Column("Namespace", width=180), "pod": _pod_column()},
             [Column("Failures", COUNT, _each_pod(_EACH, f'{labels},pod!=""'), width=110)],
@@ -75,7 +88,7 @@ def where(labels: str = PROGRAM) -> list[table.Panel]:
             nothing=_NO_PODS,
         ),
         rows(
-            "Failures by unit",
+            "Failures by unit in the shown time",
             "Systemd units whose processes failed in the shown time, in full minutes. A click leads to the unit.",
             {"unit": _unit_column()},
             [Column("Failures", COUNT, _each_unit(_EACH, f'{labels},unit!=""'), width=110)],
@@ -95,18 +108,18 @@ def groups() -> Dashboard:
         {
             "": [
                 _in_range(
-                    "Failures, shown time",
+                    "Failures in the shown time",
                     "Processes of the chosen pods and units that ended with an exit code other than 0,",
                     f"sum({counted(_EACH, _CHOSEN)})",
                 ),
                 _in_range(
-                    "Crashed, shown time",
+                    "Crashed in the shown time",
                     "Processes that died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS",
                     f"sum({counted(_EACH, _CRASHED)})",
                     ANY_IS_BAD,
                 ),
                 _in_range(
-                    "Killed, shown time",
+                    "Killed in the shown time",
                     "Processes that died of SIGKILL",
                     f"sum({counted(_EACH, _KILLED)})",
                     ANY_IS_ODD,
@@ -120,12 +133,14 @@ def groups() -> Dashboard:
                 ),
             ],
             "Pods and containers": [
-                rare_of(
-                    "Failures by pod",
-                    "Ends with an exit code other than 0, of the six pods with the most at each point.",
-                    counted(_EACH, _IN_POD, window=STEP) + _not_exporters("pod"),
-                    by="namespace, pod",
-                    legend="{{namespace}}/{{pod}}",
+                graph(
+                    "Failures by pod, per point",
+                    "Ends with an exit code other than 0, of the six pods with the most in the shown time. "
+                    f"{EACH_POINT}",
+                    COUNT,
+                    Query(_FAILURES_BY_POD, "{{namespace}}/{{pod}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
                     nothing=_NO_PODS,
                 ),
                 graph(
@@ -138,7 +153,7 @@ def groups() -> Dashboard:
                     nothing="None at the end of the shown time, or the exporters run without --group.by pod",
                 ),
                 rows(
-                    "Containers",
+                    "Containers in the shown time",
                     "One row per container whose processes ended in the shown time, in full minutes. Without "
                     "Kubernetes a container has its short id and no pod. A click on a pod shows that pod alone.",
                     {
@@ -158,10 +173,11 @@ def groups() -> Dashboard:
                         Column("Ends", COUNT, _each_container(recordings.ENDS_EACH), width=110),
                     ],
                     sort="Failures",
-                    nothing="-",
+                    nothing=_NO_PODS,
+                    blank="-",
                 ),
                 rows(
-                    "What fails in containers",
+                    "What fails in containers in the shown time",
                     "One row per container, program and way to fail, in the shown time. exit_code is what a shell "
                     "shows; signal is empty unless a signal ended the process.",
                     {
@@ -174,16 +190,18 @@ def groups() -> Dashboard:
                     },
                     [Column("Failures", COUNT, _each_container(_EACH, by=f"{_CONTAINER}, {_HOW}"), width=110)],
                     sort="Failures",
+                    nothing=_NO_PODS,
                 ),
             ],
             "Units": [
-                rare_of(
-                    "Failures by unit",
-                    "Ends with an exit code other than 0, of the six units with the most at each point. Sessions "
-                    "of users are session.scope.",
-                    counted(_EACH, _IN_UNIT, window=STEP),
-                    by="unit",
-                    legend="{{unit}}",
+                graph(
+                    "Failures by unit, per point",
+                    "Ends with an exit code other than 0, of the six units with the most in the shown time. "
+                    f"Sessions of users are session.scope. {EACH_POINT}",
+                    COUNT,
+                    Query(top(_FAILURES_BY_UNIT, _MOST_FAILING_UNITS), "{{unit}}"),
+                    counts=True,
+                    scale=Scale.LOG_COUNTS,
                     nothing=_NO_UNITS,
                 ),
                 graph(
@@ -195,7 +213,7 @@ def groups() -> Dashboard:
                     nothing="None at the end of the shown time, or the exporters run without --group.by unit",
                 ),
                 rows(
-                    "What fails in units",
+                    "What fails in units in the shown time",
                     "One row per unit, program and way to fail, in the shown time. A click on a unit shows that "
                     "unit alone.",
                     {
@@ -206,9 +224,11 @@ def groups() -> Dashboard:
                     },
                     [Column("Failures", COUNT, _each_unit(_EACH, by=f"unit, {_HOW}"), width=110)],
                     sort="Failures",
+                    nothing=_NO_UNITS,
                     height=7,
                 ),
             ],
         },
         by_group=True,
+        hidden={_WORST_PODS: _ranked("pod", f"topk({MOST_LINES}, {_each_pod(_EACH, _IN_POD)})")},
     )

@@ -39,6 +39,9 @@ SIGNAL_COLORS = {
     "SIGXCPU": "#7F7F7F",
 }
 """No two are alike, and what is not here hardly ever ends a process."""
+CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")
+"""Those of a bug: their lines are dashed, so that one which lies on that of another signal does not hide it."""
+_CODES = {"SIGINT": 2, "SIGABRT": 6, "SIGKILL": 9, "SIGSEGV": 11, "SIGTERM": 15}
 EXIT_CODE_COLORS = {
     "1": GREEN,
     "2": YELLOW,
@@ -46,18 +49,25 @@ EXIT_CODE_COLORS = {
     "126": "#8C564B",
     "127": "#E377C2",
     "75": "#17BECF",
-    **{
-        str(128 + number): SIGNAL_COLORS[name]
-        for name, number in {"SIGINT": 2, "SIGABRT": 6, "SIGKILL": 9, "SIGSEGV": 11, "SIGTERM": 15}.items()
-    },
+    **{str(128 + number): SIGNAL_COLORS[name] for name, number in _CODES.items()},
 }
-"""Of the codes that are seen most: all codes together have more colours than are told apart."""
+"""Of the codes that are seen most: all codes together have more colours than are told apart. The others are shades
+of grey, as the next colour of Grafana's is one of these: a second green."""
+_DOT_PIXELS = {"SIGABRT": 12, "SIGKILL": 10, "SIGSEGV": 7, "SIGTERM": 4}
+DOT_PIXELS = _DOT_PIXELS | {str(128 + _CODES[name]): pixels for name, pixels in _DOT_PIXELS.items()}
+DOT_PIXELS |= {"host's count": 6, "out of memory": 3}
+"""Smaller ones are drawn later, by the order of names or queries: none hides another one of the same height."""
+UNUSUAL = "#8E8E8E"
 QUANTILE_COLORS = {"50 %": GREEN, "90 %": YELLOW, "99 %": ORANGE}
 
 EACH_POINT = "Each point counts the minutes since the point before, exactly; add up what you see."
 
 LOG_TICKS = {"100": ("100 s", ""), "1000": ("17 min", ""), "10000": ("2.8 h", ""), "100000": ("1.2 d", "")}
 """The ticks of a logarithmic axis of seconds that Grafana would call 1.67 mins and 16.7 mins."""
+_RATES = [digit / 10**place for place in (4, 3, 2, 1) for digit in (1, 2, 3, 5, 7)]
+RATE_TICKS = {f"{rate:g}": (f"{rate:g} /s", "") for rate in _RATES}
+"""The ticks below 1 of a logarithmic axis per second: up to a few per second Grafana gives all ticks the decimals
+of the highest one, so that those of a quiet node are 0.1, 0.1, 0 and 0."""
 
 
 class Scale(Enum):

@@ -1,6 +1,6 @@
 """Node: the processes of one or a few nodes."""
 
-from grafana_foundation_sdk.builders import stat
+from grafana_foundation_sdk.builders import stat, table
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generate import recordings
@@ -17,7 +17,7 @@ from dashboards.generate.looks import (
     Scale,
 )
 from dashboards.generate.pages import link_to, page
-from dashboards.generate.panels import graph, heat, number, rare, top_rates
+from dashboards.generate.panels import graph, heat, number, top_rates
 from dashboards.generate.queries import (
     COMM,
     EXECS,
@@ -33,6 +33,7 @@ from dashboards.generate.queries import (
     share,
     top,
     top_rate,
+    when,
 )
 from dashboards.generate.tables import Column, rows
 
@@ -55,7 +56,26 @@ _FAILED = f"sum by (comm) ({counted(recordings.FAILURES_EACH, PROGRAM)}) / {_END
 
 
 def _per_second(title: str, description: str, metric: str) -> stat.Panel:
-    return number(title, description, PER_SECOND, f"sum({rate(metric, PROGRAM)})", decimals=1)
+    return number(title, description, COUNT, f"sum({rate(metric, PROGRAM)})", decimals=1)
+
+
+def _rare(title: str, description: str, increments: str, *, uid: str, counted_as: str) -> table.Panel:
+    """Return all that happened by program and user: of more than six, lines would have the same colours."""
+    by = "comm, uid"
+    return rows(
+        title,
+        f"{description} First and latest are within the shown time.",
+        {"comm": Column("Program"), "uid": Column(uid, width=70)},
+        [
+            Column(counted_as, COUNT, f"sum by ({by}) ({counted(increments, PROGRAM)})", width=85),
+            Column("First", "dateTimeFromNow", when("min", by, increments), width=115),
+            Column("Latest", "dateTimeFromNow", when("max", by, increments), width=115),
+        ],
+        sort="Latest",
+        width=12,
+        height=7,
+        nothing="None in the shown time",
+    )
 
 
 def node() -> Dashboard:
@@ -69,7 +89,7 @@ def node() -> Dashboard:
                 _per_second("Execs per second", "Programs that were started (execs) per second.", EXECS),
                 _per_second("Ends per second", "Processes that ended, per second.", EXITS),
                 number(
-                    "Share that fails",
+                    "Share that fails, last minutes",
                     "Share of the ends with an exit code other than 0.",
                     RATIO,
                     share(FAILED, EXITS, PROGRAM),
@@ -77,7 +97,7 @@ def node() -> Dashboard:
                     decimals=1,
                 ),
                 number(
-                    "Lived below 1 s",
+                    "Lived below 1 s, last minutes",
                     "Share of the ended processes that lived for less than a second: a poller cannot see them.",
                     RATIO,
                     f"sum({rate(f'{LIFETIME}_bucket', _BELOW_A_SECOND)}) / sum({rate(f'{LIFETIME}_count', COMM)})",
@@ -92,30 +112,31 @@ def node() -> Dashboard:
             ],
             "Births and ends": [
                 top_rates(
-                    "Births by program",
+                    "Births by program, per second",
                     f"Forks per second by the program that forked. The six highest. {_NEW}",
                     FORKS,
                 ),
                 top_rates(
-                    "Executions by program",
+                    "Executions by program, per second",
                     f"Execs per second by the program that was started. The six highest. {_NEW}",
                     EXECS,
                 ),
                 top_rates(
-                    "Ends by program",
+                    "Ends by program, per second",
                     f"Processes that ended per second, with any exit code. The six highest. {_NEW}",
                     EXITS,
                 ),
                 graph(
-                    "Births and ends by user",
-                    "Forks and ends per second by real uid. Births without ends pile up.",
+                    "Births and ends by user, per second",
+                    "Forks and ends per second by real uid, of the three users with the most. Births without ends "
+                    "pile up.",
                     PER_SECOND,
-                    Query(top_rate("uid", FORKS), "uid {{uid}} births"),
-                    Query(top_rate("uid", EXITS), "uid {{uid}} ends"),
+                    Query(top_rate("uid", FORKS, n=3), "uid {{uid}} births"),
+                    Query(top_rate("uid", EXITS, n=3), "uid {{uid}} ends"),
                     scale=Scale.LOG,
                 ),
                 rows(
-                    "Top churners",
+                    "Top churners in the shown time",
                     "The programs by how often they ended in the shown time, in full minutes. Many short lives "
                     "of one program mean that a loop starts it; CPU and memory are of processes that ended. A "
                     "click leads to its failures.",
@@ -129,11 +150,13 @@ def node() -> Dashboard:
                         Column("Memory, 99 %", BYTES, quantile_in_range(0.99, _RSS)),
                     ],
                     sort="Ends",
+                    nothing="No process ended in the shown time",
+                    blank="-",
                 ),
             ],
             "Lives": [
                 heat(
-                    "Lifetimes",
+                    "Lifetimes, ends per second",
                     "How long the processes lived that ended at each moment. A new bright row is a new "
                     "kind of process, or an old one that hangs or dies early.",
                     LIFETIME,
@@ -167,7 +190,7 @@ def node() -> Dashboard:
                     Query(
                         top(
                             f"sum by (comm) ({_LIVING})",
-                            f"sum by (comm) (avg_over_time({_LIVING}[$__range] @ end()))",
+                            f"sum by (comm) (sum_over_time({_LIVING}[$__range] @ end()))",
                         ),
                         "{{comm}}",
                     ),
@@ -193,20 +216,20 @@ def node() -> Dashboard:
                 ),
             ],
             "Changes of identity": [
-                rare(
-                    "Changes of uid",
+                _rare(
+                    "Changes of uid in the shown time",
                     "Changes of real or effective uid, by the program and its new real uid: sudo, login, cron. "
-                    "Rare on most nodes, so look at each new colour.",
+                    "Rare on most nodes, so look at each row whose first is recent.",
                     recordings.UID_CHANGES_EACH,
-                    by="comm, uid",
-                    legend="{{comm}} to {{uid}}",
+                    uid="To uid",
+                    counted_as="Changes",
                 ),
-                rare(
-                    "Traced processes",
-                    "Processes that a debugger or tracer attached to, by the traced program.",
+                _rare(
+                    "Traced processes in the shown time",
+                    "Processes that a debugger or tracer attached to, by the traced program and its user.",
                     recordings.ATTACHES_EACH,
-                    by="comm, uid",
-                    legend="{{comm}} of {{uid}}",
+                    uid="uid",
+                    counted_as="Attached",
                 ),
             ],
         },

@@ -11,14 +11,17 @@ from grafana_foundation_sdk.models import common, dashboard, heatmap
 from dashboards.generate.looks import (
     CALM,
     COUNT,
+    CRASH_SIGNALS,
     DATASOURCE,
-    EACH_POINT,
+    DOT_PIXELS,
     LOG_TICKS,
     NEUTRAL,
     NO_WORDS,
     PER_SECOND,
+    RATE_TICKS,
     RATIO,
     SECONDS,
+    UNUSUAL,
     Query,
     Scale,
     Steps,
@@ -26,7 +29,7 @@ from dashboards.generate.looks import (
     mapping,
     thresholds,
 )
-from dashboards.generate.queries import MOST_LINES, PROGRAM, STEP, counted, rate, top_rate
+from dashboards.generate.queries import rate, top_rate
 
 
 def number(
@@ -85,6 +88,7 @@ def graph(
     dots: bool = False,
     scale: Scale = Scale.LINEAR,
     colors: dict[str, str] | None = None,
+    by_number: bool = False,
     nothing: str = "",
     width: int = 12,
     height: int = 8,
@@ -101,7 +105,8 @@ def graph(
         stacked: The sum means something.
         dots: There is a value only where something ended, and a line between two would mean nothing.
         scale: How far apart the values are.
-        colors: By the name of the series.
+        colors: By the name of the series. Where a label names them, all others are shades of grey.
+        by_number: The legend is sorted by the names, which are numbers; else the highest value is first.
         nothing: What stands there if no series has a value: for what does not happen on a good day.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
@@ -124,7 +129,7 @@ def graph(
             .mode(common.TooltipDisplayMode.MULTI)
             .sort(common.SortOrder.DESCENDING)
         )
-        .legend(_legend(counts=counts))
+        .legend(_legend(counts=counts, by_number=by_number))
         # By place: by name, two of ten programs have the same colour more often than not.
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
     )
@@ -136,15 +141,16 @@ def graph(
         made.draw_style(common.GraphDrawStyle.LINE).show_points(common.VisibilityMode.NEVER)
     if counts:
         # Increments are recorded once a minute.
-        made.decimals(0).axis_soft_max(4).interval("1m")
+        made.interval("1m")
     if unit == COUNT:
-        made.decimals(0)
+        # Else the axis of a line at 0 ends at 100.
+        made.decimals(0).axis_soft_max(4)
     if nothing:
         made.no_value(nothing)
     if unit == RATIO:
         # Else the axis of a line at 0 ends at 10,000 %.
         made.axis_soft_max(0.01)
-    _scale(made, scale)
+    _scale(made, scale, unit)
     if stacked:
         made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if steps:
@@ -153,15 +159,28 @@ def graph(
         )
     else:
         made.thresholds(thresholds(CALM))
-    for name, color in (colors or {}).items():
-        fixed = {"mode": "fixed", "fixedColor": color}
-        made.override_by_name(name, [dashboard.DynamicConfigValue("color", fixed)])
+    if colors:
+        _color(made, colors, named_by_label=any("{{" in query.legend for query in queries))
     for ref, query in zip(ascii_uppercase, queries, strict=False):
         made.with_target(query.over_time(ref))
     return made
 
 
-def _legend(*, counts: bool) -> common_builders.VizLegendOptions:
+def _color(made: timeseries.Panel, colors: dict[str, str], *, named_by_label: bool) -> None:
+    for name, color in colors.items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        look = [dashboard.DynamicConfigValue("color", fixed)]
+        if name in CRASH_SIGNALS:
+            look.append(dashboard.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]}))
+        if name in DOT_PIXELS:
+            look.append(dashboard.DynamicConfigValue("custom.pointSize", DOT_PIXELS[name]))
+        made.override_by_name(name, look)
+    if named_by_label:
+        grey = {"mode": "shades", "fixedColor": UNUSUAL}
+        made.override_by_regexp(f"/^(?!({'|'.join(colors)})$)/", [dashboard.DynamicConfigValue("color", grey)])
+
+
+def _legend(*, counts: bool, by_number: bool) -> common_builders.VizLegendOptions:
     """Return a legend with values, the highest first."""
     calcs, first = (["sum"], "Total") if counts else (["lastNotNull", "max"], "Max")
     return (
@@ -169,13 +188,14 @@ def _legend(*, counts: bool) -> common_builders.VizLegendOptions:
         .display_mode(common.LegendDisplayMode.TABLE)
         .placement(common.LegendPlacement.RIGHT)
         .calcs(calcs)
-        .sort_by(first)
-        .sort_desc(True)
+        # Grafana compares names as people do: 2 is before 127.
+        .sort_by("Name" if by_number else first)
+        .sort_desc(not by_number)
         .show_legend(True)
     )
 
 
-def _scale(made: timeseries.Panel, scale: Scale) -> None:
+def _scale(made: timeseries.Panel, scale: Scale, unit: str) -> None:
     if scale is Scale.LINEAR:
         made.min(0)
         return
@@ -186,51 +206,14 @@ def _scale(made: timeseries.Panel, scale: Scale) -> None:
         made.min(0.5)
     elif scale is Scale.LOG_SECONDS:
         made.mappings(mapping(LOG_TICKS))
+    elif unit == PER_SECOND:
+        made.mappings(mapping(RATE_TICKS))
 
 
 def top_rates(title: str, description: str, metric: str) -> timeseries.Panel:
     """Return the six programs with the highest rates of a counter."""
     query = Query(top_rate("comm", metric), "{{comm}}")
     return graph(title, description, PER_SECOND, query, scale=Scale.LOG)
-
-
-def rare(
-    title: str,
-    description: str,
-    increments: str,
-    *more: Query,
-    by: str,
-    legend: str,
-    labels: str = PROGRAM,
-    colors: dict[str, str] | None = None,
-) -> timeseries.Panel:
-    """Return how often something rare happened, interval by interval, the first time included."""
-    counts = counted(increments, labels, window=STEP)
-    return rare_of(title, description, counts, *more, by=by, legend=legend, colors=colors)
-
-
-def rare_of(
-    title: str,
-    description: str,
-    counts: str,
-    *more: Query,
-    by: str,
-    legend: str,
-    colors: dict[str, str] | None = None,
-    nothing: str = "None in the shown time",
-) -> timeseries.Panel:
-    """Return how often something rare happened; `counts` is PromQL for that since the point before."""
-    return graph(
-        title,
-        f"{description} {EACH_POINT}",
-        COUNT,
-        Query(f"topk({MOST_LINES}, sum by ({by}) ({counts}))", legend),
-        *more,
-        counts=True,
-        scale=Scale.LOG_COUNTS,
-        colors=colors,
-        nothing=nothing,
-    )
 
 
 def heat(title: str, description: str, histogram: str, labels: str, beyond: str) -> heatmap_builders.Panel:

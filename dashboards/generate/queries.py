@@ -18,8 +18,7 @@ STEP = "${__interval_ms}ms"
 """From one point of a graph to the next. $__interval is the same but for a remainder that Grafana cuts off."""
 SHOWN = "$__range"
 
-ABSENT = 'ALERTS{alertname="ProcConnectorExporterAbsent",alertstate="firing"}'
-FIRING = f'(ALERTS{{alertname=~"Proc.*",alertstate="firing",{NODE}}} or {ABSENT})'
+FIRING = 'ALERTS{alertname=~"Proc.*",alertstate="firing",job=~"$job|",instance=~"$instance|"}'
 """The firing alerts of the chosen nodes, and the one that has no node: that no exporter is scraped."""
 
 
@@ -44,6 +43,19 @@ def counted(increments: str, labels: str = NODE, *, window: str = SHOWN) -> str:
     return f"sum_over_time({increments}{{{labels}}}[{window}])"
 
 
+def when(chosen: str, by: str, increments: str, labels: str = PROGRAM) -> str:
+    """Return PromQL for when, in milliseconds, something was counted in the shown time.
+
+    Args:
+        chosen: "min" for the first time, "max" for the latest.
+        by: The labels of one row.
+        increments: As in `counted`.
+        labels: Of which series.
+    """
+    happened = f"sum by ({by}) ({increments}{{{labels}}})"
+    return f"1000 * {chosen}_over_time(timestamp({happened})[{SHOWN}:1m])"
+
+
 MOST_LINES = 6
 """Grafana has six colours that are told apart at once, by day and by night; the seventh is another green."""
 
@@ -66,9 +78,9 @@ def total(metric: str, labels: str = NODE) -> str:
     return f"increase({metric}{{{labels}}}[$__range] @ end())"
 
 
-def top_rate(by: str, metric: str, labels: str = PROGRAM) -> str:
+def top_rate(by: str, metric: str, labels: str = PROGRAM, n: int = MOST_LINES) -> str:
     """Return PromQL for the highest rates of a counter, without the moments at which it stood still."""
-    return top(f"sum by ({by}) ({rate(metric, labels)}) > 0", f"sum by ({by}) ({total(metric, labels)})")
+    return top(f"sum by ({by}) ({rate(metric, labels)}) > 0", f"sum by ({by}) ({total(metric, labels)})", n)
 
 
 def quantile(q: float, histogram: str, labels: str = NODE, by: str = "le") -> str:

@@ -31,23 +31,42 @@ _BEFORE = "80s"
 """SETTLED and EACH."""
 _YOUNG_SECONDS = 16 * 60 + 20
 """GAP, EACH and SETTLED: everything that an exporter of this age has counted is new."""
-# Without the exporter's pod: the series of other pods' processes go on when a rollout changes it.
-_START = f"max without (pod) (process_start_time_seconds offset {SETTLED})"
-_START_BEFORE = f"max without (pod) (process_start_time_seconds offset {_BEFORE})"
-_LAST_START = f"max without (pod) (last_over_time(process_start_time_seconds[{GAP}] offset {_BEFORE}))"
+_AHEAD_SECONDS = 60
+"""How far the clock of a host may be ahead of Prometheus'."""
+_TWO_BEFORE = "140s"
+"""Another EACH."""
+# Without the exporter's pod: the series of other pods' processes go on when a rollout changes it. A sample that is
+# looked up (`offset`) is absent after a scrape that failed; that of a range (`last_over_time`) is the last one.
+_STARTED = "process_start_time_seconds"
+_SCRAPED = f"max without (pod) ({_STARTED} offset {SETTLED})"
+_START = f"max without (pod) (last_over_time({_STARTED}[{EACH}] offset {SETTLED}))"
+_LAST_START = f"max without (pod) (last_over_time({_STARTED}[{GAP}] offset {_BEFORE}))"
+_SCRAPED_BEFORE = f"max without (pod) ({_STARTED} offset {_BEFORE})"
+_START_BEFORE = f"max without (pod) (last_over_time({_STARTED}[{EACH}] offset {_BEFORE}))"
+_LAST_START_BEFORE = f"max without (pod) (last_over_time({_STARTED}[{GAP}] offset {_TWO_BEFORE}))"
 # What has become of an exporter within the minute. It stands in each rule and has none of its own, because only
 # Prometheus lets a rule read what another one has recorded in the same evaluation: vmalert does not.
 _RESTARTED = f"({_START} > {_LAST_START})"
-# It did not answer for a while. Without the last condition a series of an earlier life would be the past of a new
-# one.
-_RETURNED = f"({_START} == {_LAST_START} unless {_START_BEFORE})"
-_KNOWN = f"({_START} and {_LAST_START} or {_START} > time() - {_YOUNG_SECONDS})"
+# Which series are of the new life only a scrape that went well can say: a minute later.
+_UNCLEAR = f"({_START} > {_LAST_START} unless {_SCRAPED})"
+# Where the last scrape before that time went well, a series that it did not have is one of an earlier life; where
+# the exporter was then unclear, nothing has been counted yet.
+_HAS_NO_OLDER = f"({_SCRAPED_BEFORE} or {_START_BEFORE} > {_LAST_START_BEFORE})"
+# An exporter that starts in the future is on a host whose clock is wrong: nothing says how old it is.
+_YOUNG = f"{_START} > time() - {_YOUNG_SECONDS} < time() + {_AHEAD_SECONDS}"
+_KNOWN = f"(({_START} and {_LAST_START} or {_YOUNG}) unless {_UNCLEAR})"
 
 _SPECS = {spec.name: spec for spec in METRICS}
 _BUILD_LABELS = _SPECS[BUILD_INFO].labels
 _ONLY_OURS = f"and ignoring ({', '.join(_BUILD_LABELS)}) {BUILD_INFO}"
 # node_exporter is another job on another port of the same hosts: they meet at the host part of `instance`.
 _HOST = '"host", "$1", "instance", "(.*?)(:[0-9]+)?"'
+# A reboot begins at 0 again. The increments are those of `increments`, but a counter of the host says by itself
+# that it began anew, by falling.
+_OF_HOST = "node_vmstat_oom_kill"
+_OF_HOST_HIGHEST = f"max_over_time({_OF_HOST}[{EACH}] offset {SETTLED})"
+_OF_HOST_LAST = f"last_over_time({_OF_HOST}[{EACH}] offset {SETTLED})"
+_OF_HOST_BEFORE = f"last_over_time({_OF_HOST}[{GAP}] offset {_BEFORE})"
 
 
 def without(*labels: str) -> str:
@@ -124,10 +143,14 @@ def own_each(metric: str) -> str:
 def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[str, ...] = ()) -> Recording:
     """Return the rule of a counter's increments.
 
-    The difference to a minute ago is what happened since; after scrapes that failed, the difference to the last
-    sample before them. Where there is none, or the exporter has restarted, the counter began at 0: its value is
-    what happened, provided that the exporter was scraped before or is young. Else its past is unknown, and
-    nothing counts.
+    The base is the last sample that was there a minute ago, the head is the last one that is there now: both are
+    the same function of time, so that consecutive increments add up to what the counter rose by, whatever the
+    interval of the scrapes is and whichever of them failed. Where there is no base, the counter began at 0: its
+    value is what happened, provided that the exporter was scraped before or is young. Else its past is unknown,
+    and nothing counts.
+
+    A restart divides a minute: what the old life counted since the base is the highest value of the minute, if it
+    is higher than the head, and the head is what the new life counted.
 
     Args:
         record: The name of the rule.
@@ -135,28 +158,22 @@ def increments(record: str, metric: str, labels: tuple[str, ...], summed: tuple[
         labels: The labels that it has beside the target's.
         summed: Those of them that are summed away.
     """
-    now, before, last = (
-        f"{metric} offset {SETTLED}",
-        f"{metric} offset {_BEFORE}",
-        f"last_over_time({metric}[{GAP}] offset {_BEFORE})",
-    )
-    left = labels
-    if summed and summed == labels:
-        # One series of each exporter is left: to sum first spares half the time of the rule.
-        now, before, last = (f"sum without ({', '.join(summed)}) ({samples})" for samples in (now, before, last))
-        left, summed = (), ()
+    head, highest = f"{metric} offset {SETTLED}", f"max_over_time({metric}[{EACH}] offset {SETTLED})"
+    before, last = f"{metric} offset {_BEFORE}", f"last_over_time({metric}[{GAP}] offset {_BEFORE})"
     grouped = GROUP_LABELS if set(CELL_LABELS) <= set(labels) else ()
-    of_exporter = f"ignoring ({', '.join(dict.fromkeys(('pod', *left, *grouped)))})"
+    of_exporter = f"ignoring ({', '.join(dict.fromkeys(('pod', *labels, *grouped)))})"
+    new_life = f"({head} and {of_exporter} {_RESTARTED})"
     # The pod of a program's series may be that of its processes; see by_program.
-    kept = f"without ({', '.join(summed)})" if grouped else without(*summed)
+    kept = f"without ({', '.join(('life', *summed))})" if grouped else without("life", *summed)
     return Recording(
         record,
         f"sum {kept} (\n"
-        f"  ({now} - {before} >= 0 unless {of_exporter} {_RESTARTED})\n"
+        f"  ({highest} - ({before} or ({last} unless {of_exporter} {_HAS_NO_OLDER})) >= 0\n"
+        f"    unless {of_exporter} {_UNCLEAR} unless {new_life} >= {highest})\n"
         f"  or\n"
-        f"  ({now} - {last} >= 0 and {of_exporter} {_RETURNED})\n"
+        f"  {highest} and {of_exporter} {_KNOWN}\n"
         f"  or\n"
-        f"  {now} and {of_exporter} {_KNOWN}\n"
+        f'  label_replace({new_life} < {highest}, "life", "new", "", "")\n'
         f") > 0",
     )
 
@@ -251,11 +268,17 @@ INCREMENTS = (
     *(_of_spec(own_each(name), _SPECS[name], *_SPECS[name].labels) for name in OWN_COUNTERS),
     Recording(
         OOM_KILLS_EACH,
-        f"sum {without('host', *_BUILD_LABELS)} (\n"
-        f"  sum by (host) (label_replace(node_vmstat_oom_kill offset {SETTLED}"
-        f" - last_over_time(node_vmstat_oom_kill[{GAP}] offset {_BEFORE}) > 0, {_HOST}))\n"
+        f"sum without (host) (\n"
+        f"  (sum by (host) (label_replace(\n"
+        f"    {_OF_HOST_HIGHEST} - {_OF_HOST_BEFORE} >= 0\n"
+        f"    or\n"
+        f"    {_OF_HOST_HIGHEST} < {_OF_HOST_BEFORE}\n"
+        f"    or\n"
+        f'    label_replace({_OF_HOST_LAST} < {_OF_HOST_HIGHEST}, "life", "new", "", ""),\n'
+        f"  {_HOST})) > 0)\n"
         f"  * on (host) group_right ()\n"
-        f"  label_replace({BUILD_INFO}, {_HOST})\n"
+        # An exporter that is not scraped at the moment, as while its host starts.
+        f"  label_replace(max {without(*_BUILD_LABELS)} (last_over_time({BUILD_INFO}[{GAP}])), {_HOST})\n"
         f")",
     ),
 )

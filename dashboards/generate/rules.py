@@ -33,6 +33,7 @@ from dashboards.generate.recordings import (
     RECORDINGS,
     UNATTRIBUTED,
     USUAL_FORKS,
+    WINDOW,
     Recording,
     by_program,
 )
@@ -57,9 +58,7 @@ _ANSWERS = (
     "|ping|timeout|lsof|readlink"
 )
 
-# An empty expression would be that of all programs that are in no pod and in no unit.
-_NONE = "<none>"
-_OF_WHICH = f"of whose programs no alert is to speak (with --group.by); {_NONE} is none"
+_OF_WHICH = "of whose programs no alert is to speak (with --group.by)"
 
 THRESHOLDS: Mapping[str, Threshold] = {
     "exporter_jobs": Threshold(
@@ -95,15 +94,18 @@ THRESHOLDS: Mapping[str, Threshold] = {
         5, "times the usual rate of the node: a doubled load and nightly jobs stay far below it"
     ),
     "named_programs": Threshold(
-        3,
-        "per alert and node: a burst of one kind is no more than 20 alerts then, and all kinds at once are 28, "
-        "those of the node and of its exporter among them",
+        3, "per alert and node: a burst of one kind is no more than these, and the alert of all others"
+    ),
+    "named_in_all": Threshold(
+        10,
+        "per node, of all alerts of programs together, each one's worst among them: with the ten others of the "
+        "node and its exporter, a node has no more than 20 alerts, whatever its users do",
     ),
     "silenced_comms": Threshold("", "regular expression of the programs of which no alert is to speak"),
     "silenced_instances": Threshold("", "regular expression of the nodes of whose programs no alert is to speak"),
-    "silenced_namespaces": Threshold(_NONE, f"regular expression of the namespaces {_OF_WHICH}"),
-    "silenced_pods": Threshold(_NONE, f"regular expression of the pods {_OF_WHICH}"),
-    "silenced_units": Threshold(_NONE, f"regular expression of the systemd units {_OF_WHICH}"),
+    "silenced_namespaces": Threshold("", f"regular expression of the namespaces {_OF_WHICH}"),
+    "silenced_pods": Threshold("", f"regular expression of the pods {_OF_WHICH}"),
+    "silenced_units": Threshold("", f"regular expression of the systemd units {_OF_WHICH}"),
     "crash_loop_failures": Threshold(
         3,
         "within 45 minutes: a program that runs for nine minutes and is restarted after five, Kubernetes' longest "
@@ -214,19 +216,40 @@ _WHO = (
 _PER_COMM = f"sum without (signal) ({FAILURES})"
 _SUCCEEDED = by_program(f'{EXITS.name}{{exit_code="0"}} offset 1h', *END_LABELS, seen=f"{BUILD_INFO} offset 1h")
 _SILENCED = {"comm": "comms", "instance": "instances", "namespace": "namespaces", "pod": "pods", "unit": "units"}
+# An empty expression is that of none, and not of all programs that are in no pod.
 _LOUD = (
-    SUSPECTS
-    + "{\n  "
-    + "\n  , ".join(f"{label}!~\n    $silenced_{names}" for label, names in _SILENCED.items())
-    + "\n}"
+    f"({SUSPECTS}\n"
+    + "".join(
+        f'unless {SUSPECTS}{{{label}!="", {label}=~\n  $silenced_{names}\n}}\n'
+        for label, names in _SILENCED.items()
+    )
+    + ")"
 )
 """The suspects that a user has not silenced."""
-_OF_NODE = f"without ({', '.join(('comm', 'signal', *GROUP_LABELS))})"
+_FURTHER = ("comm", "signal", *GROUP_LABELS)
+_OF_ALERT = f"without ({', '.join(_FURTHER)})"
+_OF_NODE = f"without ({', '.join(('alert', *_FURTHER))})"
+# What is named stays named for as long as it is a suspect. Else a user whose programs fail ever more often could
+# have every evaluation name other ones.
+_RANKED = (
+    f"{_LOUD} + (1e12 + 0 * {NAMED} or 0 * {SUSPECTS})\n"
+    # Who is named has the place for as long as one event is a reason. Else a user with a few new names a minute
+    # could have other ones named at each evaluation: those whose reason was about to end.
+    f"or\n"
+    f"1e12 + 0 * ({NAMED} unless {NAMED} offset {WINDOW})"
+)
 NAMING = Recording(
     NAMED,
-    # What is named stays named for as long as it is a suspect. Else a user whose programs fail ever more often
-    # could have every evaluation name other ones.
-    f"topk {_OF_NODE} (\n  $named_programs\n  ,\n  {_LOUD} + 0 * {NAMED} + 1e12\n  or\n  {_LOUD}\n)",
+    # The worst of each alert goes before all others, or a burst of one kind would hide the other kinds.
+    f"topk {_OF_NODE} (\n"
+    f"  $named_in_all\n"
+    f"  ,\n"
+    f"topk {_OF_ALERT} (1, {_RANKED}) + 1e15\n"
+    f"or\n"
+    f"topk {_OF_ALERT} (\n"
+    f"  $named_programs\n"
+    f"  ,\n"
+    f"{_RANKED}))",
 )
 """Which programs have alerts: the worst few of each node and alert. All that silences programs is here."""
 
@@ -287,10 +310,10 @@ TRUST = (
         "ProcConnectorMessagesLost",
         "warning",
         "0m",
-        f"{LOST}\n  > $messages_lost",
+        f"sum without (socket) ({LOST})\n  > $messages_lost",
         f"Process events of {_WHERE} were lost",
-        'The kernel dropped {{ printf "%.0f" $value }} messages of the {{ $labels.socket }} socket within 15 '
-        "minutes, because the exporter did not read in time. Their events are in no metric.",
+        'The kernel dropped {{ printf "%.0f" $value }} messages for the exporter within 15 minutes, because it '
+        "did not read in time. Their events are in no metric.",
     ),
     Alert(
         "ProcConnectorSeriesLimitReached",
@@ -420,10 +443,10 @@ PROGRAMS = (
         "ProcessMoreSuspects",
         "warning",
         "5m",
-        f"count {_OF_NODE.replace('(', '(alert, ')} ({_LOUD} unless {NAMED})",
+        f"count {_OF_NODE} ({_LOUD} unless {NAMED})",
         f"More programs fail on {_WHERE} than have alerts of their own",
         '{{ printf "%.0f" $value }} more alerts of programs of this node would fire or wait. Only the worst '
-        "programs are named, a few for each alert; the dashboard Failures lists all.",
+        "programs are named, a few at most; the dashboard Failures lists all.",
     ),
     Alert(
         "ProcessCoreDumps",

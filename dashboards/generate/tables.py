@@ -65,7 +65,8 @@ def rows(
     *,
     sort: str,
     ascending: bool = False,
-    nothing: str = "",
+    nothing: str,
+    blank: str = "",
     width: int = 24,
     height: int = 9,
 ) -> table.Panel:
@@ -78,7 +79,8 @@ def rows(
         columns: The columns with numbers, in order.
         sort: The heading of the column with the highest first.
         ascending: The lowest first instead.
-        nothing: What stands there if there is no row, and in cells without a value.
+        nothing: What stands there if there is no row.
+        blank: What stands in cells without a value.
         width: In 24ths of the page.
         height: In rows of Grafana's grid.
     """
@@ -102,14 +104,14 @@ def rows(
             },
         )
     )
-    if nothing:
-        made.no_value(nothing)
+    # Grafana would have it in empty cells too.
+    made.no_value(nothing)
     every = (*labels.values(), *columns)
     for step in _numbers(every), _least(every):
         if step:
             made.with_transformation(step)
     for column in every:
-        made.override_by_name(column.title, column.properties)
+        made.override_by_name(column.title, [*column.properties, dashboard.DynamicConfigValue("noValue", blank)])
     return made
 
 

@@ -36,6 +36,7 @@ _CAPTURE = ROOT / "examples" / "busy-minute.capture"
 _SHOWN_SECONDS = 6 * 3600
 _STEP_SECONDS = 60
 _MOST_QUERY_SECONDS = 60
+_FIRING = 'count(ALERTS{alertstate="firing"})'
 _ONE_IS_DOWN_OF = 400
 """Nodes, so that *Fleet* has something to say of missing ones. All have a past."""
 
@@ -192,18 +193,40 @@ def report(server: Server, pid: int, minutes: float) -> None:
         print(f"  query {title:40} {seconds * 1000:7.0f} ms  {found}")
 
 
+def minutes_late(counts: Sequence[float], theirs: float) -> int | None:
+    """Return for how many minutes one server has had more than another one has now.
+
+    Args:
+        counts: What the first one had, minute by minute until now.
+        theirs: What the other one has.
+
+    Returns:
+        The minutes, None if the first has never had as few.
+    """
+    return next((late for late, count in enumerate(reversed(counts)) if count <= theirs), None)
+
+
 def compare(prometheus: Server, victoria: Server, now: float) -> None:
     """Print what VictoriaMetrics answers otherwise, and how long its queries took."""
-    for ours, theirs in zip(prometheus.ask(now), victoria.ask(now), strict=True):
-        same = theirs.answer
-        if not isinstance(theirs.answer, str):
-            mine, its = _labels(ours.answer), _labels(theirs.answer)
+    span = {"start": now - _STEP_SECONDS * 15, "end": now, "step": _STEP_SECONDS}
+    [ours] = prometheus.get("query_range", query=f"{_FIRING} or vector(0)", **span)["result"]
+    counts = [float(value) for _, value in ours["values"]]
+    late = minutes_late(counts, theirs := victoria.value(_FIRING))
+    print(
+        f"  firing alerts: {counts[-1]:g} in Prometheus, {theirs:g} by vmalert, "
+        f"as in Prometheus {'more than 15' if late is None else late} minutes ago: an alert reads recordings of "
+        "recordings, each of which vmalert sees one evaluation later"
+    )
+    for mine_asked, its_asked in zip(prometheus.ask(now), victoria.ask(now), strict=True):
+        same = its_asked.answer
+        if not isinstance(its_asked.answer, str):
+            mine, its = _labels(mine_asked.answer), _labels(its_asked.answer)
             same = (
                 "same series"
                 if mine == its
                 else f"{len(mine)} series here, {len(its)} there: {sorted(mine ^ its)[:1]}"
             )
-        print(f"  VictoriaMetrics {ours.title:40} {theirs.seconds * 1000:7.0f} ms  {same}")
+        print(f"  VictoriaMetrics {mine_asked.title:40} {its_asked.seconds * 1000:7.0f} ms  {same}")
 
 
 def _labels(answer: Any) -> set[str]:

@@ -18,10 +18,11 @@ ZSH_FOLDER = "site-functions"
 
 _EXIT_CODES = {
     "0": "stopped by SIGTERM or SIGINT, or at the end of what was asked for",
-    "1": "this host or its kernel does not let the exporter run",
-    "2": "a setting is wrong, a broken --config.file or --web.config.file included",
-    "3": "an address is in use or not permitted",
+    "1": "this host does not let the exporter run as it was asked to, or lacks an address to listen on",
+    "2": "a setting is wrong, or a broken --config.file or --web.config.file",
+    "3": "an address is in use, wrong or not permitted, or systemd passed no socket",
     "4": "a capture cannot be read or written",
+    "5": "the kernel sends no process events to the exporter",
     "70": "a bug",
 }
 _FILES = {

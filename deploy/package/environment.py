@@ -23,8 +23,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from deploy.package.checkout import checked_out_commit
 from deploy.package.documents import ZSH_FOLDER, write_documents
 from exporter import __version__
+from exporter.revision import REVISION
 
 ROOT = Path(__file__).parents[2]
 NAME = "proc-connector-exporter"
@@ -68,28 +70,6 @@ _REVISION = """\
 
 REVISION = "{commit}"
 """
-
-
-def checked_out_commit() -> str | None:
-    """Return the commit of this checkout, `-dirty` behind it if files differ; None if this is not a checkout."""
-    # An unpacked archive can lie in the checkout of something else.
-    if not (ROOT / ".git").exists():
-        return None
-    command: list[str | Path] = [
-        "git",
-        "-C",
-        ROOT,
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty",
-    ]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return result.stdout.strip() or None
 
 
 def architecture() -> str:
@@ -186,8 +166,9 @@ def install_environment(
     target = root / home[1:]
     shutil.rmtree(target, ignore_errors=True)
     _copy_tree(ROOT / "exporter", target / "exporter")
-    if commit := checked_out_commit():
-        _write(target / "exporter" / "revision.py", _REVISION.format(commit=commit), 0o644)
+    # In an archive of the source git wrote it: the same file then, whichever way it was built.
+    commit = checked_out_commit(ROOT) or REVISION
+    _write(target / "exporter" / "revision.py", _REVISION.format(commit=commit), 0o644)
     for python in pythons:
         with tempfile.TemporaryDirectory() as folder:
             for wheel in download(python, arch, Path(folder)):

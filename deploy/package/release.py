@@ -7,7 +7,9 @@
     proc-connector-exporter-VERSION.cdx.json             what is in it (CycloneDX)
     SHA256SUMS
 
-Needs git, pip, dpkg-deb and a network. An unpacked source archive, which has no git, is released as it is.
+The commit has the tag of its version, and CHANGELOG.md has nothing under [Unreleased]; --snapshot is for what is
+between two releases. Needs git, pip, dpkg-deb and a network. An unpacked source archive, which has no git, is
+released as it is.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from deploy.package.deb import source_epoch
 from deploy.package.environment import NAME, ROOT, errors_in_a_line
 from exporter import __version__
 
+_SNAPSHOT = "make release ARGS=--snapshot builds what is between two releases"
 CHART = ROOT / "helm" / NAME
 # A fixed name space for the number of an SBOM, so that it follows from the version alone.
 _SBOM_NAMESPACE = uuid.UUID("8d3a8a3e-5f0e-4a57-9a6a-6f1f6f0f4c11")
@@ -154,8 +157,12 @@ def _requirements(text: str) -> Iterator[tuple[str, str, list[str]]]:
             yield match[1].lower(), match[2], re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)
 
 
-def check_version(source: Path) -> None:
+def check_version(source: Path, *, snapshot: bool) -> None:
     """Refuse a release whose version, tag, changelog and chart do not agree.
+
+    Args:
+        source: What is committed.
+        snapshot: It is not a release, but what is between two of them: without a tag, with unreleased changes.
 
     Raises:
         SystemExit: They do not.
@@ -163,12 +170,25 @@ def check_version(source: Path) -> None:
     changelog = (source / "CHANGELOG.md").read_text(encoding="utf-8")
     if f"\n## [{__version__}]" not in changelog:
         sys.exit(f"CHANGELOG.md has no section [{__version__}]")
+    if not snapshot and has_unreleased(changelog):
+        sys.exit(
+            f"CHANGELOG.md has changes under [Unreleased], which are not of {__version__}: put them into the "
+            f"section of the version that this is; {_SNAPSHOT}"
+        )
     described = subprocess.run(
         ["git", "-C", ROOT, "tag", "--points-at", "HEAD"], capture_output=True, text=True, check=False
     )
     tags = [tag for tag in described.stdout.split() if re.match(r"v\d", tag)]
     if tags and f"v{__version__}" not in tags:
         sys.exit(f"this commit is tagged {', '.join(tags)}, but its version is {__version__}")
+    if not snapshot and not tags and (ROOT / ".git").exists():
+        sys.exit(f"this commit has no tag: git tag v{__version__}; {_SNAPSHOT}")
+
+
+def has_unreleased(changelog: str) -> bool:
+    """Whether a changelog has changes that are in no version."""
+    section = re.search(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    return section is not None and re.search(r"^- ", section[1], re.MULTILINE) is not None
 
 
 def clear(output: Path) -> None:
@@ -183,15 +203,20 @@ def main() -> None:
     """Make the release."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
-    output: Path = parser.parse_args().output.absolute()
+    parser.add_argument(
+        "--snapshot", action="store_true", help="not a release: without a tag, or with changes since"
+    )
+    given = parser.parse_args()
+    output: Path = given.output.absolute()
     began = time.monotonic()
     os.umask(0o022)
     with errors_in_a_line():
-        files = make_release(output)
-    print(f"{(output / 'SHA256SUMS').read_text()}{output}: {files} files, {time.monotonic() - began:.0f} s")
+        files = make_release(output, snapshot=given.snapshot)
+    what = "a snapshot, not a release: " if given.snapshot else ""
+    print(f"{(output / 'SHA256SUMS').read_text()}{what}{output}: {files} files, {time.monotonic() - began:.0f} s")
 
 
-def make_release(output: Path) -> int:
+def make_release(output: Path, *, snapshot: bool) -> int:
     """Write all files of the release to a folder, and their sums; return their number without the sums."""
     source, epoch = ROOT / "build" / "release", source_epoch()
     shutil.rmtree(source, ignore_errors=True)
@@ -201,7 +226,7 @@ def make_release(output: Path) -> int:
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     export_source(source)
-    check_version(source)
+    check_version(source, snapshot=snapshot)
     build_python(source, made, epoch)
     build_debs(source, made, epoch)
     pack(made / f"{NAME}-{chart_version(source)}.tgz", chart_files(source), epoch)

@@ -42,7 +42,7 @@ class CaptureFile:
         try:
             self._open(continued=False)
         except OSError as error:
-            raise CaptureError(f"cannot write the capture {path}: {error.strerror}") from error
+            raise CaptureError(f"--capture: cannot write {path}: {error.strerror}") from error
 
     def _open(self, *, continued: bool) -> None:
         if os.path.lexists(self._path):
@@ -120,10 +120,10 @@ def open_capture(path: Path) -> Iterator[tuple[Header, BinaryIO]]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise CaptureError(f"cannot read the capture {path}: {error.strerror}") from error
+        raise CaptureError(f"--replay: cannot read {path}: {error.strerror}") from error
     with file:
         try:
             header = read_header(file.read)
         except CaptureError as error:
-            raise CaptureError(f"{path}: {error}") from error
+            raise CaptureError(f"--replay: {path}: {error}") from error
         yield header, file

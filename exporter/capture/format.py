@@ -30,6 +30,8 @@ _LONGEST_HEADER = 1 << 16
 LONGEST_FRAME_BYTES = 1 << 23
 _LARGEST_NUMBER = (1 << 63) - 1
 _FASTEST = 1
+# Names of containers, in Header.groups.
+_OF_PODS, _OF_OTHERS = "names", "containers"
 
 # kind, bytes that follow
 _ENTRY = struct.Struct("<BI")
@@ -60,11 +62,26 @@ class Header(NamedTuple):
     sideband: bool = False
     """It has side-band records: that is format 2."""
     groups: str = ""
-    """It says where processes are (`places`), and what containers of pods are called (`names`): then it is
-    format 3."""
+    """It says where processes are (`places`), and what containers are called: those of pods (`names`), all others
+    (`containers`), or both (`names,containers`). Then it is format 3."""
     oom: str = ""
     """It says which processes the OOM killer chose, and this is where that was known from (`kmsg`, `syslog`,
     `vmstat`): then it is format 4."""
+
+    @property
+    def names_pods(self) -> bool:
+        """It says what containers of pods are called."""
+        return _OF_PODS in self.groups.split(",")
+
+    @property
+    def names_containers(self) -> bool:
+        """It says what containers in no pod are called."""
+        return _OF_OTHERS in self.groups.split(",")
+
+
+def say_groups(names_pods: bool, names_containers: bool) -> str:
+    """Return what a header says of groups."""
+    return ",".join([_OF_PODS] * names_pods + [_OF_OTHERS] * names_containers) or "places"
 
 
 _HEADER_FIELDS = {name: list if name == "events" else kind for name, kind in Header.__annotations__.items()}

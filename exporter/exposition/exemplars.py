@@ -1,6 +1,7 @@
 """Exemplars: a process that stands for a series, which Prometheus stores and Grafana shows beside the curve.
 
-Only OpenMetrics has them. Their labels may have 128 characters together; pid and ppid never have more than 34.
+Only OpenMetrics has them. Their own labels may have 128 characters together, whatever labels the series has; pid
+and ppid never have more than 34.
 
 Source: the OpenMetrics 1.0 specification, section Exemplars.
 """
@@ -22,8 +23,8 @@ class Exemplar(NamedTuple):
     with another time is another one, and an older one is an error."""
 
 
-ExemplarKey = tuple[str, int | None, int]
-"""comm, uid, wait status"""
+ExemplarKey = tuple[str, int | None, tuple[str, ...], int]
+"""comm, uid, the values of the labels of the group, wait status"""
 Exemplars = Mapping[ExemplarKey, Exemplar]
 
 

@@ -92,8 +92,10 @@ def _cells(snapshot: TallySnapshot, *, openmetrics: bool, exemplars: Exemplars) 
         if of_spec:
             yield from _join(
                 f"{start}{labels}{write_status_labels(status)}}} {value}"
-                f"{write_exemplar(of_spec.get((*key, status)))}\n"
-                for key, labels, exits in zip(cells.keys, cells.labels, cells.exits, strict=True)
+                f"{write_exemplar(of_spec.get((*key, group, status)))}\n"
+                for key, group, labels, exits in zip(
+                    cells.keys, cells.groups, cells.labels, cells.exits, strict=True
+                )
                 for status, value in exits.items()
                 if status >= least
             )
@@ -127,9 +129,11 @@ def _cells_with_births(
                 f"{labels}{write_status_labels(status)}",
                 value,
                 times_of[status],
-                of_spec.get((*key, status)),
+                of_spec.get((*key, group, status)),
             )
-            for key, labels, exits, times_of in zip(cells.keys, cells.labels, cells.exits, born, strict=True)
+            for key, group, labels, exits, times_of in zip(
+                cells.keys, cells.groups, cells.labels, cells.exits, born, strict=True
+            )
             for status, value in exits.items()
             if status >= least
         )

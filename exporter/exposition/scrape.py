@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from exporter.exposition.accept import PROTOBUF, prefers_protobuf
+from exporter.exposition.accept import PROTOBUF, by_weight, prefers_protobuf
 from exporter.exposition.exemplars import Exemplars
 from exporter.exposition.protobuf import CONTENT_TYPE, ProtobufRenderer, render_families
 from exporter.exposition.render import render
@@ -125,8 +125,8 @@ class _Named(Collector):
 
 def _choose(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     """Return the library's encoder for an Accept header, and the Content-Type of what it writes."""
-    # Our names need no escaping, and what is rendered here has none.
-    accept = _ESCAPING.sub("escaping=underscores", accept)
+    # Our names need no escaping, and what is rendered here has none. The library takes the first of what it knows.
+    accept = _ESCAPING.sub("escaping=underscores", by_weight(accept))
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):

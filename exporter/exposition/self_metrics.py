@@ -90,6 +90,19 @@ class Status:
         "reason",
     )
     """None where the API is not asked."""
+    containers_connected: bool | None = _metric(
+        "proc_connector_containers_connected",
+        "gauge",
+        "Whether the API socket of --containers.socket says what containers are called: 1 if so.",
+    )
+    """None where it is not asked."""
+    containers_failures: dict[str, int] | None = _metric(
+        "proc_connector_containers_failures_total",
+        "counter",
+        "Requests to the API socket of --containers.socket that failed, and events that could not be read.",
+        "reason",
+    )
+    """None where it is not asked."""
     expired: dict[str, int] | None = _metric(
         "proc_connector_expired_total",
         "counter",

@@ -97,7 +97,7 @@ class Keeper:
         answers = Answers(
             store, refresh, self._now_ns, self._clock, lambda: self._ended() - len(store), labels=self._labels
         )
-        return {FAILURES_PATH: OtherPage("failures", answers.ask)}
+        return {FAILURES_PATH: OtherPage("the last processes that failed, one by one", answers.ask)}
 
     async def run(self) -> None:
         """Log once a minute, for ever, how many were left out of the log."""

@@ -10,7 +10,7 @@ _MOST_SERIES = 1000
 
 
 class Latest:
-    """Keeps the last failure of each comm, uid and status, of many series those that failed last.
+    """Keeps the last failure of each comm, uid, group and status, of many series those that failed last.
 
     Args:
         clock: Returns the clock of the host where they happen.
@@ -25,7 +25,8 @@ class Latest:
         """Keep failures that are newer than what is known of their series."""
         clock = self._clock()
         for failure in failures:
-            key = failure.comm, failure.uid, failure.status
+            group = tuple(value for _, value in failure.group)
+            key = failure.comm, failure.uid, group, failure.status
             if key in self._latest:
                 if self._latest[key][0] >= failure.time_ns:
                     continue

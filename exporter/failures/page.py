@@ -23,6 +23,7 @@ _FIELDS = {
     "uid": ("uid", "0,1000"),
     "exit_code": ("exit code", "1,137"),
     "signal": ("signal", "SIGKILL"),
+    "oom": ("out of memory", "true or false"),
     "since": ("since", "15m, 2h, 1d"),
 }
 
@@ -132,10 +133,18 @@ td:nth-child(4),td:nth-child(5),td:nth-child(7),td:nth-child(8),td:nth-child(9){
 td span{white-space:nowrap}
 form a{padding:5px 0}
 td[hidden]{display:table-cell}
-td:nth-child(1),td:nth-child(3){white-space:nowrap}
+td:nth-child(1){white-space:nowrap}
 small,.note{color:var(--dim)}
 .failed{color:var(--bad)}
 .killed{color:var(--kill)}
+@media(min-width:761px){
+td small{display:block}
+td:nth-child(3){min-width:7.5em}
+}
+@media(min-width:1000px){
+td:nth-child(6){min-width:8em}
+td:nth-child(11){min-width:12em}
+}
 @media(max-width:760px){
 thead,td[hidden]{display:none}
 table,tbody,tr,td{display:block}

@@ -20,7 +20,7 @@ _UID_NOT_KNOWN = -2
 # Between the comms of a failure. No comm has it, as it does not print.
 _SEPARATOR = "\0"
 # The oldest are looked for when there are so many more than are to be kept.
-_SLACK = 64
+_SLACK = 128
 
 
 class FailureStore:

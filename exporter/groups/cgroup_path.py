@@ -201,9 +201,14 @@ def shown_container(container_id: str) -> str:
 
     Of 64 hex digits the first 12. In the name of a machine `\\x2d` and the like become their character.
     """
-    if _HEX_64.fullmatch(container_id):
+    if has_long_id(container_id):
         return container_id[:_SHORT_ID]
     return _ESCAPE.sub(_unescape, container_id)
+
+
+def has_long_id(container_id: str) -> bool:
+    """Return whether a container has an id of a runtime's, and is not a machine with a name."""
+    return _HEX_64.fullmatch(container_id) is not None
 
 
 def _parse_bytes(path: bytes, own_pod_uid: str, root: Placement | None) -> Placement:

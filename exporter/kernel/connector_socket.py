@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.errors import MalformedMessage, SetupError
+from exporter.errors import ConnectorError, MalformedMessage, SetupError
 from exporter.kernel import bpf, cn_proc
 from exporter.kernel.netlink import Batch
 from exporter.kernel.netlink_socket import NETLINK_CONNECTOR, RECEIVE_BUFFER_BYTES, attach_filter, open_netlink
@@ -180,17 +180,18 @@ def open_connector(
         buffer_bytes: Size of the receive buffer, as the kernel counts it.
 
     Raises:
-        SetupError: It cannot be had here.
+        ConnectorError: It cannot be had here.
+        SetupError: It cannot be filtered in that way.
     """
     try:
         sock = open_netlink(NETLINK_CONNECTOR, buffer_bytes)
     except PermissionError as error:
-        raise SetupError(
+        raise ConnectorError(
             f"not permitted to open a netlink socket ({error.strerror}): a seccomp profile or security module "
             "forbids AF_NETLINK; allow it"
         ) from error
     except OSError as error:
-        raise SetupError(
+        raise ConnectorError(
             f"the kernel has no netlink connector ({error.strerror}): "
             "it needs CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y"
         ) from error
@@ -198,50 +199,50 @@ def open_connector(
         connector = Connector(sock, wanted)
     except PermissionError as error:
         sock.close()
-        raise SetupError(
+        raise ConnectorError(
             "not permitted to listen to the process connector: "
             "run as root or with CAP_NET_ADMIN, or on Linux 6.6 or later, which needs neither"
         ) from error
     except OSError as error:
         sock.close()
-        raise SetupError(f"cannot bind to the process connector: {error.strerror}") from error
+        raise ConnectorError(f"cannot bind to the process connector: {error.strerror}") from error
     try:
         acknowledged = connector.subscribe(filter_by)
     except ConnectionRefusedError as error:
         connector.close()
-        raise SetupError(
+        raise ConnectorError(
             "no answer on the process connector: run in the host's network namespace "
             "(docker --network host, hostNetwork: true), on a kernel with CONFIG_PROC_EVENTS=y"
         ) from error
     except OSError as error:
         connector.close()
-        raise SetupError(
+        raise ConnectorError(
             f"the kernel refuses to let us listen to the process connector ({error.strerror}): "
             "run as root or with CAP_NET_ADMIN"
         ) from error
     if not acknowledged:
         connector.close()
-        raise SetupError(_why_silent(filter_by))
+        raise _why_silent(filter_by)
     return connector
 
 
-def _why_silent(filter_by: str) -> str:
-    """Say why the kernel did not acknowledge a subscription."""
+def _why_silent(filter_by: str) -> SetupError:
+    """Return an error that says why the kernel did not acknowledge a subscription."""
     for namespace, inode, remedy in (
         ("pid", _INIT_PID_NAMESPACE, "docker --pid host, hostPID: true"),
         ("user", _INIT_USER_NAMESPACE, "without userns-remap, hostUsers: true"),
     ):
         try:
             if Path(f"/proc/self/ns/{namespace}").stat().st_ino != inode:
-                return (
+                return ConnectorError(
                     f"the process connector sends nothing to this {namespace} namespace: "
                     f"run in the host's {namespace} namespace ({remedy})"
                 )
         except OSError:
             continue
     if filter_by == "kernel":
-        return "this kernel knows no event masks (Linux 6.6 and later do): use --filter=bpf or auto"
-    return (
+        return SetupError("this kernel knows no event masks (Linux 6.6 and later do): use --filter=bpf or auto")
+    return ConnectorError(
         "the kernel did not acknowledge the subscription to the process connector: it needs CONFIG_PROC_EVENTS=y, "
         "and no other program on this host may silence all listeners"
     )

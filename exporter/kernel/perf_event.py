@@ -48,10 +48,11 @@ _FLAGS = {
 _NAMESPACES_FLAG = 28
 
 _HEADER = struct.Struct("=IHH")
-# Where the low bytes of type and size stand in it, and the high byte of misc. Of the records that are asked for,
-# none is longer than 255 bytes.
-_KIND_AT, _MISC_HIGH_AT, _SIZE_AT = (0, 5, 6) if sys.byteorder == "little" else (3, 4, 7)
-_COMM_EXEC_HIGH = PERF_RECORD_MISC_COMM_EXEC >> 8
+# Where the low bytes of type and size stand in it, and where a record of a task has nothing but zeros.
+_KIND_AT, _SIZE_AT = (0, 6) if sys.byteorder == "little" else (3, 7)
+_ZERO_AT = tuple({*range(_HEADER.size)} - {_KIND_AT, _SIZE_AT})
+# All records consist of whole words.
+_WORD = struct.Struct("=Q")
 # What is needed of a whole record, by kind and size.
 _FORK = struct.Struct("=8xIIIIQ8x")
 _SHORT_COMM = struct.Struct("=8xI4x8sQ")
@@ -63,6 +64,16 @@ _TIME = struct.Struct("=Q")
 # A ring of tasks only, as a storm of forks makes it: kind, of which the low byte as everywhere, then as _FORK.
 _TASK = struct.Struct("=B7xIIIIQ8x" if sys.byteorder == "little" else "=3xB4xIIIIQ8x")
 
+
+def _head(kind: int, size: int, misc: int = 0) -> int:
+    """Return a header as one word."""
+    return int(_WORD.unpack(_HEADER.pack(kind, misc, size))[0])
+
+
+_EXIT_HEAD = _head(PERF_RECORD_EXIT, _TASK.size)
+_FORK_HEAD = _head(PERF_RECORD_FORK, _TASK.size)
+_SHORT_EXEC_HEAD = _head(PERF_RECORD_COMM, _SHORT_COMM.size, PERF_RECORD_MISC_COMM_EXEC)
+_LONG_EXEC_HEAD = _head(PERF_RECORD_COMM, _LONG_COMM.size, PERF_RECORD_MISC_COMM_EXEC)
 
 ExecName = tuple[int, int, bytes]
 """(time_ns, tgid, comm): the comm that an exec gave to a process. The time is CLOCK_MONOTONIC, some microseconds
@@ -118,6 +129,7 @@ def decode_records(data: bytes) -> SidebandRecords:
         not rest
         and kinds.count(PERF_RECORD_FORK) + kinds.count(PERF_RECORD_EXIT) == count
         and data[_SIZE_AT :: _TASK.size].count(_TASK.size) == count
+        and all(data[at :: _TASK.size].count(0) == count for at in _ZERO_AT)
     ):
         forks = [
             (time_ns, tgid, forker_tgid, forker_pid)
@@ -129,36 +141,78 @@ def decode_records(data: bytes) -> SidebandRecords:
 
 
 def _walk(data: bytes) -> SidebandRecords:
-    execs: list[ExecName] = []
-    forks: list[Fork] = []
-    mounts: list[MountSpace] = []
-    lost = 0
+    found = _Found()
     at, end = 0, len(data)
     unpack_fork, unpack_short, unpack_long = _FORK.unpack_from, _SHORT_COMM.unpack_from, _LONG_COMM.unpack_from
+    add_fork, add_exec = found.forks.append, found.execs.append
+    # A header is one word: kind, flags and size are compared at once.
+    exit_head, fork_head, short_head, long_head = _EXIT_HEAD, _FORK_HEAD, _SHORT_EXEC_HEAD, _LONG_EXEC_HEAD
+    if end % _WORD.size:
+        raise MalformedMessage("perf_event_header.size", _WORD.size, end % _WORD.size)
+    words = memoryview(data).cast("Q")
     try:
         while at < end:
-            # Bytes instead of a header: most records of a storm are only skipped.
-            kind, size = data[at + _KIND_AT], data[at + _SIZE_AT]
-            if kind == PERF_RECORD_FORK:
+            head = words[at >> 3]
+            if head == exit_head:
+                at += 40
+            elif head == fork_head:
                 tgid, forker_tgid, pid, forker_pid, time_ns = unpack_fork(data, at)
                 if tgid == pid:
-                    forks.append((time_ns, tgid, forker_tgid, forker_pid))
-            elif kind == PERF_RECORD_COMM:
-                if data[at + _MISC_HIGH_AT] & _COMM_EXEC_HIGH:
-                    tgid, comm, time_ns = (unpack_short if size == _SHORT_COMM.size else unpack_long)(data, at)
-                    execs.append((time_ns, tgid, comm.rstrip(b"\0")))
-            elif kind == PERF_RECORD_NAMESPACES:
-                tgid, pid, inode = _NAMESPACES.unpack_from(data, at)
-                # Those of other pid namespaces have pid 0.
-                if tgid and tgid == pid:
-                    mounts.append((_TIME.unpack_from(data, at + size - _TIME.size)[0], tgid, inode))
-            elif kind == PERF_RECORD_LOST:
-                lost += _LOST.unpack_from(data, at)[0]
-            if size < _HEADER.size:
-                raise MalformedMessage("perf_event_header.size", _HEADER.size, size)
-            at += size
+                    add_fork((time_ns, tgid, forker_tgid, forker_pid))
+                at += 40
+            elif head == long_head:
+                tgid, comm, time_ns = unpack_long(data, at)
+                add_exec((time_ns, tgid, comm.rstrip(b"\0")))
+                at += 40
+            elif head == short_head:
+                tgid, comm, time_ns = unpack_short(data, at)
+                add_exec((time_ns, tgid, comm.rstrip(b"\0")))
+                at += 32
+            else:
+                at += found.take(data, at)
     except (IndexError, struct.error) as error:
         raise MalformedMessage("perf_event_header", _HEADER.size, end - at) from error
     if at > end:
         raise MalformedMessage("perf_event_header.size", at - end, 0)
-    return SidebandRecords(execs, forks, lost, tuple(mounts))
+    return SidebandRecords(found.execs, found.forks, found.lost, tuple(found.mounts))
+
+
+class _Found:
+    """What a walk has found so far; see SidebandRecords."""
+
+    def __init__(self) -> None:
+        self.execs: list[ExecName] = []
+        self.forks: list[Fork] = []
+        self.mounts: list[MountSpace] = []
+        self.lost = 0
+
+    def take(self, data: bytes, at: int) -> int:
+        """Take a record of any kind, with any flags.
+
+        Returns:
+            Its size.
+
+        Raises:
+            MalformedMessage: No record has such a size.
+            struct.error: It is cut short.
+        """
+        kind, misc, size = _HEADER.unpack_from(data, at)
+        if kind == PERF_RECORD_FORK:
+            tgid, forker_tgid, pid, forker_pid, time_ns = _FORK.unpack_from(data, at)
+            if tgid == pid:
+                self.forks.append((time_ns, tgid, forker_tgid, forker_pid))
+        elif kind == PERF_RECORD_COMM:
+            if misc & PERF_RECORD_MISC_COMM_EXEC:
+                form = _SHORT_COMM if size == _SHORT_COMM.size else _LONG_COMM
+                tgid, comm, time_ns = form.unpack_from(data, at)
+                self.execs.append((time_ns, tgid, comm.rstrip(b"\0")))
+        elif kind == PERF_RECORD_NAMESPACES:
+            tgid, pid, inode = _NAMESPACES.unpack_from(data, at)
+            # Those of other pid namespaces have pid 0.
+            if tgid and tgid == pid:
+                self.mounts.append((_TIME.unpack_from(data, at + size - _TIME.size)[0], tgid, inode))
+        elif kind == PERF_RECORD_LOST:
+            self.lost += _LOST.unpack_from(data, at)[0]
+        if size < _HEADER.size or size % _WORD.size:
+            raise MalformedMessage("perf_event_header.size", _HEADER.size, size)
+        return int(size)

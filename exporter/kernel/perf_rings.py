@@ -102,7 +102,7 @@ class PerfRings:
         self._attr = attr
         self._rings = rings
         self._size_bytes = size_bytes
-        self._needs_barrier = platform.machine() != "x86_64"
+        self._needs_barrier = _needs_barrier()
 
     @property
     def has_mounts(self) -> bool:
@@ -155,7 +155,7 @@ class PerfRings:
 
     def _barrier(self) -> None:
         if self._needs_barrier:
-            _libc.syscall(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
+            _membarrier()
 
 
 def open_perf_rings(*, mounts: bool = False) -> PerfRings:
@@ -169,6 +169,13 @@ def open_perf_rings(*, mounts: bool = False) -> PerfRings:
     """
     if platform.machine() not in _SYSCALLS:
         raise SetupError(f"side-band records are not supported on {platform.machine()}")
+    # Without it records could be read before the kernel has written them: old ones, taken for new.
+    if _needs_barrier() and _membarrier() < 0:
+        raise SetupError(
+            f"membarrier(2), which side-band records need on {platform.machine()}, failed "
+            f"({os.strerror(ctypes.get_errno())}): allow that system call, or use Linux 4.16 or later with "
+            "CONFIG_MEMBARRIER=y"
+        )
     size_bytes = _MOST_RING_BYTES
     attr = encode_attr(mounts=mounts)
     while True:
@@ -185,6 +192,20 @@ def open_perf_rings(*, mounts: bool = False) -> PerfRings:
             if mounts and error.errno == errno.EINVAL:
                 return open_perf_rings()
             raise SetupError(_why_refused(error)) from error
+
+
+def _needs_barrier() -> bool:
+    """Return whether the CPU may reorder loads with loads, and stores with loads before them."""
+    return platform.machine() != "x86_64"
+
+
+def _membarrier() -> int:
+    """Let no load or store of this thread pass this point; return -1 if the kernel does not do it.
+
+    The kernel makes a full barrier on the CPU of the caller (and on those of programs that registered for it: this
+    one does not). With one CPU it makes none, and none is needed.
+    """
+    return int(_libc.syscall(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0))
 
 
 class _MemoryLimitError(OSError):

@@ -16,8 +16,9 @@ the middle; version 16 moved them to the end again.
 """
 
 import struct
-from collections.abc import Iterable
-from typing import NamedTuple
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from exporter.errors import MalformedMessage
 from exporter.kernel import netlink
@@ -47,6 +48,8 @@ AGROUP_SINCE_VERSION = 12
 
 # cmd u8, version u8, reserved u16
 _GENLMSGHDR = struct.Struct("=BBH")
+_NLMSG_SEQ_OFFSET = 8
+_WORDS: tuple[tuple[Literal["Q", "I", "H", "B"], int], ...] = (("Q", 8), ("I", 4), ("H", 2), ("B", 1))
 _ATTRIBUTES_START = NLMSGHDR.size + _GENLMSGHDR.size
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
@@ -187,14 +190,25 @@ class _Aggregate(NamedTuple):
     stats_size: int
 
 
+class _Column(NamedTuple):
+    """A word that is the same in each datagram of a form, in all datagrams of a batch."""
+
+    word: "array[int]"
+    """The word alone."""
+    code: Literal["Q", "I", "H", "B"]
+    """Its kind: it has 8, 4, 2 or 1 bytes."""
+    first: int
+    """Where it stands in the first datagram, counted in such words."""
+    step: int
+    """From one datagram to the next."""
+
+
 class _Form(NamedTuple):
-    """One form of datagram: its length, the bytes by which it is known, and where its fields are."""
+    """One form of datagram: its length, the words by which it is known, and where its fields are."""
 
     size: int
-    head: tuple[bytes, ...]
-    heads: struct.Struct
-    constant: list[tuple[int, int]]
-    """The same bytes by their offsets."""
+    stride: int
+    columns: tuple[_Column, ...]
     fields: struct.Struct
     elapsed_first: bool
     """ac_etime stands before hiwater_rss, ac_tgetime after it."""
@@ -223,28 +237,32 @@ class RecordDecoder:
             Records as plain tuples (the fields of TaskExit) in their order, and what was wrong with the others.
         """
         data, stride, lengths = batch
-        if self._form is None or self._form.heads.size != stride:
+        if self._form is None or self._form.stride != stride:
             self._decode_each(batch, range(min(1, len(lengths))))
         form = self._form
-        if form is None or form.heads.size != stride:
+        if form is None or form.stride != stride:
             return self._decode_each(batch, range(len(lengths)))
         count = len(lengths)
-        octets = bytes(data[: count * stride])
-        records: list[Record] = list(form.fields.iter_unpack(octets))
+        # Unpacked where the kernel has put them: a copy would cost as much again.
+        datagrams = data[: count * stride]
+        records: list[Record] = list(form.fields.iter_unpack(datagrams))
         if form.elapsed_first:
             records = [(*record[:5], record[6], record[5]) for record in records]
-        # One byte's column over all datagrams is a slice: a few counts check a whole batch, without a loop.
         if lengths.count(form.size) == count:
-            for offset, byte in form.constant:
-                if octets[offset::stride].count(byte) != count:
+            # A word's column over all datagrams is a slice: a few comparisons check a whole batch, without calls.
+            for word, code, first, step in form.columns:
+                if datagrams.cast(code)[first::step] != word * count:
                     break
             else:
                 return records, []
-        heads = list(form.heads.iter_unpack(octets))
+        sound = [length == form.size for length in lengths]
+        for [expected], code, first, step in form.columns:
+            words = datagrams.cast(code)[first::step]
+            sound = [so_far and words[index] == expected for index, so_far in enumerate(sound)]
         errors: list[MalformedMessage] = []
         mixed: list[Record] = []
         for index, record in enumerate(records):
-            if heads[index] == form.head and lengths[index] == form.size:
+            if sound[index]:
                 mixed.append(record)
             else:
                 walked, wrong = self._decode_each(batch, (index,))
@@ -328,10 +346,12 @@ def _learn(datagram: bytes, thread: _Aggregate, layout: Layout, stride: int) -> 
     stats = thread.stats_offset
     if not _ATTRIBUTES_START < thread.id_offset < stats:
         return None
-    between = thread.id_offset + _U32.size
-    version_end = stats + _U16.size
     # All that is the same in each record: not nlmsg_seq, nlmsg_pid and the id.
-    heads = f"=8s8x{thread.id_offset - 16}s4x{version_end - between}s"
+    columns = (
+        *_columns(datagram, 0, _NLMSG_SEQ_OFFSET, stride),
+        *_columns(datagram, NLMSGHDR.size, thread.id_offset, stride),
+        *_columns(datagram, thread.id_offset + _U32.size, stats + _U16.size, stride),
+    )
     elapsed_first = layout.ac_tgetime is None
     fields, at = "=", 0
     for offset, code in (
@@ -346,11 +366,18 @@ def _learn(datagram: bytes, thread: _Aggregate, layout: Layout, stride: int) -> 
         at = offset + struct.calcsize(f"={code}")
     return _Form(
         size=len(datagram),
-        head=struct.unpack_from(heads, datagram),
-        heads=struct.Struct(f"{heads}{stride - version_end}x"),
-        constant=[
-            (at, datagram[at]) for at in (*range(8), *range(16, thread.id_offset), *range(between, version_end))
-        ],
+        stride=stride,
+        columns=columns,
         fields=struct.Struct(f"{fields}{stride - at}x"),
         elapsed_first=elapsed_first,
     )
+
+
+def _columns(datagram: bytes, start: int, end: int, stride: int) -> Iterator[_Column]:
+    """Divide a part of all datagrams into columns, as wide as they can be."""
+    while start < end:
+        code, size = next(
+            (code, size) for code, size in _WORDS if start + size <= end and not start % size and not stride % size
+        )
+        yield _Column(array(code, datagram[start : start + size]), code, start // size, stride // size)
+        start += size

@@ -32,7 +32,7 @@ class Taskstats(Receiver):
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock, slots=_SLOTS, stride=_STRIDE)
+        super().__init__(sock, slots=_SLOTS, stride=_STRIDE, connected=True)
         self.family_id = 0
         self.version = 0
 
@@ -89,7 +89,8 @@ def open_taskstats(cpus: str, *, buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> Ta
         raise SetupError(f"cannot open a generic netlink socket: {error.strerror}") from error
     receiver = Taskstats(sock)
     try:
-        sock.bind((0, 0))
+        # Binds it too. What another program sends before that is done is read, and dropped, by register.
+        sock.connect((0, 0))
         receiver.register(cpus)
     except PermissionError as error:
         receiver.close()

@@ -1,4 +1,4 @@
-"""Asks the Kubernetes API for pods, over aiohttp. Only this module of the room imports it."""
+"""Asks the Kubernetes API for pods, over aiohttp."""
 
 import asyncio
 import socket
@@ -15,6 +15,7 @@ from exporter.errors import ApiFailure
 from exporter.kubernetes.access import ApiAccess
 from exporter.kubernetes.answers import parse_status_message
 from exporter.kubernetes.credentials import Credentials
+from exporter.kubernetes.response_body import iter_pieces
 
 _PODS = "/api/v1/pods"
 _CONNECT_SECONDS = 15.0
@@ -99,12 +100,9 @@ class ApiClient:
                     raise await _refusal(response)
             _keep_alive(response)
             yield b""
-            while True:
-                async with asyncio.timeout(read_seconds):
-                    piece = await response.content.readany()
-                if not piece:
-                    return
-                yield piece
+            async with aclosing(iter_pieces(response, read_seconds)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             # If it was read to its end the connection is kept.
             response.close()
@@ -116,7 +114,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> ApiFailure:
     reason = {401: "refused", 403: "refused", 410: "expired"}.get(response.status, "status")
     after = response.headers.get("Retry-After", "")
     seconds = int(after) if after.isascii() and after.isdecimal() and len(after) < 6 else 0
-    text = f"{response.status} {response.reason}" + (f": {message}" if message else "")
+    text = f"{response.status} {response.reason}"[:300] + (f": {message}" if message else "")
     return ApiFailure(reason, text, min(seconds, _LONGEST_RETRY_AFTER))
 
 

@@ -5,10 +5,10 @@ cannot be read for a moment takes nothing away: what was read last is used until
 """
 
 import ssl
-from pathlib import Path
 from typing import TypeVar
 
 from exporter.errors import ApiFailure
+from exporter.files import read_file
 from exporter.kubernetes.access import ApiAccess
 
 _T = TypeVar("_T")
@@ -85,8 +85,7 @@ class Credentials:
 
 
 def _read_file(file: str) -> bytes:
-    with Path(file).open("rb") as opened:
-        data = opened.read(_MOST_BYTES + 1)
+    data = read_file(file, _MOST_BYTES)
     if len(data) > _MOST_BYTES:
         raise ValueError("it is too large")
     return data

@@ -15,6 +15,10 @@ KEEP_SECONDS = 300.0
 MOST_PODS = 4096
 # Of all attempts of all containers of a pod.
 MOST_CONTAINERS = 256
+# Of all pods together. With the longest ids and names that there can be they take 12 MiB.
+MOST_OF_ALL_PODS = 1 << 14
+# To look at all that is known costs milliseconds, and a watch can bring events as fast as they are read.
+_EXPIRE_EVERY_SECONDS = 1.0
 
 
 class PodName(NamedTuple):
@@ -50,7 +54,11 @@ class _Known:
                 self.containers[container_id] = name, now_seconds
         for container_id, name in pod.containers.items():
             self.containers[container_id] = name, None
-        excess = len(self.containers) - MOST_CONTAINERS
+        self.keep(MOST_CONTAINERS)
+
+    def keep(self, most: int) -> None:
+        """Forget containers, those first that have been gone for longest."""
+        excess = len(self.containers) - most
         if excess > 0:
             for container_id in sorted(self.containers, key=self._age)[:excess]:
                 del self.containers[container_id]
@@ -59,7 +67,8 @@ class _Known:
         gone_at = self.containers[container_id][1]
         return float("inf") if gone_at is None else gone_at
 
-    def expire(self, before_seconds: float) -> None:
+    def expire(self, before_seconds: float) -> int:
+        """Forget containers that were gone by then; returns how many."""
         old = [
             key
             for key, (_, gone_at) in self.containers.items()
@@ -67,6 +76,7 @@ class _Known:
         ]
         for container_id in old:
             del self.containers[container_id]
+        return len(old)
 
 
 class PodNames:
@@ -78,6 +88,7 @@ class PodNames:
 
     Attributes:
         refused: Pods that were not taken because there were too many.
+        containers: How many containers are known, of all pods together.
         version: Another number after each change, so that a lookup that found nothing need not be repeated before.
     """
 
@@ -85,9 +96,11 @@ class PodNames:
         self._keep_seconds = keep_seconds
         self._most_pods = most_pods
         self._known: dict[str, _Known] = {}
+        self._expired_at = -float("inf")
         # By the hash of the static pod that they claim to mirror.
         self._mirrors: dict[str, list[_Known]] = {}
         self.refused = 0
+        self.containers = 0
         self.version = 0
 
     def __len__(self) -> int:
@@ -134,8 +147,11 @@ class PodNames:
         elif known.pod.config_hash != pod.config_hash:
             self._forget_mirror(known)
             self._remember_mirror(known, pod.config_hash)
+        before = len(known.containers)
         known.update(pod, now_seconds)
+        self.containers += len(known.containers) - before
         known.gone_at = None
+        self._make_room()
         self.version += 1
 
     def remove(self, pod: Pod, now_seconds: float) -> None:
@@ -147,9 +163,12 @@ class PodNames:
 
     def expire(self, now_seconds: float) -> None:
         """Forget what has been gone for long enough."""
+        if now_seconds - self._expired_at < _EXPIRE_EVERY_SECONDS:
+            return
+        self._expired_at = now_seconds
         before = now_seconds - self._keep_seconds
         for known in list(self._known.values()):
-            known.expire(before)
+            self.containers -= known.expire(before)
             if known.gone_at is not None and known.gone_at <= before:
                 self._forget(known)
 
@@ -174,16 +193,33 @@ class PodNames:
 
     def _add(self, pod: Pod) -> _Known | None:
         if len(self._known) >= self._most_pods:
-            gone = [known for known in self._known.values() if known.gone_at is not None]
-            if not gone:
+            gone = self._longest_gone()
+            if gone is None:
                 return None
-            self._forget(min(gone, key=lambda known: known.gone_at or 0.0))
+            self._forget(gone)
         known = self._known[pod.key] = _Known(pod)
         self._remember_mirror(known, pod.config_hash)
         return known
 
+    def _longest_gone(self) -> _Known | None:
+        gone = [known for known in self._known.values() if known.gone_at is not None]
+        return min(gone, key=lambda known: known.gone_at or 0.0, default=None)
+
+    def _make_room(self) -> None:
+        """Forget containers until they are not too many: of pods that are gone, then of the pod that has most."""
+        while self.containers > MOST_OF_ALL_PODS:
+            gone = self._longest_gone()
+            if gone is not None:
+                self._forget(gone)
+                continue
+            largest = max(self._known.values(), key=lambda known: len(known.containers))
+            before = len(largest.containers)
+            largest.keep(before // 2)
+            self.containers -= before - len(largest.containers)
+
     def _forget(self, known: _Known) -> None:
         del self._known[known.pod.key]
+        self.containers -= len(known.containers)
         self._forget_mirror(known)
         self.version += 1
 

@@ -27,8 +27,9 @@ from exporter.errors import ApiFailure
 from exporter.kubernetes.access import ApiAccess
 from exporter.kubernetes.answers import LineReader, ListReader, WatchEvent, parse_event
 from exporter.kubernetes.pauses import Pauses
-from exporter.kubernetes.pod_names import MOST_PODS, PodNames
+from exporter.kubernetes.pod_names import MOST_OF_ALL_PODS, MOST_PODS, PodNames
 from exporter.kubernetes.pods import Pod, parse_pod
+from exporter.kubernetes.share_of_time import ShareOfTime
 
 if TYPE_CHECKING:
     from exporter.kubernetes.api_client import ApiClient
@@ -86,7 +87,7 @@ class PodWatch:
             before the first list.
         failures: How often the API could not be asked, by reason (ApiFailure).
         malformed_pods: Pods that were described without a uid or a name.
-        skipped_lines: Lines of a watch that were too long.
+        skipped: Descriptions of pods that would have taken too much memory; failures has them as `malformed`.
     """
 
     def __init__(self, access: ApiAccess, names: PodNames, *, pace: Pace | None = None) -> None:
@@ -104,10 +105,12 @@ class PodWatch:
         # The reasons that were logged since all was well.
         self._logged: set[str] = set()
         self._file_problem: str | None = None
+        self._share = ShareOfTime()
+        self._listed_containers = 0
         self.last_sync_seconds: float | None = None
         self.failures: Counter[str] = Counter()
         self.malformed_pods = 0
-        self.skipped_lines = 0
+        self.skipped = 0
 
     def start(self) -> asyncio.Task[None]:
         """Begin to follow the pods; returns what ends only by a bug, or when it is cancelled."""
@@ -144,14 +147,18 @@ class PodWatch:
 
     async def _list(self, client: "ApiClient") -> None:
         pods: list[Pod] = []
+        self._listed_containers = 0
         page: dict[str, str] = {"resourceVersion": "0"} if self._may_be_old else {}
         while True:
             reader = ListReader()
             query = {"limit": _PAGE, **page}
             async with aclosing(self._get(client, query, self._pace.list_read_seconds)) as pieces:
                 async for piece in pieces:
-                    self._take_items(reader.feed(piece), pods)
-            self._take_items(reader.close(), pods)
+                    async for item in self._share.each(reader.feed(piece)):
+                        self._take_item(item, pods)
+            for item in reader.close():
+                self._take_item(item, pods)
+            self._note_skipped(reader.skipped)
             if not reader.continue_token:
                 break
             page = {"continue": reader.continue_token}
@@ -165,13 +172,17 @@ class PodWatch:
             _LOG.info("names of pods are known", extra={"pods": len(self.names), "node": self._access.node_name})
         self.last_sync_seconds = time.time()
 
-    def _take_items(self, items: list[object], pods: list[Pod]) -> None:
-        for item in items:
-            pod = parse_pod(item)
-            if pod is None:
-                self.malformed_pods += 1
-            elif len(pods) <= MOST_PODS:
-                pods.append(pod)
+    def _take_item(self, item: object, pods: list[Pod]) -> None:
+        pod = parse_pod(item)
+        if pod is None:
+            self.malformed_pods += 1
+        elif len(pods) <= MOST_PODS:
+            self._listed_containers += len(pod.containers)
+            if self._listed_containers > MOST_OF_ALL_PODS:
+                self._listed_containers -= len(pod.containers)
+                pod = pod._replace(containers={})
+                self._note_skipped(1)
+            pods.append(pod)
 
     async def _watch(self, client: "ApiClient") -> None:
         """Watch until the API ends it.
@@ -188,16 +199,16 @@ class PodWatch:
         }
         accepted_at: float | None = None
         lines = LineReader()
-        skipped = self.skipped_lines
         try:
             async with aclosing(self._get(client, query, timeout + self._pace.watch_read_slack)) as pieces:
                 async for piece in pieces:
                     accepted_at = accepted_at or time.monotonic()
                     self.last_sync_seconds = time.time()
                     self._note_files(client.credentials.problem)
-                    for line in lines.feed(piece):
+                    async for line in self._share.each(lines.feed(piece)):
                         self._take(parse_event(line))
-                    self.skipped_lines = skipped + lines.skipped
+                    skipped, lines.skipped = lines.skipped, 0
+                    self._note_skipped(skipped)
                     self._note_duration(accepted_at)
         finally:
             is_steady = self._note_duration(accepted_at)
@@ -252,6 +263,15 @@ class PodWatch:
             remedy = {"remedy": _REMEDIES[reason]} if reason in _REMEDIES else {}
             _LOG.warning("cannot ask the Kubernetes API for the names of pods", extra=fields | remedy)
         return max(self._pauses.next_seconds(), failure.retry_after_seconds)
+
+    def _note_skipped(self, number: int) -> None:
+        """Count pods that were left out, and log the first."""
+        if not number:
+            return
+        if not self.skipped:
+            _LOG.warning("a pod is described at too great length, its names are <unknown>")
+        self.skipped += number
+        self.failures["malformed"] += number
 
     def _note_files(self, problem: str | None) -> None:
         """Log that a file cannot be read while what was read before still does, once for each change."""

@@ -15,9 +15,10 @@ one goes on:
                                       many records have come
 
 A step goes through as many states as it has work for. It leaves a state to the next step if it has read or counted
-as many batches as one step may. Records are all read when their queue has been found empty, or when as many have
-been read as could be waiting after the events were read: a flood of records does not hold up the count. While
-events are counted, records are read on, so that their queue does not overflow.
+as many batches as one step may. What an event costs differs tenfold: names that are all new cost the most. So how
+many batches a step may count follows from what the last ones cost. Records are all read when their queue has been
+found empty, or when as many have been read as could be waiting after the events were read: a flood of records does
+not hold up the count. While events are counted, records are read on, so that their queue does not overflow.
 
 What events mean is known only after a scan of /proc. While one runs, they are read and kept:
 
@@ -48,7 +49,11 @@ from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 
 # While events are held back, no more than this, and no more records either: a flood then overflows the receive
 # buffers, where loss is counted.
-_MOST_BYTES_HELD = 32 << 20
+_MOST_BYTES_HELD = 8 << 20
+# CPU time of one count. As many batches as a step reads take about as much, if names are few.
+_COUNT_NS = 10_000_000
+# Each count has a part that does not depend on its batches, such as looks into /proc: fewer only repeat that.
+_LEAST_BATCHES = 4
 
 
 class State(Enum):
@@ -83,6 +88,11 @@ class _Progress:
         self._source = source
         self.read = 0
         self.goal = 0
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches one step reads at most."""
+        return self._source.batches_per_step
 
     def take(self) -> Taken:
         """Read one step."""
@@ -135,6 +145,7 @@ class Drain:
         order: The sources.
         pipeline: Counts.
         now_ns: CLOCK_MONOTONIC.
+        spent_ns: CPU time of this thread.
 
     Attributes:
         state: Where it stands. In the beginning it holds: nothing is known of the processes yet.
@@ -142,16 +153,23 @@ class Drain:
         drain_ns: How long steps took.
     """
 
-    def __init__(self, order: DrainOrder, pipeline: Pipeline, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        order: DrainOrder,
+        pipeline: Pipeline,
+        now_ns: Callable[[], int],
+        spent_ns: Callable[[], int],
+    ) -> None:
         self._hints = order.hints
         self._events = _Progress(order.events)
         self._placing = order.placing
         self._oom = order.oom
         self._followers = [_Progress(source) for source in order.followers]
-        # It counts as many batches as it reads in a step.
+        # It counts at most as many batches as it reads in a step.
         self._batches_per_count = order.events.batches_per_step
         self._pipeline = pipeline
         self._now_ns = now_ns
+        self._spent_ns = spent_ns
         self._completeness = _Completeness(self._events, now_ns)
         self._more_events = False
         self.state = State.HOLDING
@@ -238,7 +256,9 @@ class Drain:
 
     def _count(self) -> bool:
         """Count events; returns whether some are left."""
+        began_ns = self._spent_ns()
         are_left = self._pipeline.apply(self._completeness.until_ns, most_batches=self._batches_per_count)
+        self._pace(self._spent_ns() - began_ns, is_full=are_left)
         if self._placing is not None:
             self._placing.answer()
         if self._oom is not None:
@@ -247,3 +267,14 @@ class Drain:
             # How many of the forks went on to exec is known better now.
             source.narrow()
         return are_left
+
+    def _pace(self, spent_ns: int, *, is_full: bool) -> None:
+        """Let the next count take as long as it may, if its batches cost what those of the last one did.
+
+        Args:
+            spent_ns: What that took.
+            is_full: It counted as many batches as it might; otherwise they could have been more.
+        """
+        if is_full or spent_ns > _COUNT_NS:
+            batches = self._batches_per_count * _COUNT_NS // max(1, spent_ns)
+            self._batches_per_count = min(self._events.batches_per_step, max(_LEAST_BATCHES, batches))

@@ -62,7 +62,7 @@ class Listener:
             places = places._replace(drain_soon=self._drain_soon)
         self._order = drain_order(opened, pipeline, time.monotonic_ns, places, oom)
         self._placing = self._order.placing
-        self._drain = Drain(self._order, pipeline, time.monotonic_ns)
+        self._drain = Drain(self._order, pipeline, time.monotonic_ns, time.thread_time_ns)
         self._losses = Losses(self._order.counted, pipeline, time.monotonic_ns)
         self._comparison = Comparison(
             self._drain,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from exporter.live.oom_sources import OomKillReader
 from exporter.live.open_sources import Sources
 from exporter.live.placements import Placements
-from exporter.live.placing import LookUp, Placing
+from exporter.live.placing import NO_NAMES, Names, Placing
 from exporter.live.ring_source import RingSource
 from exporter.live.sessions import Sessions
 from exporter.live.sources import EarlySource, HintSource, SocketSource, Source
@@ -22,8 +22,7 @@ class PlacingSources(NamedTuple):
     """What says where processes are."""
 
     placements: Placements
-    look_up: LookUp | None = None
-    """The names of pods; None if they do not come."""
+    names: Names = NO_NAMES
     drain_soon: Callable[[], object] = bool
     """Has the main socket drained at once."""
 
@@ -79,7 +78,7 @@ def drain_order(
                 drain_soon=places.drain_soon,
             )
             hints.append(sessions)
-        placing = Placing(pipeline, places.placements, sessions, now_ns, places.look_up)
+        placing = Placing(pipeline, places.placements, sessions, now_ns, places.names)
     events = SocketSource(
         "connector", opened.connector, pipeline.take_events, batches_per_step=_EVENT_BATCHES_PER_STEP
     )

@@ -27,6 +27,8 @@ class _Places(NamedTuple):
     placement: Placement | None
     unified: Placement | None
     """In the v2 hierarchy; None where there is none, or where that says nothing."""
+    looks_ended: bool
+    """The file can be that of a zombie, which is in the root of all v1 hierarchies."""
 
 
 class Placements:
@@ -78,10 +80,11 @@ class Placements:
         return self._place(tgid, data).placement
 
     def _place(self, tgid: int, data: bytes) -> _Places:
-        if _looks_ended(data) and self._procfs.is_exiting(tgid) and not self._procfs.is_kernel_thread(tgid):
+        places = self._parse(data)
+        if places.looks_ended and self._procfs.is_exiting(tgid) and not self._procfs.is_kernel_thread(tgid):
             placement = parse_cgroup(data, own_pod_uid=self._own_pod_uid, root=self._own, ended=True)
-            return _Places(self._shown(placement), None)
-        return self._parse(data)
+            return _Places(self._shown(placement), None, looks_ended=True)
+        return places
 
     def _shown(self, placement: Placement | None) -> Placement | None:
         return None if placement == self._own else placement
@@ -89,13 +92,14 @@ class Placements:
     def _parse_text(self, data: bytes) -> _Places:
         lines = data.split(b"\n")[:-1]
         unified = [line for line in lines if line.startswith(b"0::")]
-        self._has_v1 |= len(lines) > len(unified)
-        return _Places(
-            *(
-                self._shown(parse_cgroup(text, own_pod_uid=self._own_pod_uid, root=self._own))
-                for text in (data, b"".join(unified) + b"\n")
-            )
+        others = [line for line in lines if not line.startswith(b"0::")]
+        self._has_v1 |= bool(others)
+        placement, in_unified = (
+            self._shown(parse_cgroup(text, own_pod_uid=self._own_pod_uid, root=self._own))
+            for text in (data, b"".join(unified) + b"\n")
         )
+        looks_ended = bool(others) and all(line.endswith(b":/") for line in others)
+        return _Places(placement, in_unified, looks_ended)
 
     # -- by the id of the cgroup --------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class Placements:
         data = self._procfs.read_cgroup(tgid)
         if data is None:
             return None
-        placement, unified = self._place(tgid, data)
+        placement, unified, _ = self._place(tgid, data)
         # If it was moved meanwhile, it can have been read there or here.
         if before is not None and unified is not None and read_cgroup_id(fd) == before:
             self._note(before, unified)
@@ -147,9 +151,3 @@ class Placements:
         for cgroup_id, path in self._iter_cgroups():
             if cgroup_id not in self._learned:
                 self._note(cgroup_id, parse_path(path, own_pod_uid=self._own_pod_uid))
-
-
-def _looks_ended(data: bytes) -> bool:
-    """Return whether a file can be that of a zombie, which is in the root of all v1 hierarchies."""
-    lines = [line for line in data.split(b"\n")[:-1] if not line.startswith(b"0::")]
-    return bool(lines) and all(line.endswith(b":/") for line in lines)

@@ -16,12 +16,15 @@ _NS_PER_SECOND = 1_000_000_000
 
 async def drain_all(drain: Drain) -> None:
     """Drain until nothing is left that was there when this was called, whatever has arrived since."""
-    # A pass that is under way may have read before it came.
-    while drain.is_halfway and drain.step():  # noqa: ASYNC110 - lets the loop turn, waits for no event
+    # A pass that is under way may have read before it came. Others step the drain too, in turns: a pass can end in
+    # a step of theirs, or in one of these.
+    while drain.is_halfway and drain.step() and drain.is_halfway:  # noqa: ASYNC110 - lets the loop turn
         await asyncio.sleep(0)
     goal = drain.goal()
-    while drain.step() and not drain.has_reached(goal):  # noqa: ASYNC110 - as above
+    while drain.step() and not drain.has_reached(goal):
         await asyncio.sleep(0)
+        if drain.has_reached(goal):
+            return
 
 
 async def drain_for(drain: Drain, duration_ns: int) -> None:

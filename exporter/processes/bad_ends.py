@@ -95,6 +95,7 @@ class BadEnds:
 
     Attributes:
         is_active: A client takes them, or it is asked which of them are OOM kills.
+        takes_all: A client takes them. If not, only those by SIGKILL can be of interest.
         notes: Of the last ones. The hot loop adds its own.
     """
 
@@ -110,6 +111,7 @@ class BadEnds:
         self._counted = 0
         self._noted = 0
         self.is_active = oom_kills.is_active
+        self.takes_all = False
 
     def hand_to(self, take: Take | None, *, at_once: bool = False) -> None:
         """Note what ends badly from now on; None to stop.
@@ -121,7 +123,8 @@ class BadEnds:
         """
         self._take = take
         self._at_once = at_once
-        self.is_active = take is not None or self._oom_kills.is_active
+        self.takes_all = take is not None
+        self.is_active = self.takes_all or self._oom_kills.is_active
         self.notes.clear()
         self._counted = self._noted = self._looked_at = 0
 
@@ -138,7 +141,7 @@ class BadEnds:
     def note(
         self, event: ProcEvent, process: Process | None, cell: Cell, last: Record | None, lifetime_ns: int | None
     ) -> None:
-        """Note the end of a process.
+        """Note the end of a process, if it can be of interest.
 
         Args:
             event: The EXIT of its last thread, with the wait status of the process.
@@ -148,6 +151,8 @@ class BadEnds:
             lifetime_ns: How long it lived, if that is known.
         """
         _, time_ns, _, tgid, status, _, _, parent_tgid = event
+        if not self.takes_all and status & STATUS_BITS != SIGKILL:
+            return
         parent = self._find(parent_tgid)
         if parent is not None and parent.needs_name:
             parent = None

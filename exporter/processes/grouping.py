@@ -103,7 +103,7 @@ class Grouping:
 
     @property
     def nameless(self) -> list[PodContainer]:
-        """The containers of pods whose name is waited for."""
+        """The containers whose name is waited for."""
         return [] if self.places is None else list(self.places.nameless)
 
     def known_containers(self) -> list[tuple[PodContainer, PodName | None]]:
@@ -216,7 +216,7 @@ class Grouping:
         return self.places.group_of(placement) is not before
 
     def name_container(self, container: PodContainer, name: PodName | None) -> None:
-        """Take note of what a container of a pod is called; None: that is not waited for any longer."""
+        """Take note of what a container is called; None: that is not waited for any longer."""
         if self.places is not None and self.places.name(container, name):
             self._move_settled()
 

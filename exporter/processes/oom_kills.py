@@ -7,10 +7,22 @@ line can be read. A line waits for its process, which can take long to end; a pr
 the same pid is another one. Suspects without a line are no OOM kills.
 
 *By number*, from the kernel's count of kills alone. As long as it does not grow, no suspect is an OOM kill. Once
-it has grown, and no process of the host is about to die any more, the suspects are looked at together: if there
-are as many as the kernel chose, all of them are. If not, so many are counted under `<unknown>`.
+it has grown, and no process of the host is about to die any more, the suspects are looked at together: those that
+the kernel chose are among them. If there are no more than it chose at least, all of them are. If there are more,
+as many as it chose at least are counted in what all of them have in common: their cell if it is the same, or else
+`<unknown>` in their group, or else in no known group; and the rest of its number under `<unknown>`. That is what a
+container leaves behind whose first process was chosen: all others of it die of SIGKILL too.
 
-In both ways all that the kernel has counted is counted here: what no process can be named for is `<unknown>`.
+The counters of the cgroups (memory.events.local, memory.oom_control) would tell apart only what several groups
+lost at the same moment. They are not read: where a process was is known by its group, and that is not its cgroup;
+a runtime removes a container's cgroup, with its counter, as soon as the container has ended; and in a pod they
+cannot be seen without a mount of the host's.
+
+A cgroup with memory.oom.group dies as a whole: the kernel kills the process that it has chosen, and then each one
+of the cgroup. If the first one still has its memory by then, it is logged and counted twice. So two lines can be
+of one process, and a count of four can be of two to four processes.
+
+In both ways each process that the kernel has chosen is counted here: what none can be named for is `<unknown>`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +42,12 @@ _LINE_WAITS_NS = 60 * _NS_PER_SECOND
 _ENDS_WAIT_NS = 60 * _NS_PER_SECOND
 # The kernel counts a kill a moment before it logs it.
 _LOGGED_WITHIN_NS = _NS_PER_SECOND
+# Two lines of a pid that were read within so long of each other are of one process.
+_REPEATED_WITHIN_NS = _NS_PER_SECOND
 _MOST_LINES = 4096
 _MOST_SUSPECTS = 4096
-_MOST_VERDICTS = 1024
+# One reading can decide all suspects, and then each is asked for.
+_MOST_VERDICTS = 2 * _MOST_SUSPECTS
 
 _End = tuple[int, int]
 """tgid and time of an end."""
@@ -91,7 +106,7 @@ class OomKills:
         start_ns = 0 if lifetime_ns is None else time_ns - lifetime_ns
         self._suspects[tgid, time_ns] = _Suspect(cell, start_ns)
         if len(self._suspects) > _MOST_SUSPECTS:
-            del self._suspects[next(iter(self._suspects))]
+            self._decide(next(iter(self._suspects)), verdict=None)
             self._lost_ends = True
 
     @property
@@ -158,25 +173,27 @@ class OomKills:
             # As nearly always.
             self._suspects.clear()
         for end in list(self._suspects):
-            tgid, _ = end
-            verdict = self._take_line(tgid, self._suspects[end].start_ns)
+            verdict = self._take_line(end, self._suspects[end].start_ns)
             self._decide(end, verdict or (None if read_ns < self._unsure_until_ns else False))
         if self._lines:
             self._drop_lines(read_ns)
 
-    def _take_line(self, tgid: int, start_ns: int) -> bool:
-        """Return whether there is a line of a process, which is then used up."""
-        lines = self._lines.get(tgid, [])
-        while lines:
-            self._line_count -= 1
-            read_ns = lines.pop(0)
-            if not lines:
-                del self._lines[tgid]
-            if read_ns >= start_ns:
-                return True
-            # The process before had the pid: its end was lost, or by itself.
-            self._count_unknown(1)
-        return False
+    def _take_line(self, end: _End, start_ns: int) -> bool:
+        """Return whether there is a line of a process, which is then used up with the one that repeats it."""
+        tgid, _ = end
+        lines = self._lines.pop(tgid, [])
+        if not lines:
+            return False
+        self._line_count -= len(lines)
+        own = [read_ns for read_ns in lines if read_ns >= start_ns]
+        # The process before had the pid: its end was lost, or by itself.
+        self._count_unknown(_count_processes(lines[: len(lines) - len(own)]))
+        # One for each that had the pid after it and has ended, too.
+        others = len(own) > 1 and sum(other != end and other[0] == tgid for other in self._suspects)
+        if others:
+            self._lines[tgid] = own[1:][-others:]
+            self._line_count += len(self._lines[tgid])
+        return bool(own)
 
     def _drop_lines(self, now_ns: int) -> None:
         """Give up lines whose process is not there and has not ended, as far as is known."""
@@ -184,13 +201,16 @@ class OomKills:
             process = self._find(pid)
             if lines[0] < now_ns - _LINE_WAITS_NS and (process is None or process.start_ns > lines[0]):
                 self._give_up(pid)
-        while self._line_count > _MOST_LINES:
-            self._give_up(next(iter(self._lines)))
+        # One list of all: to look for the first of a dict each time costs as much as there were before it.
+        for pid in list(self._lines) if self._line_count > _MOST_LINES else ():
+            self._give_up(pid)
+            if self._line_count <= _MOST_LINES:
+                return
 
     def _give_up(self, pid: int) -> None:
         lines = self._lines.pop(pid)
         self._line_count -= len(lines)
-        self._count_unknown(len(lines))
+        self._count_unknown(_count_processes(lines))
 
     def waiting_lines(self) -> list[tuple[int, int]]:
         """Return the pids of the lines that wait for an end, and when each line was read."""
@@ -225,7 +245,7 @@ class OomKills:
         elif self._owed_since_ns is None:
             self._owed_since_ns = read_ns
         elif read_ns - self._owed_since_ns > _ENDS_WAIT_NS:
-            self._settle(list(self._suspects), are_all=False)
+            self._settle(list(self._suspects), unknown=self.owed)
 
     def _check_log(self, total: int, read_ns: int) -> None:
         """Count under `<unknown>` what should have been in the log by now."""
@@ -248,13 +268,33 @@ class OomKills:
         if self._by_pid or self.owed <= 0:
             return
         ends = [end for end in self._suspects if end[1] <= ended_ns]
-        self._settle(ends, are_all=len(ends) == self.owed and not self._lost_ends)
+        if self._lost_ends:
+            self._settle(ends, unknown=self.owed)
+            return
+        # Each of them is counted twice at most.
+        least = (self.owed + 1) // 2
+        if len(ends) == least:
+            self._settle(ends, unknown=0, are_all=True)
+            return
+        certain = least if len(ends) > least else 0
+        if certain:
+            self._common_cell([self._suspects[end].cell for end in ends]).oom_kills += certain
+        self._settle(ends, unknown=max(least, min(len(ends), self.owed)) - certain)
 
-    def _settle(self, ends: Sequence[_End], *, are_all: bool) -> None:
+    def _common_cell(self, cells: Sequence[Cell]) -> Cell:
+        """Return where it counts what is known to have happened in one of some cells, but not in which."""
+        now = dict.fromkeys(map(self._cell_now, cells))
+        if len(now) == 1:
+            return next(iter(now))
+        groups = {cell.group.last for cell in now}
+        return self._tallies.claim_cell(None, None, groups.pop() if len(groups) == 1 else None)
+
+    def _settle(self, ends: Sequence[_End], *, unknown: int, are_all: bool = False) -> None:
+        """Decide all at once: all of them were chosen, or it is not known which of them and others were."""
         for end in ends:
             self._decide(end, True if are_all else None)
-        if not are_all:
-            self._count_unknown(self.owed)
+        if unknown:
+            self._count_unknown(unknown)
         self._accounted += self.owed
         self.owed = 0
         self._owed_since_ns = None
@@ -263,3 +303,10 @@ class OomKills:
     def lose_ends(self) -> None:
         """Take note that messages were lost: an end by SIGKILL can be among them."""
         self._lost_ends = True
+
+
+def _count_processes(lines: Sequence[int]) -> int:
+    """Return of how many processes, of which nothing else is known, these lines of one pid are."""
+    return sum(
+        not number or read_ns - lines[number - 1] > _REPEATED_WITHIN_NS for number, read_ns in enumerate(lines)
+    )

@@ -92,8 +92,7 @@ class Pipeline:
         except MalformedMessage as error:
             self._drop("sideband", error)
             return
-        self.lost["sideband"] += records.lost
-        self.table.sideband.add(records)
+        self.lost["sideband"] += records.lost + self.table.sideband.add(records)
 
     def take_names(self, batch: Batch) -> None:
         """Read the comms of the processes in a batch of the second connector socket, at once."""
@@ -211,17 +210,17 @@ class Pipeline:
     def take_oom_lines(self, pids: Sequence[int], read_ns: int, is_whole: bool = True) -> None:
         """Take what was new in the kernel log; see OomKills.take_lines."""
         self.table.oom_kills.take_lines(pids, read_ns, is_whole=is_whole)
-        self.table.bad_ends.end_batch(read_ns)
+        self.table.hand_on_killed(read_ns)
 
     def take_oom_total(self, total: int, read_ns: int) -> None:
         """Take the kernel's count of OOM kills; see OomKills.take_total."""
         self.table.oom_kills.take_total(total, read_ns)
-        self.table.bad_ends.end_batch(read_ns)
+        self.table.hand_on_killed(read_ns)
 
     def oom_victims_ended(self, ended_ns: int) -> None:
         """All that the OOM killer chose have ended; see OomKills.all_ended."""
         self.table.oom_kills.all_ended(ended_ns)
-        self.table.bad_ends.end_batch(ended_ns)
+        self.table.hand_on_killed(ended_ns)
 
     # -- canaries -----------------------------------------------------------------------------------------------
 

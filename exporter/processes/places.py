@@ -1,29 +1,33 @@
 """Which group a placement is: a container, a pod's container, a unit, or none of these.
 
-A pod's name and its container's come from Kubernetes, and can come later than the container's first process. Until
-then its group is open: what is counted in it waits. When the name comes, or does not come, it is settled for good.
+A pod's name and its container's come from Kubernetes, other containers' from Docker or Podman, and can come later
+than the container's first process. Until then its group is open: what is counted in it waits. When the name comes,
+or does not come, it is settled for good.
 """
 
 from typing import NamedTuple
 
-from exporter.groups.cgroup_path import Placement, shown_container
+from exporter.groups.cgroup_path import Placement, has_long_id, shown_container
 from exporter.tallies.cells import Group
-from exporter.tallies.labels import UNKNOWN
+from exporter.tallies.labels import UNKNOWN, printable
 from exporter.tallies.tallies import Tallies
 
 # Hostile paths must not fill the memory.
 _MOST_PLACES = 1 << 12
+# So many containers wait for their names at a time. Further ones are shown without.
+_MOST_NAMELESS = 1 << 10
 
 
 class PodContainer(NamedTuple):
-    """A container of a pod, as its cgroup path has it."""
+    """A container, as its cgroup path has it."""
 
     pod_uid: str
+    """Of Kubernetes; "" if it is in no such pod."""
     container_id: str
 
 
 class PodName(NamedTuple):
-    """What a container of a pod is called."""
+    """What a container is called, and its pod."""
 
     namespace: str
     pod: str
@@ -31,7 +35,7 @@ class PodName(NamedTuple):
 
 
 class HeldGroup(Group):
-    """The group of a container of a pod whose name is not known yet."""
+    """The group of a container whose name is not known yet."""
 
     __slots__ = ()
     is_open = True
@@ -44,17 +48,21 @@ class Places:
         tallies: Have the groups.
         by: What groups are made of: pod, unit or both.
         names_pods: Names of pods come; otherwise they cannot be known.
+        names_containers: Names of containers in no pod come; otherwise their short ids are their names.
 
     Attributes:
-        nameless: The containers of pods whose name is waited for, and their groups so far.
+        nameless: The containers whose name is waited for, and their groups so far.
         names: Those that were given, of groups that there are.
         unnamed: How many groups were settled without a name.
     """
 
-    def __init__(self, tallies: Tallies, by: frozenset[str], *, names_pods: bool) -> None:
+    def __init__(
+        self, tallies: Tallies, by: frozenset[str], *, names_pods: bool, names_containers: bool = False
+    ) -> None:
         self._tallies = tallies
         self._by = by
         self._names_pods = names_pods
+        self._names_containers = names_containers
         self._groups: dict[tuple[str, ...], Group] = {}
         self._rules = tallies.rules
         self.nameless: dict[PodContainer, dict[str, HeldGroup]] = {}
@@ -81,12 +89,18 @@ class Places:
 
     def _new_group(self, container: PodContainer, unit: str) -> Group:
         shown = shown_container(container.container_id)
-        if not container.pod_uid:
+        if shown == UNKNOWN:
+            # A user who may make cgroups can call a machine so.
+            shown = printable(shown)
+        if not container.pod_uid and not (self._names_containers and has_long_id(container.container_id)):
             return self._claim(PodName("", "", shown), unit)
-        if not self._names_pods:
+        if container.pod_uid and not self._names_pods:
             return self._claim(PodName(UNKNOWN, UNKNOWN, shown), unit)
         if container in self.names:
             return self._claim(self.names[container] or PodName(UNKNOWN, UNKNOWN, UNKNOWN), unit)
+        if len(self.nameless) >= _MOST_NAMELESS and container not in self.nameless:
+            self.unnamed += 1
+            return self._claim(PodName(*3 * (UNKNOWN,)) if container.pod_uid else PodName("", "", shown), unit)
         held = HeldGroup()
         self._tallies.groups.open[held] = None
         self.nameless.setdefault(container, {})[unit] = held
@@ -97,7 +111,7 @@ class Places:
         return self._tallies.claim_group(values)
 
     def name(self, container: PodContainer, name: PodName | None) -> list[Group]:
-        """Give a container of a pod its name, once.
+        """Give a container its name, once.
 
         Args:
             container: One of nameless.

@@ -9,7 +9,6 @@ A record of an exec that died after the point of no return has no EXEC. It waits
 it is too old, and names nothing.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
@@ -23,6 +22,8 @@ _EXEC_WITHIN_NS = 10_000_000_000
 # From a FORK to its record it is microseconds, unless the process is stopped amid them. What comes later is the
 # record of the next process with that pid, and its own was lost.
 _FORK_WITHIN_NS = 1_000_000_000
+# Of forks, and of execs. A receive buffer of the default size holds the events of no more.
+_MOST_WAITING = 1 << 16
 
 
 class ExecRecord(NamedTuple):
@@ -44,7 +45,7 @@ class Waiting(Generic[_R]):
 
     def __init__(self) -> None:
         self.first: dict[int, _R] = {}
-        self.later: dict[int, deque[_R]] = {}
+        self.later: dict[int, list[_R]] = {}
         # The processes whose records are not in the order of time: the rings of the CPUs are read one by one.
         self._unsorted: set[int] = set()
 
@@ -80,7 +81,7 @@ class Waiting(Generic[_R]):
         del self.first[tgid]
         later = self.later.get(tgid)
         if later:
-            self.first[tgid] = later.popleft()
+            self.first[tgid] = later.pop(0)
             if not later:
                 del self.later[tgid]
         return oldest
@@ -90,7 +91,7 @@ class Waiting(Generic[_R]):
         for record in records:
             first = self.first.setdefault(record[1], record)
             if first is not record:
-                later = self.later.setdefault(record[1], deque())
+                later = self.later.setdefault(record[1], [])
                 if record < (later[-1] if later else first):
                     self._unsorted.add(record[1])
                 later.append(record)
@@ -104,6 +105,17 @@ class Waiting(Generic[_R]):
             dropped += len(waiting) - len(kept)
             self.put_back(kept)
         return dropped
+
+    def __len__(self) -> int:
+        return len(self.first) + sum(map(len, self.later.values()))
+
+    def keep(self, most: int) -> int:
+        """Forget all if they are more than so many; returns how many those were."""
+        count = len(self)
+        if count <= most:
+            return 0
+        self.clear()
+        return count
 
     def clear(self) -> None:
         """Forget all."""
@@ -136,8 +148,12 @@ class Sideband:
         self.missed_execs = 0
         self.mounts = MountSpaces()
 
-    def add(self, records: SidebandRecords) -> None:
-        """Take records; each waits for its event."""
+    def add(self, records: SidebandRecords) -> int:
+        """Take records; each waits for its event.
+
+        Returns:
+            How many that waited were dropped, as there were too many: the kernel has lost the events of most.
+        """
         self.records += len(records.execs) + len(records.forks)
         self.execs.add(records.execs)
         self.forks.add(records.forks)
@@ -145,6 +161,7 @@ class Sideband:
             self.mounts.add(records.mounts)
         if records.lost:
             self.mounts.clear()
+        return self.execs.keep(_MOST_WAITING) + self.forks.keep(_MOST_WAITING)
 
     def take_exec(self, tgid: int, after_ns: int, until_ns: int) -> bytes | None:
         """Return the comm of an EXEC, and forget the records up to it.
@@ -187,12 +204,12 @@ class Sideband:
         """Forget records whose event does not come any more.
 
         Args:
-            complete_until_ns: All events before that have been applied.
+            complete_until_ns: All events before that have been applied; 0 if that is not known.
 
         Returns:
             How many were of forks: their FORK came before their record, so it was lost, or the kernel sends none.
         """
-        if not self.execs.first and not self.forks.first:
+        if not complete_until_ns or not (self.execs.first or self.forks.first):
             return 0
         self.execs.drop(complete_until_ns - _EXEC_WITHIN_NS)
         self.forks.drop(min(self._since_ns, complete_until_ns))

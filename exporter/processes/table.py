@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.taskstats import AGROUP, Record
-from exporter.kernel.wait_status import SIGNAL_BITS, STATUS_BITS
+from exporter.kernel.wait_status import SIGKILL, SIGNAL_BITS, STATUS_BITS
 from exporter.processes.bad_ends import MOST_NOTES, BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.changes import Changes, EventCounts
@@ -40,8 +40,9 @@ from exporter.tallies.labels import UNKNOWN
 from exporter.tallies.tallies import Tallies
 
 _KTHREADD = 2
-# Twice as many records as a receive buffer of the default size can hold: no loss that was noticed explains more.
-_MOST_RECORDS = 1 << 18
+# More than a receive buffer of the default size holds, with those of the events that wait: EXITs of further ones
+# were lost.
+_MOST_RECORDS = 150_000
 
 
 class ProcessTable:
@@ -102,8 +103,8 @@ class ProcessTable:
         self.records = records = WaitingRecords()
         records.on_stale = roster.note_dropped_record
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
-        self.observer = observer = Observer(tallies.groups.unknown)
         self.oom_kills = OomKills(tallies, roster.by_tgid, oom_source)
+        self.observer = observer = Observer(tallies.groups.unknown, self.oom_kills)
         self.bad_ends = BadEnds(roster.by_tgid, self.oom_kills)
         self.canaries = canaries = Canaries(records)
         self._naming = naming = Naming(
@@ -173,6 +174,7 @@ class ProcessTable:
         bad_ends = self.bad_ends
         notes = bad_ends.notes
         note_bad_end = notes.append if bad_ends.is_active else None
+        note_all = bad_ends.takes_all
         forks = execs = exits = thread_forks = thread_exits = 0
         for chunk in chunks:
             for event in iter_proc_events(chunk):
@@ -286,7 +288,7 @@ class ProcessTable:
                                 histogram = cell.max_rss_kib
                                 histogram[bisect_left(rss_bounds, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
-                                if status and note_bad_end is not None:
+                                if status and note_bad_end is not None and (note_all or status == SIGKILL):
                                     # As BadEnds.note.
                                     parent = processes.get(parent_tgid)
                                     if parent is not None and (parent.execd_ns or parent.odd is not None):
@@ -367,6 +369,11 @@ class ProcessTable:
         self._end_batch(complete_until_ns)
         if note_bad_end is not None:
             bad_ends.end_batch(complete_until_ns)
+        self.observer.flush()
+
+    def hand_on_killed(self, applied_ns: int) -> None:
+        """Hand on the ends by SIGKILL that are decided by now; all events until then have been applied."""
+        self.bad_ends.end_batch(applied_ns)
         self.observer.flush()
 
     def _end_batch(self, complete_until_ns: int) -> None:

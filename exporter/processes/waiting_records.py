@@ -1,8 +1,8 @@
 """Exit records whose EXIT event has not come yet: it can take seconds, as the memory is freed in between."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
+from operator import itemgetter
 
 from exporter.kernel.taskstats import AGROUP, Record
 
@@ -14,6 +14,8 @@ _RELEASED_WITHIN_NS = 1_000_000_000
 # To free the memory of a large process takes seconds.
 _OVERDUE_AFTER_NS = 10_000_000_000
 _COUNTED_AGAIN_AFTER_NS = 600_000_000_000
+
+_pid_of = itemgetter(0)
 
 
 def _ignore(_: int) -> None:
@@ -37,10 +39,12 @@ class WaitingRecords:
 
     def __init__(self) -> None:
         self.oldest: dict[int, Record] = {}
-        self.later: dict[int, deque[Record]] = {}
+        self.later: dict[int, list[Record]] = {}
         self._later_records = 0
         self.aged: dict[int, tuple[Record, int]] = {}
-        self._fresh: dict[int, tuple[Record, bool]] = {}
+        # The first records that were left at the last look, and those that were left at the one before too.
+        self._seen_once: dict[int, Record] = {}
+        self._seen_twice: dict[int, Record] = {}
         self.stale = 0
         self.on_stale: Callable[[int], None] = _ignore
         self.overdue = 0
@@ -60,14 +64,17 @@ class WaitingRecords:
         oldest = self.oldest
         if not self._now_ns:
             self._early.update((record[0], record) for record in records)
-        arrived = {record[0]: record for record in records}
-        if len(arrived) == len(records) and oldest.keys().isdisjoint(arrived):
-            oldest.update(arrived)
-            return
+        if oldest.keys().isdisjoint(map(_pid_of, records)):
+            before = len(oldest)
+            oldest.update(zip(map(_pid_of, records), records, strict=True))
+            if len(oldest) == before + len(records):
+                return
+            for record in records:
+                oldest.pop(record[0], None)
         for record in records:
             self._drop_if_stale(record[0])
             if oldest.setdefault(record[0], record) is not record:
-                self.later.setdefault(record[0], deque()).append(record)
+                self.later.setdefault(record[0], []).append(record)
                 self._later_records += 1
 
     def _drop_if_stale(self, pid: int) -> None:
@@ -104,22 +111,24 @@ class WaitingRecords:
             self._early = {pid: record for pid, record in self._early.items() if self.oldest.get(pid) is record}
         if len(self.oldest) > _MOST_AGED:
             # An overload: so many records wait that their EXITs have not been read yet.
-            self.aged, self._fresh = {}, {}
+            self.aged, self._seen_once, self._seen_twice = {}, {}, {}
             return
-        before, fresh = self.aged, self._fresh
-        self.aged, self._fresh = {}, {}
-        for pid, record in self.oldest.items():
-            aged = before.get(pid)
-            if aged is not None and aged[0] is record:
-                self.aged[pid] = record, self._since(record, aged[1], complete_until_ns)
-                continue
-            seen, has_advanced = fresh.get(pid, (None, False))
-            if seen is not record:
-                self._fresh[pid] = record, False
-            elif not has_advanced:
-                self._fresh[pid] = record, True
-            else:
-                self.aged[pid] = record, complete_until_ns
+        aged = {
+            pid: (record, self._since(record, self.aged[pid][1], complete_until_ns))
+            for pid, record in self._left_of({pid: record for pid, (record, _) in self.aged.items()})
+        }
+        aged |= {pid: (record, complete_until_ns) for pid, record in self._left_of(self._seen_twice)}
+        self._seen_twice = dict(self._left_of(self._seen_once))
+        # In a storm many are left, and nearly all of them are gone the next time.
+        self._seen_once = self.oldest.copy()
+        for pid in chain(aged, self._seen_twice):
+            del self._seen_once[pid]
+        self.aged = aged
+
+    def _left_of(self, seen: dict[int, Record]) -> list[tuple[int, Record]]:
+        """Return those of the records that still wait."""
+        oldest = self.oldest
+        return [(pid, oldest[pid]) for pid in seen.keys() & oldest.keys() if oldest[pid] is seen[pid]]
 
     def _since(self, record: Record, since_ns: int, complete_until_ns: int) -> int:
         """Count a last record of a process that waits too long: a comparison finds out whether it still exits."""
@@ -181,7 +190,7 @@ class WaitingRecords:
             del later[at - 1]
         else:
             record = self.oldest.pop(pid)
-            self.oldest[pid] = later.popleft()
+            self.oldest[pid] = later.pop(0)
         if not later:
             del self.later[pid]
         return record
@@ -193,8 +202,10 @@ class WaitingRecords:
 
     def keep(self, most: int) -> None:
         """Throw away the oldest records of the pids that have waited longest, beyond so many records."""
-        while len(self) > most:
-            self.take_at(next(iter(self.oldest)), 0)
+        while (excess := len(self) - most) > 0:
+            # All at once: in front of a dict from which much was taken stand the gaps, and each look passes them.
+            for pid in list(islice(self.oldest, excess)):
+                self.take_at(pid, 0)
 
     def clear(self) -> None:
         """Throw all away."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.flag_parsers import optional, parse_path, parse_speed, size_between
+from exporter.flag_parsers import MayBeEmpty, SizeBetween, parse_path, parse_speed
 from exporter.flags import flag
 
 
@@ -16,7 +16,7 @@ class Capture:
         "FILE",
         "",
         "Record everything that the exporter receives, for --replay; an older file becomes FILE.1.",
-        optional(parse_path),
+        MayBeEmpty(parse_path),
         no_effect_with=("--replay",),
     )
     max_bytes: int = flag(
@@ -24,7 +24,7 @@ class Capture:
         "SIZE",
         "100MiB",
         "Size at which a capture continues in a new file.",
-        size_between(1 << 16, 1 << 50),
+        SizeBetween(1 << 16, 1 << 50),
         needs="--capture",
     )
     replay: Path | None = flag(
@@ -32,7 +32,7 @@ class Capture:
         "FILE",
         "",
         "Serve the metrics of a capture. Needs no privilege and no connector.",
-        optional(parse_path),
+        MayBeEmpty(parse_path),
     )
     speed: float = flag(
         "--speed",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from exporter.events import DEFAULT_EVENTS, EVENTS, parse_events
-from exporter.flag_parsers import interval_between, size_between
+from exporter.flag_parsers import IntervalBetween, SizeBetween
 from exporter.flags import flag
 
 _A_DAY_SECONDS = 86400
@@ -34,7 +34,7 @@ class Events:
         "15s",
         "Time between two canaries: child processes whose end proves that the kernel still sends events; "
         "0 turns them off.",
-        interval_between(1, _A_DAY_SECONDS),
+        IntervalBetween(1, _A_DAY_SECONDS),
     )
     receive_buffer_bytes: int = flag(
         "--receive-buffer.bytes",
@@ -43,5 +43,5 @@ class Events:
         "Size of each socket's receive buffer: 960 bytes hold an event, 1280 an exit record. "
         "Without CAP_NET_ADMIN at most twice net.core.rmem_max.",
         # A page; an int of the kernel's, which doubles what it is asked for.
-        size_between(4096, 1 << 30),
+        SizeBetween(4096, 1 << 30),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exporter.flag_parsers import count_between
+from exporter.flag_parsers import CountBetween
 from exporter.flags import flag, switch
 
 FAILURES_PATH = "/failures"
@@ -18,7 +18,7 @@ class Failures:
         "1000",
         "How many of the last processes that ended with a wait status other than 0 the page /failures has, at "
         "most 20 with the same comm and status; 0 for no such page.",
-        count_between(0, 100_000),
+        CountBetween(0, 100_000),
     )
     log: bool = switch(
         "--failures.log",

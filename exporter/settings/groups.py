@@ -1,8 +1,9 @@
 """The flags of groups: where processes run, and what that is called."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from exporter.flag_parsers import optional, parse_group_by, parse_text
+from exporter.flag_parsers import MayBeEmpty, parse_group_by, parse_path, parse_text
 from exporter.flags import flag, switch
 from exporter.kubernetes.access import parse_api_server, parse_node_name
 
@@ -34,14 +35,14 @@ class Kubernetes:
         "URL",
         "",
         "Where to ask for the names of pods: https://HOST[:PORT]; empty: the API of the cluster of this pod.",
-        optional(parse_api_server),
+        MayBeEmpty(parse_api_server),
     )
     token_file: str | None = flag(
         "--kubernetes.token-file",
         "FILE",
         "",
         "File with the token to ask with, read anew for each request; empty: the service account's.",
-        optional(parse_text),
+        MayBeEmpty(parse_text),
     )
     ca_file: str | None = flag(
         "--kubernetes.ca-file",
@@ -49,12 +50,29 @@ class Kubernetes:
         "",
         "File with the authorities of the API's certificate, read anew for each request; empty: the service "
         "account's, or else those of the system.",
-        optional(parse_text),
+        MayBeEmpty(parse_text),
     )
     node_name: str | None = flag(
         "--kubernetes.node-name",
         "NAME",
         "",
         "The node whose pods are asked for; empty: $NODE_NAME.",
-        optional(parse_node_name),
+        MayBeEmpty(parse_node_name),
+    )
+
+
+CONTAINERS_SOCKET = "--containers.socket"
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """How to ask for the names of containers in no pod."""
+
+    socket: Path | None = flag(
+        CONTAINERS_SOCKET,
+        "PATH",
+        "",
+        "API socket of Docker or Podman, to ask for the names of containers, opened before --user; without it "
+        "their short ids are their names. Who may open this socket can become root by it.",
+        MayBeEmpty(parse_path),
     )

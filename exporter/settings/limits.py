@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exporter.flag_parsers import count_between, interval_between, size_between
+from exporter.flag_parsers import CountBetween, IntervalBetween, SizeBetween
 from exporter.flags import flag
 from exporter.tallies.tallies import DEFAULT_LIMIT, LEAST_LIMIT
 
@@ -19,27 +19,27 @@ class Limits:
         "N",
         str(DEFAULT_LIMIT),
         'Most series (of a histogram: samples) that a metric may have; what is beyond is comm="<other>".',
-        count_between(LEAST_LIMIT, 1_000_000),
+        CountBetween(LEAST_LIMIT, 1_000_000),
     )
     client_bytes: int = flag(
         "--limit.client-bytes",
         "SIZE",
         "64MiB",
         "What all clients together may make the exporter hold: half for answers that are read, half for /events.",
-        size_between(1 << 20, 1 << 40),
+        SizeBetween(1 << 20, 1 << 40),
     )
     idle_seconds: float = flag(
         "--limit.idle",
         "DURATION",
         "0",
-        "Seconds after which the series of a program that no longer runs are dropped; 0 keeps them.",
-        interval_between(_AN_HOUR_SECONDS, _A_YEAR_SECONDS),
+        "Time after which the series of a program that no longer runs are dropped; 0 keeps them.",
+        IntervalBetween(_AN_HOUR_SECONDS, _A_YEAR_SECONDS),
     )
     gone_seconds: float = flag(
         "--limit.gone",
         "DURATION",
         "15m",
         "Time after which the series of a container are dropped in which no process lives any more; 0 keeps them.",
-        interval_between(60, _A_YEAR_SECONDS),
+        IntervalBetween(60, _A_YEAR_SECONDS),
         needs="--group.by",
     )

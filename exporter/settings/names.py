@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exporter.flag_parsers import optional, parse_text
+from exporter.flag_parsers import MayBeEmpty, parse_text
 from exporter.flags import flag
 
 ATTRIBUTIONS = ("auto", "taskstats", "procfs")
@@ -45,7 +45,7 @@ class Names:
         "FILE",
         "",
         "Rules that rename, fold and exclude programs and users; SIGHUP reads them again.",
-        optional(parse_text),
+        MayBeEmpty(parse_text),
     )
     procfs_path: str = flag(
         "--path.procfs",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exporter.flag_parsers import optional
+from exporter.flag_parsers import MayBeEmpty
 from exporter.flags import flag
 from exporter.service.privileges import User, find_user
 
@@ -20,7 +20,7 @@ class Privileges:
         "",
         "Name or uid of the user that the exporter becomes, for good, once all sockets are open; empty: it keeps "
         "its user.",
-        optional(find_user),
+        MayBeEmpty(find_user),
     )
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.flag_parsers import (
-    count_between,
+    CountBetween,
+    MayBeEmpty,
+    SizeBetween,
     find_group,
-    optional,
     parse_mode,
     parse_path,
     parse_uids,
-    size_between,
 )
 from exporter.flags import flag
 
@@ -24,7 +24,7 @@ class Stream:
         "PATH",
         "",
         "Unix socket to serve /events on: events as they happen, as JSON.",
-        optional(parse_path),
+        MayBeEmpty(parse_path),
     )
     mode: int = flag(
         "--stream.mode",
@@ -38,26 +38,26 @@ class Stream:
         "GROUP",
         "",
         "Name or gid of the group of the Unix socket.",
-        optional(find_group),
+        MayBeEmpty(find_group),
     )
     uids: frozenset[int] | None = flag(
         "--stream.allow-uid",
         "LIST",
         "",
         "Uids whose processes are answered; empty for all that the mode of the socket lets connect.",
-        optional(parse_uids),
+        MayBeEmpty(parse_uids),
     )
     max_clients: int = flag(
         "--stream.max-clients",
         "N",
         "64",
         "Most clients at the same time.",
-        count_between(1, 99999),
+        CountBetween(1, 99999),
     )
     buffer_bytes: int = flag(
         "--stream.buffer-bytes",
         "SIZE",
         "8MiB",
         "Most bytes that wait for a client that reads slowly; further events are dropped for that client only.",
-        size_between(4096, 1 << 30),
+        SizeBetween(4096, 1 << 30),
     )

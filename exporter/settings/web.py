@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from exporter.errors import ConfigError
-from exporter.flag_parsers import count_between, optional, parse_page_path, parse_text
+from exporter.flag_parsers import CountBetween, MayBeEmpty, parse_page_path, parse_text
 from exporter.flags import flag, switch
 
 DEFAULT_PORT = 10061
@@ -31,6 +31,8 @@ def parse_listen_addresses(flag: str, text: str) -> tuple[ListenAddress, ...]:
 
 
 def _parse_listen_address(flag: str, text: str) -> ListenAddress:
+    if "://" in text:
+        raise ConfigError(f"{flag} must be HOST:PORT, without {text.partition('://')[0]}://, got {text!r}")
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 0xFFFF:
         raise ConfigError(f"{flag} must be HOST:PORT, [IPV6]:PORT or :PORT, got {text!r}")
@@ -63,14 +65,14 @@ class Web:
         "FILE",
         "",
         "File with TLS, passwords, headers and rate limit, as of exporter-toolkit.",
-        optional(parse_text),
+        MayBeEmpty(parse_text),
     )
     max_requests: int = flag(
         "--web.max-requests",
         "N",
         "40",
         "Most scrapes at once; further ones get 503; 0 for no limit.",
-        count_between(0, 1_000_000),
+        CountBetween(0, 1_000_000),
     )
     telemetry_path: str = flag(
         "--web.telemetry-path",
@@ -81,7 +83,8 @@ class Web:
     )
     created_timestamps: bool = switch(
         "--web.created-timestamps",
-        "Say when each series was born: _created in OpenMetrics, which doubles its lines, and in protobuf.",
+        "Say when each series was born: _created in OpenMetrics, which adds up to three quarters to its lines, "
+        "and in protobuf.",
     )
     native_histograms: bool = switch(
         "--web.native-histograms",
@@ -90,8 +93,6 @@ class Web:
     exemplars: bool = switch(
         "--web.exemplars",
         "Add the last process of each series of proc_connector_nonzero_exits_total, as an OpenMetrics exemplar.",
-        # It does not know in which group a process failed.
-        no_effect_with=("--group.by",),
     )
     enable_lifecycle: bool = switch("--web.enable-lifecycle", "Allow POST /-/reload.")
     disable_exporter_metrics: bool = switch(

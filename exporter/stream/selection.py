@@ -39,6 +39,7 @@ FILTERS = (
         "exit_code", "LIST", "Only ends with one of these exit codes, as a shell shows them: 128 + N for signal N."
     ),
     FilterSpec("signal", "LIST", "Only ends by one of these signals: SIGKILL, KILL or 9."),
+    FilterSpec("oom", "BOOL", "Only ends of processes that the OOM killer had chosen (true), or had not (false)."),
     FilterSpec("min_lifetime", "TIME", "Only ends of processes that lived at least so long: 1.5, 200ms, 5m, 1h."),
     FilterSpec("max_lifetime", "TIME", "Only ends of processes that lived at most so long."),
 )
@@ -65,6 +66,7 @@ class Selection:
     uids: frozenset[int] | None = None
     exit_codes: frozenset[int] | None = None
     signals: frozenset[str] | None = None
+    oom: bool | None = None
     min_lifetime_ns: int | None = None
     max_lifetime_ns: int | None = None
     groups: tuple[tuple[str, re.Pattern[str]], ...] = ()
@@ -97,7 +99,11 @@ class Selection:
 
     @property
     def _ends_only(self) -> bool:
-        return self._status_matters or self.min_lifetime_ns is not None or self.max_lifetime_ns is not None
+        return self._status_matters or self._process_matters
+
+    @property
+    def _process_matters(self) -> bool:
+        return self.oom is not None or self.min_lifetime_ns is not None or self.max_lifetime_ns is not None
 
     @property
     def _status_matters(self) -> bool:
@@ -110,7 +116,9 @@ class Selection:
             return False
         if self.signals is not None and signal_name(happening.status) not in self.signals:
             return False
-        lifetime_ns = happening.lifetime_ns
+        return (self.oom is None or happening.oom is self.oom) and self._lifetime_matches(happening.lifetime_ns)
+
+    def _lifetime_matches(self, lifetime_ns: int | None) -> bool:
         if self.min_lifetime_ns is None and self.max_lifetime_ns is None:
             return True
         if lifetime_ns is None:
@@ -126,11 +134,11 @@ class Selection:
             available: The events to choose from if the user named no events.
         """
         wanted = available if self.events is None else self.events
-        if self.min_lifetime_ns is not None or self.max_lifetime_ns is not None:
+        if self._process_matters:
             wanted &= _ENDS
         elif self._status_matters:
             wanted &= _HAVE_STATUS
-        fails = self.signals is not None or (self.exit_codes is not None and 0 not in self.exit_codes)
+        fails = self.oom or self.signals is not None or (self.exit_codes is not None and 0 not in self.exit_codes)
         if fails and "exit" in wanted:
             wanted = wanted - {"exit"} | {"nonzero_exit"}
         return wanted
@@ -168,6 +176,7 @@ def parse_selection(
         uids=given.numbers("uid", 0xFFFFFFFF),
         exit_codes=given.numbers("exit_code", 255),
         signals=given.signals(),
+        oom=given.truth("oom"),
         min_lifetime_ns=given.duration("min_lifetime"),
         max_lifetime_ns=given.duration("max_lifetime"),
         groups=tuple((name, _pattern(globs)) for name, globs in groups if globs is not None),
@@ -244,6 +253,15 @@ class _GivenFilters:
                 )
             names.add(name)
         return frozenset(names)
+
+    def truth(self, name: str) -> bool | None:
+        """Return whether it is true."""
+        words = self._words(name)
+        if words is None:
+            return None
+        if words[-1] not in {"true", "false"}:
+            raise ConfigError(f"{self.shown(name)} must be true or false, got {words[-1]!r}")
+        return words[-1] == "true"
 
     def numbers(self, name: str, most: int) -> frozenset[int] | None:
         """Return numbers from 0 to `most`."""

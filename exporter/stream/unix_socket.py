@@ -26,7 +26,7 @@ def open_stream_socket(path: Path, mode: int, gid: int | None, trusted_uid: int 
         trusted_uid: A user whose directory it may be in, besides root's and this process's.
 
     Raises:
-        AddressError: The socket cannot be opened.
+        AddressError: The socket cannot be opened, or cannot get its group.
         SetupError: Other users can replace what is in its directory.
     """
     sock = socket.socket(socket.AF_UNIX)
@@ -40,7 +40,7 @@ def open_stream_socket(path: Path, mode: int, gid: int | None, trusted_uid: int 
             finally:
                 os.umask(umask)
             if gid is not None:
-                os.chown(path.name, -1, gid, dir_fd=directory, follow_symlinks=False)
+                _give_to_group(path, gid, directory)
             # No client can connect before.
             sock.listen(_BACKLOG)
     except OSError as error:
@@ -54,6 +54,18 @@ def open_stream_socket(path: Path, mode: int, gid: int | None, trusted_uid: int 
     return sock
 
 
+def _give_to_group(path: Path, gid: int, directory: int) -> None:
+    try:
+        os.chown(path.name, -1, gid, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        # Another path would not help: a process without CAP_CHOWN can give its files to its own groups only, and a
+        # filter of system calls can forbid that too.
+        raise AddressError(
+            f"cannot give {path} to group {gid}: {error.strerror}; the exporter's user has to be in that group, "
+            "and a systemd unit has to permit @chown (docs/stream.md), or change --stream.group"
+        ) from error
+
+
 @contextlib.contextmanager
 def _locked_directory(path: Path, trusted_uid: int | None) -> Iterator[int]:
     """Hold the directory while the block runs, so that of two exporters one finds the socket of the other."""
@@ -61,13 +73,13 @@ def _locked_directory(path: Path, trusted_uid: int | None) -> Iterator[int]:
     try:
         status = os.fstat(directory)
         if status.st_uid not in {0, os.geteuid(), trusted_uid}:
-            raise SetupError(
+            raise AddressError(
                 f"cannot listen in {path}: it belongs to uid {status.st_uid}, who could replace the socket; "
                 "choose a --stream.socket in a directory of root's or of the exporter's user"
             )
         # In a directory like /tmp (S_ISVTX) only its owner can replace a file.
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
-            raise SetupError(
+            raise AddressError(
                 f"cannot listen in {path}: others can write to it, and replace the socket; "
                 "take that away (chmod go-w) or choose another --stream.socket"
             )

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import yaml
 
 from exporter.errors import ConfigError
+from exporter.files import read_file
 from exporter.tallies.labels import GROUP_LABELS
 from exporter.tallies.rules import (
     COMM,
@@ -59,14 +59,13 @@ class RulesReader:
             except ConfigError as error:
                 self._found = error
         if isinstance(self._found, ConfigError):
-            raise ConfigError(str(self._found))
+            raise ConfigError(f"--config.file: {self._found}")
         return self._found
 
 
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        data = read_file(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"--config.file: cannot read {path}: {error.strerror}") from error
     if len(data) > _MOST_BYTES:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
@@ -20,8 +20,13 @@ from exporter.kubernetes.pod_names import PodNames
 from exporter.kubernetes.pod_watch import PodWatch
 from exporter.live.canary import Canary
 from exporter.live.listener import Listener
+from exporter.live.oom_sources import open_oom_source
 from exporter.live.open_sources import open_sources
+from exporter.live.placing import Names
+from exporter.plan import ENDS
 from exporter.processes.open_names import READING_SETTLES_NS
+from exporter.runtimes.container_names import ContainerNames
+from exporter.runtimes.container_watch import ContainerWatch
 from exporter.stream.selection import Selection, unavailable
 from exporter.stream.wall_clock import WallClock
 from exporter.tallies.labels import group_label_names
@@ -51,8 +56,8 @@ class _Watched(NamedTuple):
     counting: Core
     selection: Selection
     clock: Callable[[], WallClock]
-    pods: PodWatch | None = None
-    """Follows the names of pods."""
+    names: tuple[PodWatch | ContainerWatch, ...] = ()
+    """Follow names of pods and containers."""
 
 
 @contextmanager
@@ -73,15 +78,22 @@ def _counting(config: WatchConfig) -> Iterator[_Watched]:
     procfs.check()
     selection = config.selection.with_default(_DEFAULT_EVENTS)
     wanted = selection.wanted(_DEFAULT_EVENTS)
-    pods = _pods(config)
+    pods, containers = _pods(config), _containers(config)
     groups = None
     if config.groups:
-        look_up = None if pods is None else pods.names.lookup
-        groups = LiveGroups(config.groups, os.environ.get("POD_UID", ""), look_up)
-    with open_sources(
-        config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True, grouped=groups is not None
-    ) as sources:
-        yield _Watched(make_live_core(sources, procfs, tallies, groups=groups), selection, WallClock.now, pods)
+        names = Names(
+            None if pods is None else pods.names.lookup, None if containers is None else containers.names.lookup
+        )
+        groups = LiveGroups(config.groups, os.environ.get("POD_UID", ""), names)
+    with (
+        open_oom_source("auto" if wanted & ENDS else "off", procfs, becomes_other=False) as oom,
+        open_sources(
+            config.attribution, wanted, "auto", RECEIVE_BUFFER_BYTES, named=True, grouped=groups is not None
+        ) as sources,
+    ):
+        core = make_live_core(sources, procfs, tallies, groups=groups, oom=oom)
+        followed = tuple(each for each in (pods, containers) if each is not None)
+        yield _Watched(core, selection, WallClock.now, followed)
 
 
 def _pods(config: WatchConfig) -> PodWatch | None:
@@ -96,9 +108,15 @@ def _pods(config: WatchConfig) -> PodWatch | None:
         if name in {"namespace", "pod"}:
             raise ConfigError(
                 f"--{name} can match nothing here: names of pods are known in a pod of the cluster that has "
-                "NODE_NAME and may list pods; --container takes the short id of a container"
+                "NODE_NAME and may list pods; --container takes the short id of a container, or its name with "
+                "--containers.socket"
             )
     return None
+
+
+def _containers(config: WatchConfig) -> ContainerWatch | None:
+    path = config.containers_socket
+    return None if path is None else ContainerWatch(str(path), ContainerNames())
 
 
 async def watch(config: WatchConfig) -> bool:
@@ -126,16 +144,24 @@ async def watch(config: WatchConfig) -> bool:
     # The handlers are not the event loop's: the loop does not run while a write waits for the reader.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with _counting(config) as (counting, selection, clock, pods):
+    with _counting(config) as (counting, selection, clock, names):
         screen: Screen
         if config.top:
             now_ns, mode = counting.feed.now_ns, counting.mode
-            screen = TopScreen(config.sort, output.write, stopped.set, now_ns=now_ns, clock=clock, mode=mode)
+            screen = TopScreen(
+                config.sort,
+                output.write,
+                stopped.set,
+                now_ns=now_ns,
+                clock=clock,
+                mode=mode,
+                grouped=bool(config.groups),
+            )
         else:
             screen = Printer(config, clock, output)
         watcher = Watcher(selection, config.count, screen, stopped)
         counting.pipeline.observe(watcher.take)
-        async with _followed(pods) as following:
+        async with _followed(names) as following:
             ends = [asyncio.ensure_future(stopped.wait()), *following]
             sound = await _run(config, counting, watcher, screen, ends)
     if config.summary:
@@ -146,17 +172,14 @@ async def watch(config: WatchConfig) -> bool:
 
 
 @asynccontextmanager
-async def _followed(pods: PodWatch | None) -> AsyncIterator[list[asyncio.Future[Any]]]:
-    """Follow the names of pods while the block runs."""
-    if pods is None:
-        yield []
-        return
-    following = pods.start()
+async def _followed(names: Sequence[PodWatch | ContainerWatch]) -> AsyncIterator[list[asyncio.Future[Any]]]:
+    """Follow the names of pods and containers while the block runs."""
+    following: list[asyncio.Future[Any]] = [each.start() for each in names]
     try:
-        yield [following]
+        yield following
     finally:
-        following.cancel()
-        await pods.stop()
+        for each in names:
+            await each.stop()
 
 
 async def _run(

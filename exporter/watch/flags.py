@@ -7,8 +7,9 @@ from pathlib import Path
 
 from exporter.arguments import Parser, parse_rows
 from exporter.errors import ConfigError
-from exporter.flag_parsers import parse_duration, parse_group_by, parse_path, parse_speed, whole_up_to
+from exporter.flag_parsers import MayBeEmpty, parse_duration, parse_group_by, parse_path, parse_speed, whole_up_to
 from exporter.flags import flag, flags_of, switch
+from exporter.settings.groups import CONTAINERS_SOCKET
 from exporter.settings.names import ATTRIBUTIONS
 from exporter.settings.service import LOG_FORMATS, LOG_LEVELS
 from exporter.stream.selection import FILTERS, GROUP_FILTERS, Selection, parse_selection
@@ -98,6 +99,16 @@ class WatchConfig:
         group=_SOURCE,
         no_effect_with=("--replay",),
     )
+    containers_socket: Path | None = flag(
+        CONTAINERS_SOCKET,
+        "PATH",
+        "",
+        "API socket of Docker or Podman, to ask for the names of containers; without it their short ids are their "
+        "names.",
+        MayBeEmpty(parse_path),
+        group=_SOURCE,
+        no_effect_with=("--replay",),
+    )
     log_level: str = flag(
         "--log.level", "LEVEL", "warn", "The least severe log lines to write.", choices=LOG_LEVELS, group=_LOGGING
     )
@@ -109,6 +120,8 @@ class WatchConfig:
         """Check what goes together."""
         if self.top and self.output == "json":
             raise ConfigError("--top has no effect with --output json: a table that is refreshed is text")
+        if self.containers_socket is not None and "pod" not in self.groups:
+            raise ConfigError(f"{CONTAINERS_SOCKET} has no effect unless --group.by has pod")
 
     @property
     def groups(self) -> frozenset[str]:

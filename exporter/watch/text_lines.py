@@ -34,7 +34,7 @@ def text_line(news: News, clock: WallClock, *, color: bool) -> str:
     end = ""
     if news.status is not None:
         how = signal_name(news.status).removeprefix("SIG") or str(exit_code(news.status))
-        end = how + ("+core" if news.core else "")
+        end = how + ("+core" if news.core else " oom" if news.oom else "")
     comm = fit(_or_unknown(news.comm), COMM_COLUMNS)
     line = (
         f"{when} {news.event:8} {news.pid:7} {_or_unknown(news.uid):>5} {comm} {end:9}"

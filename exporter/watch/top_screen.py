@@ -34,6 +34,7 @@ class TopScreen:
         now_ns: CLOCK_MONOTONIC of the host where the events happen. In a replay it runs at the replay's speed.
         clock: Returns the clock that turns it into the time of day.
         mode: Where names come from, for the first line.
+        grouped: Show where processes run, too.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class TopScreen:
         now_ns: Callable[[], int],
         clock: Callable[[], WallClock],
         mode: str,
+        grouped: bool = False,
     ) -> None:
-        self._table = TopTable(sort)
+        self._table = TopTable(sort, grouped=grouped)
         self._write = write
         self._quit = quit_
         self._now_ns = now_ns

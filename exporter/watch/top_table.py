@@ -1,17 +1,20 @@
-"""`watch --top`: the table of counts and rates by comm."""
+"""`watch --top`: the table of counts and rates by comm, and by where processes run if that is shown."""
 
 from exporter.processes.observer import Happening, Loss, News
-from exporter.watch.text_lines import COMM_COLUMNS, fit, short_duration
+from exporter.tallies.labels import short_group
+from exporter.watch.text_lines import COMM_COLUMNS, WHERE, fit, short_duration
 
 # Any process can set its comm: with more rows than this, those without an event in the last interval are dropped.
 _MOST_ROWS = 4096
+# Of a count. Where it is also shown where processes run, 80 columns must do for that.
+_WIDE, _NARROW = 9, 7
 
 SORT_KEYS = {"f": "forks", "e": "execs", "x": "exits", "n": "failed", "l": "lived", "c": "cpu", "a": "comm"}
 """Key to press -> column to sort by."""
 
 
 class Row:
-    """The events of the processes of one comm.
+    """The events of the processes of one comm, in one place if that is shown.
 
     Attributes:
         recent: Event -> count in the current interval.
@@ -52,11 +55,14 @@ class TopTable:
 
     Args:
         sort: The column to sort by: a value of SORT_KEYS.
+        grouped: Show where processes run, too.
     """
 
-    def __init__(self, sort: str) -> None:
+    def __init__(self, sort: str, *, grouped: bool = False) -> None:
         self.sort = sort
-        self._rows: dict[str, Row] = {}
+        self._grouped = grouped
+        # By comm, and where.
+        self._rows: dict[tuple[str, str], Row] = {}
         self._lost = 0
 
     def add(self, news: list[News]) -> None:
@@ -65,13 +71,13 @@ class TopTable:
             if isinstance(one, Loss):
                 self._lost += one.messages
                 continue
-            name = "?" if one.comm is None else one.comm
-            row = self._rows.get(name)
+            key = "?" if one.comm is None else one.comm, short_group(one.group) if self._grouped else ""
+            row = self._rows.get(key)
             if row is None:
-                row = self._rows[name] = Row()
+                row = self._rows[key] = Row()
             row.add(one)
 
-    def _key(self, item: tuple[str, Row]) -> tuple[float, int]:
+    def _key(self, item: tuple[tuple[str, str], Row]) -> tuple[float, int]:
         _, row = item
         value = {
             "forks": row.recent["fork"],
@@ -95,19 +101,24 @@ class TopTable:
         ordered = sorted(self._rows.items(), key=None if self.sort == "comm" else self._key)
         if self.sort == "comm":
             ordered.sort(key=lambda item: item[0])
+        wide = _NARROW if self._grouped else _WIDE
+        counts = " ".join(f"{name:>{wide}}" for name in ("FORKS/S", "EXECS/S", "EXITS/S", "FAILED"))
         lines = [
             f"{title}  {len(self._rows)} names  {self._lost} lost  by {self.sort}",
             "keys: " + " ".join(f"{key} {name}" for key, name in SORT_KEYS.items()) + ", q quit",
-            f"{'COMM':15} {'FORKS/S':>9} {'EXECS/S':>9} {'EXITS/S':>9} {'FAILED':>9} {'LIVED':>7} {'CPU':>7}",
+            f"{'COMM':15} {counts} {'LIVED':>7} {'CPU':>7}{WHERE if self._grouped else ''}",
         ]
-        for comm, row in ordered[: max(0, height - len(lines))]:
-            forks, execs, exits = (f"{row.recent[event] / seconds:9.1f}" for event in ("fork", "exec", "exit"))
+        for (comm, where), row in ordered[: max(0, height - len(lines))]:
+            forks, execs, exits = (
+                f"{row.recent[event] / seconds:{wide}.1f}" for event in ("fork", "exec", "exit")
+            )
             lived = short_duration(round(row.lived)) if row.lifetimes else ""
             cpu = short_duration(row.cpu_ns) if row.exits else ""
             name = fit(comm, COMM_COLUMNS)
-            lines.append(f"{name} {forks} {execs} {exits} {row.failed:9} {lived:>7} {cpu:>7}".rstrip())
+            counts = f"{forks} {execs} {exits} {row.failed:{wide}}"
+            lines.append(f"{name} {counts} {lived:>7} {cpu:>7} {where}".rstrip())
         if len(self._rows) > _MOST_ROWS:
-            self._rows = {name: row for name, row in self._rows.items() if any(row.recent.values())}
+            self._rows = {key: row for key, row in self._rows.items() if any(row.recent.values())}
         for row in self._rows.values():
             row.recent = dict.fromkeys(row.recent, 0)
         return [fit(line, columns).rstrip() for line in lines]

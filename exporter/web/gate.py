@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from exporter.errors import ConfigError
+from exporter.files import read_file
 from exporter.web.config_file import WebConfig, parse_web_config
 from exporter.web.fair_queue import FairQueue, TooManyWaitingError
 from exporter.web.passwords import KnownPasswords, Passwords
@@ -22,6 +23,8 @@ from exporter.web.token_bucket import TokenBuckets
 
 # A file that ends a protection is read again after this time: it could be one that is being written.
 _SETTLES_SECONDS = 1.0
+# Some thousand users have a line each.
+_MOST_BYTES = 1 << 20
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +67,10 @@ class Gate:
         try:
             # The stamp is taken before the file is read: a change in between is noticed at the next check.
             self._seen = {self._path: _stamp(self._path)}
-            text = self._path.read_text(encoding="utf-8")
+            data = read_file(self._path, _MOST_BYTES)
+            if len(data) > _MOST_BYTES:
+                raise ConfigError(f"the file is longer than {_MOST_BYTES} bytes")
+            text = data.decode("utf-8")
             config = parse_web_config(text)
             tls = None
             if config.tls is not None:

@@ -1,14 +1,22 @@
 """The listening sockets of the web server: opened, or taken from systemd."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Mapping
 
-from exporter.errors import AddressError
+from exporter.errors import AddressError, SetupError
 from exporter.settings.web import ListenAddress
 
 # The first descriptor that systemd passes: sd_listen_fds(3).
 _FIRST_PASSED = 3
+# A socket unit that has failed passes nothing to a service that is started without it.
+_REMEDY = (
+    "systemctl reset-failed 'proc-connector-exporter.*' && "
+    "systemctl start proc-connector-exporter.socket proc-connector-exporter.service"
+)
+# What may come with the network, after this start: an address of this machine, an answer of DNS.
+_MAY_COME = frozenset({errno.EADDRNOTAVAIL, socket.EAI_AGAIN})
 
 
 def open_web_sockets(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
@@ -16,6 +24,7 @@ def open_web_sockets(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
 
     Raises:
         AddressError: An address cannot be listened on.
+        SetupError: An address is not there now: this machine does not have it, or DNS does not answer.
     """
     return [opened for address in addresses for opened in _open(address)]
 
@@ -35,7 +44,8 @@ def _open(address: ListenAddress) -> list[socket.socket]:
         reason = (
             f"{error.strerror}".partition(" (while ")[0] if isinstance(error, OSError) else "not a name of a host"
         )
-        raise AddressError(f"cannot listen on {address}: {reason}; choose another --web.listen-address") from error
+        kind = SetupError if isinstance(error, OSError) and error.errno in _MAY_COME else AddressError
+        raise kind(f"cannot listen on {address}: {reason}; choose another --web.listen-address") from error
 
 
 def take_passed_sockets(environment: Mapping[str, str] = os.environ) -> list[socket.socket]:
@@ -48,9 +58,7 @@ def take_passed_sockets(environment: Mapping[str, str] = os.environ) -> list[soc
     """
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
-        raise AddressError(
-            "--web.systemd-socket: no socket was passed; start the exporter by a systemd socket unit"
-        )
+        raise AddressError(f"--web.systemd-socket: no socket was passed; start the socket unit too: {_REMEDY}")
     passed = []
     for number in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
         try:

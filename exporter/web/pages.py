@@ -18,6 +18,7 @@ def make_app(
     max_requests: int = 0,
     *,
     reload: Callable[[], Awaitable[str | None]] | None = None,
+    subject: str = "",
     facts: Callable[[], Mapping[str, str]] = dict,
     form: Callable[[str], str] = str,
     most_bytes: int = 32 << 20,
@@ -32,15 +33,21 @@ def make_app(
         max_requests: How many scrapes may be under way at once; 0 for any number.
         reload: Reads the rules again, and returns what is wrong with them; None if reload over HTTP is not
             allowed.
+        subject: The sentence of the landing page that says what is counted.
         facts: What the landing page says of the exporter.
         form: Accept header -> a shorter one for which `pieces` renders the same.
         most_bytes: How many bytes all bodies that clients read may have together, zipped.
         other_pages: Pages by their path, with the same limits as the metrics.
     """
-    others = {path: page.name for path, page in other_pages.items()}
-    pages = {telemetry_path: "metrics", **others, "/-/ready": "ready", "/-/healthy": "healthy"}
+    others = {path: page.description for path, page in other_pages.items()}
+    pages = {
+        telemetry_path: "what Prometheus scrapes",
+        **others,
+        "/-/ready": "whether the numbers can be trusted now, or what the exporter waits for",
+        "/-/healthy": "whether the exporter answers",
+    }
     rendered = Rendered(Bodies(pieces, form, most_bytes), Places(max_requests))
-    landing = _Landing(pages, facts)
+    landing = _Landing(pages, subject, facts)
     app = web.Application(middlewares=[landing.explainer()])
     app.router.add_get("/", landing.page)
     app.router.add_get("/favicon.ico", landing.icon)
@@ -56,16 +63,19 @@ class _Landing:
 
     Args:
         pages: What each page is, by its path.
+        subject: The sentence that says what is counted.
         facts: What the landing page says of the exporter.
     """
 
-    def __init__(self, pages: Mapping[str, str], facts: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, pages: Mapping[str, str], subject: str, facts: Callable[[], Mapping[str, str]]) -> None:
         self._pages = pages
+        self._subject = subject
         self._facts = facts
 
     async def page(self, _: web.Request) -> web.Response:
         """Show what there is."""
-        return web.Response(text=_landing_page(self._pages, self._facts()), content_type="text/html")
+        text = _landing_page(self._pages, self._subject, self._facts())
+        return web.Response(text=text, content_type="text/html")
 
     @staticmethod
     async def icon(_: web.Request) -> web.Response:
@@ -75,17 +85,21 @@ class _Landing:
         )
 
     def explainer(self) -> Middleware:
-        """Return the middleware that answers with the pages that there are if a path is none of them."""
+        """Return the middleware that says what there is, if a path is no page or takes no such request."""
 
         @web.middleware
-        async def explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
                 return await handler(request)
             except web.HTTPNotFound:
                 text = f"There is no such page. There are /, {', '.join(self._pages)}.\n"
                 return web.Response(status=404, text=text)
+            except web.HTTPMethodNotAllowed as refusal:
+                allowed = sorted(refusal.allowed_methods)
+                text = f"{request.path} takes {' and '.join(allowed)}, not {request.method}.\n"
+                return web.Response(status=405, text=text, headers={"Allow": ",".join(allowed)})
 
-        return explain_not_found
+        return explain
 
 
 class _Management:
@@ -128,14 +142,15 @@ class _Management:
         return web.Response(text="Reloaded\n")
 
 
-def _landing_page(pages: Mapping[str, str], facts: Mapping[str, str]) -> str:
+def _landing_page(pages: Mapping[str, str], subject: str, facts: Mapping[str, str]) -> str:
     rows = "\n".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(fact)}</td></tr>" for name, fact in facts.items()
     )
     links = "\n".join(
-        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {name}</li>' for path, name in pages.items()
+        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {html.escape(what)}</li>'
+        for path, what in pages.items()
     )
-    return _LANDING_PAGE.format(rows=rows, links=links)
+    return _LANDING_PAGE.format(subject=html.escape(subject), rows=rows, links=links)
 
 
 _LANDING_PAGE = """<!DOCTYPE html>
@@ -148,14 +163,18 @@ _LANDING_PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <h1>proc-connector-exporter</h1>
-<p>Every fork, exec, exit and non-zero exit of this host.</p>
+<p>{subject}</p>
 <table>
 {rows}
 </table>
 <ul>
 {links}
 </ul>
-<p>Metrics and flags are described in <code>docs/</code> and in <code>man proc-connector-exporter</code>.</p>
+<p>Documentation: the page of metrics describes each of them (<code># HELP</code>), and
+<code>proc-connector-exporter --help</code> each flag. So does <code>man proc-connector-exporter</code> where the
+Debian package or <code>make install</code> put it. The other pages are in the folder <code>docs</code> of the
+source: <code>docs/metrics.md</code>, <code>docs/numbers.md</code>, <code>docs/flags.md</code>,
+<code>docs/failures.md</code>.</p>
 </body>
 </html>
 """

@@ -14,7 +14,7 @@ from exporter.web.places import NoPlaceError, Place, Places
 _NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _NO_PLACE = "{count} scrapes are under way, which is the limit. Try again later.\n"
 # A client that reads as fast as it is sent to gets so many pieces in one turn of the event loop.
-_PIECES_PER_TURN = 4
+_PIECES_PER_TURN = 8
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -34,7 +34,8 @@ Ask = Callable[[Sequence[tuple[str, str]], str], Pieces]
 class OtherPage(NamedTuple):
     """A page that is rendered for each request, as the metrics are."""
 
-    name: str
+    description: str
+    """What it is, for the landing page."""
     ask: Ask
 
 

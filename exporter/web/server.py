@@ -9,19 +9,21 @@ import asyncio
 import logging
 import socket
 import time
-from collections import deque
+from http import HTTPStatus
 from typing import cast
 
 from aiohttp import web, web_protocol, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from exporter.web.connection import Connection, Owner
-from exporter.web.deadline import Limits
+from exporter.web.deadline import Limits, Phase
 from exporter.web.gate import Gate, Handler
+from exporter.web.handshakes import Handshakes
 from exporter.web.peers import greediest
 
 # Prometheus keeps its connections open: a stop does not wait until they are closed.
 _SHUTDOWN_SECONDS = 0.5
+_SHUTDOWN_LOOK_SECONDS = 0.02
 _ACCEPT_AGAIN_SECONDS = 1.0
 # So many connections are accepted in a turn of the event loop, which takes 10 ms and more amid a storm of events.
 # At the limit it is one: each cuts another, which should have had the time to send its request.
@@ -29,7 +31,7 @@ _ACCEPTS_PER_TURN = 32
 # The most bytes of one line of a request and of one header, and the most headers of a request.
 _LINE_BYTES = 4096
 _HEADERS = 32
-# Handshakes take so much of a turn of the event loop at most: then the exporter counts.
+# Handshakes take so much CPU time in a turn of the event loop at most: then the exporter counts.
 _SHAKE_NS = 5_000_000
 # What the kernel keeps of a connection, which is this program's memory too; it doubles both.
 _SEND_BUFFER_BYTES = 64 << 10
@@ -58,7 +60,7 @@ class Server:
         if gate is not None:
             app.middlewares.insert(0, gate.check)
             app.on_response_prepare.append(gate.add_headers)
-        app.middlewares.insert(0, _in_time)
+        app.middlewares.insert(0, self._in_time)
         self._gate = gate
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -78,7 +80,8 @@ class Server:
         )
         self._sockets: list[socket.socket] = []
         self._connections: set[Connection] = set()
-        self._to_shake: deque[Connection] = deque()
+        self._handshakes: Handshakes[Connection] = Handshakes()
+        self._shakes_soon = False
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Serve on listening sockets."""
@@ -98,11 +101,25 @@ class Server:
             sock = self._sockets.pop()
             self._loop.remove_reader(sock)
             sock.close()
+        await self._wait_for_answers()
         await self._runner.cleanup()
         for connection in list(self._connections):
             connection.abort()
         if self._gate is not None:
             self._gate.close()
+
+    async def _wait_for_answers(self) -> None:
+        """Wait a moment for answers that are under way, and cut those that take longer.
+
+        aiohttp would wait, too. An answer that ends in the moment in which it gives up is an error in its log.
+        """
+        ends_at = self._loop.time() + _SHUTDOWN_SECONDS
+        while answering := [one for one in self._connections if one.phase is Phase.ANSWER]:
+            if self._loop.time() >= ends_at:
+                for connection in answering:
+                    connection.abort()
+                return
+            await asyncio.sleep(_SHUTDOWN_LOOK_SECONDS)
 
     def _listen(self, sock: socket.socket) -> None:
         if sock.fileno() >= 0:
@@ -156,31 +173,36 @@ class Server:
     # -- handshakes -----------------------------------------------------------------------------------------------
 
     def _shake_soon(self, connection: Connection) -> None:
-        self._to_shake.append(connection)
-        if len(self._to_shake) == 1:
+        self._handshakes.add(connection)
+        self._go_on_shaking()
+
+    def _go_on_shaking(self) -> None:
+        if self._handshakes and not self._shakes_soon:
+            self._shakes_soon = True
             self._loop.call_soon(self._shake_hands)
 
     def _shake_hands(self) -> None:
         """Go on with the handshakes that can go on, for a part of a turn of the event loop."""
-        ends_ns = time.monotonic_ns() + _SHAKE_NS
-        while self._to_shake:
-            self._to_shake[0].shake_hands()
-            self._to_shake.popleft()
-            if time.monotonic_ns() > ends_ns:
-                break
-        if self._to_shake:
-            self._loop.call_soon(self._shake_hands)
+        self._shakes_soon = False
+        ends_ns = time.thread_time_ns() + _SHAKE_NS
+        while self._handshakes and time.thread_time_ns() <= ends_ns:
+            self._handshakes.take().shake_hands()
+        self._go_on_shaking()
 
+    # -- requests -------------------------------------------------------------------------------------------------
 
-@web.middleware
-async def _in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
-    connection: Connection | None = request.get_extra_info("connection")
-    if connection is not None:
+    @web.middleware
+    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection: Connection | None = request.get_extra_info("connection")
+        if connection is None:
+            return await handler(request)
         connection.begin_answer()
-    try:
-        return await handler(request)
-    finally:
-        if connection is not None:
+        try:
+            response = await handler(request)
+            if response.status < HTTPStatus.BAD_REQUEST:
+                self._handshakes.note_answered(connection.peer)
+            return response
+        finally:
             connection.end_answer()
 
 

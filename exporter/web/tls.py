@@ -7,6 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 from exporter.errors import ConfigError
+from exporter.files import require_regular
 from exporter.web.config_file import TlsConfig
 
 _TLS_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -33,9 +34,12 @@ def make_tls_context(config: TlsConfig, folder: Path) -> ssl.SSLContext:
     # A key with a password is refused: without `password` OpenSSL would ask for the password on the terminal.
     files = f"cert_file {config.cert_file}, key_file {config.key_file}"
     try:
+        require_regular(folder / config.cert_file)
+        require_regular(folder / config.key_file)
         context.load_cert_chain(folder / config.cert_file, folder / config.key_file, password=lambda: "")
         if config.client_ca_file is not None:
             files = f"client_ca_file {config.client_ca_file}"
+            require_regular(folder / config.client_ca_file)
             context.load_verify_locations(folder / config.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED if config.client_must_verify else ssl.CERT_OPTIONAL
     except OSError as error:

@@ -5,15 +5,15 @@ from pathlib import Path
 from attack.attack import IN_A_DRAIN, SHELL, events, records
 from golden.busy_minute import HEADER
 
-from exporter.capture.format import Frame, encode_entry, encode_frame, encode_header
+from exporter.capture.format import Frame, Header, encode_entry, encode_frame, encode_header
 from exporter.capture.kinds import encode_adopt, encode_apply, encode_batch
 from exporter.kernel.procfs import ProcessInfo
 
 
-def write_capture(path: Path, *frames: bytes) -> Path:
+def write_capture(path: Path, *frames: bytes, header: Header = HEADER) -> Path:
     """Write a capture of these frames' entries."""
     path.write_bytes(
-        encode_header(HEADER)
+        encode_header(header)
         + b"".join(encode_frame(Frame(HEADER.monotonic_ns + n, entries)) for n, entries in enumerate(frames))
     )
     return path

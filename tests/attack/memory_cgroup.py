@@ -1,30 +1,25 @@
-"""A memory cgroup with a limit, as a container or a systemd unit has one: the kernel kills what exceeds it.
-
-Version 1 and 2, where this process may make one.
-"""
+"""A memory cgroup with a limit, as a container or a systemd unit has one: the kernel kills what exceeds it."""
 
 import contextlib
-import os
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
+from attack.cgroup_folder import CgroupFolder, cgroup_folder
+
 _MIB = 1 << 20
-_REMOVED_SECONDS = 10.0
 
 
 class MemoryCgroup:
     """A memory cgroup.
 
     Args:
-        path: Its directory.
+        folder: Its folder.
         limit_bytes: What its processes may use, with the kernel's memory for their sockets.
     """
 
-    def __init__(self, path: Path, limit_bytes: int) -> None:
-        self._path = path
-        self._is_v2 = (path / "memory.max").exists()
+    def __init__(self, folder: CgroupFolder, limit_bytes: int) -> None:
+        self._folder = folder
+        self._path = folder.path
+        self._is_v2 = folder.is_v2
         self._write("memory.max" if self._is_v2 else "memory.limit_in_bytes", limit_bytes)
         # Swapping out would hide what is too much; a kernel without swap has no such file.
         with contextlib.suppress(OSError):
@@ -41,7 +36,7 @@ class MemoryCgroup:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """Return a command that runs another in the cgroup from its first instruction on."""
-        return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._path / "cgroup.procs"), *words]
+        return self._folder.command(words)
 
     @property
     def kills(self) -> int:
@@ -58,36 +53,8 @@ class MemoryCgroup:
         return used / _MIB
 
 
-def _parent() -> Path | None:
-    """Return where a memory cgroup can be made."""
-    if (_ROOT / "memory" / "memory.limit_in_bytes").exists() or (_ROOT / "memory" / "cgroup.procs").exists():
-        return _ROOT / "memory"
-    controllers = _ROOT / "cgroup.subtree_control"
-    return _ROOT if controllers.exists() and "memory" in controllers.read_text().split() else None
-
-
 @contextlib.contextmanager
 def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup | None]:
     """Make a memory cgroup for the block, whose processes end before it; None where that is not permitted."""
-    parent = _parent()
-    if parent is None or not os.access(parent, os.W_OK):
-        yield None
-        return
-    path = parent / f"exporter-attack-{os.getpid()}-{time.monotonic_ns()}"
-    try:
-        path.mkdir()
-    except OSError:
-        yield None
-        return
-    try:
-        yield MemoryCgroup(path, limit_bytes)
-    finally:
-        ends = time.monotonic() + _REMOVED_SECONDS
-        while path.exists():
-            try:
-                path.rmdir()
-            except OSError:
-                # The kernel takes a moment to see that its last process is gone.
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(0.02)
+    with cgroup_folder("memory", "memory") as folder:
+        yield None if folder is None else MemoryCgroup(folder, limit_bytes)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import yaml
 from attack.memory_cgroup import MemoryCgroup, memory_cgroup
+from kernel.harness import free_port
 
 PATIENCE_SECONDS = 60.0
 REPOSITORY = Path(__file__).parents[2]
@@ -52,9 +53,7 @@ class Program:
         capture: Path = SAMPLE,
         cgroup: MemoryCgroup | None = None,
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.tls = tls
         self.headers = headers
         self.log = log
@@ -67,7 +66,11 @@ class Program:
             command = cgroup.command(command)
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stderr=file, env={"PATH": os.environ["PATH"]})
-        wait_until(lambda: b"listening" in log.read_bytes(), bool, "the program listens")
+        wait_until(self._listens, bool, "the program listens")
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return b"listening" in self.log.read_bytes()
 
     def connect(self, source: str = "127.0.0.1", *, receive_bytes: int = 0) -> socket.socket:
         """Connect from an address of the loopback, without TLS."""

@@ -17,8 +17,22 @@ from attack.program import PATIENCE_SECONDS, running
 from golden.busy_minute import HEADER
 
 from exporter.capture.format import MAGIC, encode_entry, encode_header
-from exporter.capture.kinds import CommRead, encode_apply, encode_batch, encode_comm_read
+from exporter.capture.kinds import (
+    CommRead,
+    encode_apply,
+    encode_batch,
+    encode_comm_read,
+    encode_container,
+    encode_oom_lines,
+    encode_oom_total,
+    encode_place,
+    encode_record,
+)
+from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
+from exporter.kernel.taskstats import COMM_UID_BYTES
+from exporter.processes.grouping import Found
+from exporter.processes.places import PodContainer, PodName
 
 FRAME_BYTES = 7 << 20
 FRAMES = 8
@@ -80,13 +94,82 @@ HOSTILE: dict[str, Callable[[], Iterator[bytes]]] = {
 }
 
 
+def placed(placement: Placement, n: int) -> bytes:
+    return encode_entry("B", encode_place(0, n, Found(placement, n, n)))
+
+
+def in_ever_new_places(make: Callable[[int], Placement]) -> Iterator[bytes]:
+    """Processes that are found in a place that no other is in."""
+    for n in count(100):
+        yield adopted(100 + n % 50_000) + placed(make(n), 100 + n % 50_000)
+
+
+def named(n: int, name: PodName | None) -> bytes:
+    return encode_entry("D", encode_container(PodContainer("", f"{n:064x}"), name))
+
+
+def sideband(n: int) -> bytes:
+    fork = struct.pack("=IIIIQ", 100 + n % 4_000_000, 1, 100 + n % 4_000_000, 1, n)
+    return builders.perf_record(7, fork + bytes(24))
+
+
+# What came with formats 2 to 4.
+HOSTILE_SINCE: dict[str, Callable[[], Iterator[bytes]]] = {
+    "units": lambda: in_ever_new_places(lambda n: Placement("", "", f"{n}.service", "")),
+    "long units": lambda: in_ever_new_places(lambda n: Placement("", "", f"{n}".ljust(16_000, "x"), "")),
+    "containers without a name": lambda: in_ever_new_places(lambda n: Placement("", f"{n:064x}", "", "")),
+    "containers of pods": lambda: in_ever_new_places(lambda n: Placement(f"{n:032x}", f"{n:064x}", "", "")),
+    "names of nobody": lambda: (named(n, PodName("", "", "x" * 16_000)) for n in count()),
+    "names": lambda: (
+        adopted(n % 50_000) + placed(Placement("", f"{n:064x}", "", ""), n % 50_000)
+        + named(n, PodName("", "", f"{n}".ljust(16_000, "x")))
+        for n in count(100)
+    ),
+    "sessions": lambda: applied(sessions()),
+    "OOM lines": lambda: (
+        encode_entry("O", encode_oom_lines(range(n, n + 60_000), n)) for n in count(100, 60_000)
+    ),
+    "OOM totals": lambda: (encode_entry("V", encode_oom_total(n, n)) for n in count()),
+    "OOM totals that fall": lambda: (encode_entry("V", encode_oom_total((1 << 64) - 1 - n, n)) for n in count()),
+    "records of earlier files": lambda: (
+        encode_entry("W", encode_record((n, n, 1, 1 << 40, bytes(COMM_UID_BYTES), n, n))) for n in count(100)
+    ),
+    "side-band records": lambda: (
+        encode_entry("S", b"".join(map(sideband, range(n, n + 1000)))) for n in count(100, 1000)
+    ),
+    "side-band records that are none": lambda: (encode_entry("S", bytes(99_999)) for _ in count()),
+}  # fmt: skip
+
+
+def sessions() -> Iterator[bytes]:
+    """Batches of sessions that ever new processes begin."""
+    stride = builders.CONNECTOR_STRIDE
+    for first in count(100, 1000):
+        datagrams = [
+            event.ljust(stride, b"\0")
+            for n in range(first, first + 1000)
+            for event in (builders.fork(parent_tgid=1, child_tgid=n), builders.sid(tgid=n))
+        ]
+        data = memoryview(b"".join(datagrams))
+        yield encode_entry("E", encode_batch(Batch(data, stride, [stride] * len(datagrams))))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("entries", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    ("entries", "has_all"),
+    [
+        *((entries, False) for entries in HOSTILE.values()),
+        *((entries, True) for entries in HOSTILE_SINCE.values()),
+    ],
+    ids=[*HOSTILE, *(f"{name}, format 4" for name in HOSTILE_SINCE)],
+)
 def test_a_made_up_capture_cannot_fill_the_memory_or_delay_a_stop(
-    tmp_path: Path, entries: Callable[[], Iterator[bytes]]
+    tmp_path: Path, entries: Callable[[], Iterator[bytes]], *, has_all: bool
 ) -> None:
-    capture = write_capture(tmp_path / "capture", *frames_of(entries()))
-    with running(tmp_path / "log", capture=capture) as program:
+    header = HEADER._replace(sideband=True, groups="names,containers", oom="kmsg") if has_all else HEADER
+    flags = ["--group.by=pod,unit"] if has_all else []
+    capture = write_capture(tmp_path / "capture", *frames_of(entries()), header=header)
+    with running(tmp_path / "log", *flags, capture=capture) as program:
         time.sleep(1)
         assert program.get("/-/healthy")[0] == 200
         ends = time.monotonic() + LOOK_SECONDS
@@ -94,7 +177,7 @@ def test_a_made_up_capture_cannot_fill_the_memory_or_delay_a_stop(
         while b"the capture" not in program.log.read_bytes() and time.monotonic() < ends:
             time.sleep(0.1)
         assert program.peak_rss_mib < PEAK_MIB
-    with running(tmp_path / "log", capture=capture) as program:
+    with running(tmp_path / "log", *flags, capture=capture) as program:
         began = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(PATIENCE_SECONDS) == 0

@@ -154,6 +154,12 @@ def runbooks(rendered: Rendered) -> Any:
     return base
 
 
+def failures(rendered: Rendered) -> Any:
+    urls = [rule["annotations"].get("failures_url", "") for rule in alerts(rendered).values()]
+    [base] = {url.partition("/failures?")[0] for url in urls if url}
+    return base
+
+
 def monitor_values(kind: str, endpoints: str) -> dict[str, Look]:
     def endpoint(field: str) -> Look:
         def look(rendered: Rendered) -> Any:
@@ -203,6 +209,7 @@ ARRIVAL: dict[str, Look] = {
     "commonLabels": common_labels,
     "exporter.events": lambda rendered: (argument(rendered, "--events") or "").split(","),
     "exporter.groupBy": lambda rendered: (argument(rendered, "--group.by") or "").split(","),
+    "exporter.groupHistograms": lambda rendered: "--group.histograms" in rendered.container["args"],
     "exporter.seriesLimit": number("--limit.series"),
     "exporter.seriesIdle": number("--limit.idle"),
     "exporter.receiveBufferBytes": number("--receive-buffer.bytes"),
@@ -261,6 +268,7 @@ ARRIVAL: dict[str, Look] = {
         [name for name in GROUPS if name not in {group["name"] for group in groups(rendered)}]
     ),
     "prometheusRule.runbookUrlBase": runbooks,
+    "prometheusRule.failuresUrlBase": failures,
     "prometheusRule.alertLabels": on_every_alert("labels"),
     "prometheusRule.alertAnnotations": on_every_alert("annotations"),
     "prometheusRule.alerts": alert_changes,

@@ -1,5 +1,6 @@
 """Helm 3 and Helm 4 themselves make of every scenario what the engine in the other tests makes of it."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -51,7 +52,8 @@ def documented_installations() -> list[str]:
 
 @pytest.mark.parametrize("command", documented_installations())
 def test_what_the_documentation_installs_can_be_rendered(helm: Path, command: str) -> None:
-    _, _, *words = shlex.split(command)
+    # The README of a package does not know where the chart is.
+    words = [str(CHART) if word == "CHART" else word for word in shlex.split(command)[2:]]
     objects = by_name(parse(run(helm, "template", *words)))
     [daemonset] = [found for (kind, _), found in objects.items() if kind == "DaemonSet"]
     assert daemonset["metadata"]["namespace"] == "processes"
@@ -78,3 +80,24 @@ def test_a_wrong_value_is_refused(helm: Path) -> None:
     told = run(helm, "template", RELEASE, CHART, "--set", "mode=rootless", code=1)
     assert "mode" in told
     assert "exact" in told
+
+
+def test_objects_of_a_text_are_all_delivered(helm: Path, tmp_path: Path) -> None:
+    text = "{{ range list `a` `b` }}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: {{ . }}}\n{{ end }}"
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        json.dumps({"extraObjects": [text, "{{ if false }}a{{ end }}", text.replace("list", "list `c`")]})
+    )
+    run(helm, "lint", "--strict", CHART, "--values", values)
+    for only in ([], ["--show-only", "templates/extra-objects.yaml"]):
+        rendered = parse(run(helm, "template", RELEASE, CHART, "--values", values, *only))
+        names = [found["metadata"]["name"] for found in rendered if found["kind"] == "Secret"]
+        assert sorted(names) == ["a", "a", "b", "b", "c"]
+
+
+def test_a_flag_that_the_exporter_does_not_have_is_refused_in_one_line(helm: Path) -> None:
+    line = "extraArgs: unknown flag --web.config; did you mean --web.config.file?"
+    told = run(helm, "template", RELEASE, CHART, "--set", "extraArgs={--web.config=1}", code=1)
+    assert [said for said in told.splitlines() if said.startswith("Error: ") and said.endswith(line)]
+    # It ignores `fail`.
+    run(helm, "lint", CHART, "--set", "extraArgs={--web.config=1}", code=1)

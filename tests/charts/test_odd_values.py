@@ -62,6 +62,100 @@ def test_null_is_refused_where_something_must_be_said(path: str) -> None:
         render(at(path, None))
 
 
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"global": {"imagePullSecrets": ["a"]}}, ["a"]),
+        ({"imagePullSecrets": ["a"]}, ["a"]),
+        ({"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": ["b", "c"]}, ["a", "b", "c"]),
+        ({"global": {"imagePullSecrets": [{"name": "a"}]}, "imagePullSecrets": ["a", {"name": "a"}]}, ["a"]),
+        ({"global": {"imagePullSecrets": ["1"]}}, ["1"]),
+    ],
+    ids=str,
+)
+def test_a_pull_secret_is_written_as_a_name_or_as_an_object(values: Mapping[str, Any], names: list[str]) -> None:
+    rendered = rendered_with(values)
+    for pod in (rendered.pod, rendered.one("Pod")):
+        assert pod["spec"]["imagePullSecrets"] == [{"name": name} for name in names]
+
+
+@pytest.mark.parametrize("secret", ["", 1, None, {}, {"name": ""}, {"name": 1}], ids=repr)
+def test_a_pull_secret_without_a_name_is_refused(secret: object) -> None:
+    for values in ({"global": {"imagePullSecrets": [secret]}}, {"imagePullSecrets": [secret]}):
+        with pytest.raises(HelmValuesError, match="imagePullSecrets"):
+            render(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"service": {"nodePort": 30061}}, "service.nodePort needs service.type NodePort or LoadBalancer"),
+        (
+            {"service": {"type": "NodePort", "clusterIP": "None"}},
+            "service.clusterIP None makes a headless service, which cannot be of the type NodePort",
+        ),
+        (
+            {"service": {"type": "LoadBalancer", "clusterIP": "None"}},
+            "service.clusterIP None makes a headless service, which cannot be of the type LoadBalancer",
+        ),
+        (
+            {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4", "IPv6"]}},
+            "service.ipFamilies: two of them need service.ipFamilyPolicy PreferDualStack or RequireDualStack",
+        ),
+        # Since Kubernetes 1.23 there is no default of the policy for two.
+        ({"service": {"ipFamilies": ["IPv6", "IPv4"]}}, "service.ipFamilies: two of them need"),
+        ({"sidecars": [{"name": "exporter"}]}, "sidecars: the pod has another container called exporter"),
+        (
+            {"extraInitContainers": [{"name": "exporter"}]},
+            "extraInitContainers: the pod has another container called exporter",
+        ),
+        (
+            {"extraInitContainers": [{"name": "a"}], "sidecars": [{"name": "b"}, {"name": "a"}]},
+            "sidecars: the pod has another container called a",
+        ),
+    ],
+    ids=str,
+)
+def test_what_an_api_server_would_refuse_is_refused(values: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(HelmRenderError) as refused:
+        render(values)
+    [line] = str(refused.value).splitlines()
+    assert f": {words}" in line
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(
+            {"service": {"type": kind, "nodePort": port}}
+            for kind in ("NodePort", "LoadBalancer")
+            for port in (1, 65535)
+        ),
+        {"service": {"clusterIP": "None"}},
+        {"service": {"type": "NodePort", "clusterIP": "10.0.0.9"}},
+        *(
+            {"service": {"ipFamilyPolicy": policy, "ipFamilies": ["IPv4", "IPv6"]}}
+            for policy in ("PreferDualStack", "RequireDualStack")
+        ),
+        *({"service": {"ipFamilyPolicy": policy, "ipFamilies": ["IPv6"]}} for policy in ("", None, "SingleStack")),
+        {"extraInitContainers": [{"name": "a", "image": "i"}], "sidecars": [{"name": "b", "image": "i"}]},
+    ],
+    ids=str,
+)
+def test_what_an_api_server_may_take_is_rendered(values: Mapping[str, Any]) -> None:
+    rendered_with(values)
+
+
+def test_what_a_service_would_be_is_of_no_matter_without_one() -> None:
+    assert not render({"service": {"enabled": False, "nodePort": 30061}}).of_kind("Service")
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, "30061"])
+def test_a_port_that_no_node_has_is_refused(port: object) -> None:
+    with pytest.raises(HelmValuesError, match="nodePort"):
+        render({"service": {"type": "NodePort", "nodePort": port}})
+
+
 @pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe"])
 def test_a_probe_can_be_left_out(probe: str) -> None:
     container = rendered_with({probe: None}).container

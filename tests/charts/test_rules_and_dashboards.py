@@ -11,6 +11,8 @@ import yaml
 from charts.rendering import CHART, ROOT, Object, Rendered, render
 from helm_python import HelmRenderError
 
+from dashboards.generate.rules import alerts_yaml
+
 DASHBOARD = {
     "title": "{{comm}} and $__rate_interval",
     "uid": "a",
@@ -193,6 +195,26 @@ def test_runbooks_can_be_where_the_user_says(chart: Path, base: str) -> None:
         alerts(chart, runbookUrlBase=base, alerts=mine)["Late"]["annotations"]["runbook_url"]
         == "https://example.org"
     )
+
+
+@pytest.mark.parametrize("base", ["http://{{ $labels.instance }}:10061", "http://{{ $labels.instance }}:10061/"])
+def test_alerts_of_programs_lead_to_their_failures_as_those_of_generated_rules_do(base: str) -> None:
+    rendered = render({"prometheusRule": {"enabled": True, "failuresUrlBase": base}})
+    generated = yaml.safe_load(alerts_yaml("", failures=base.removesuffix("/")))
+    there, wanted = (
+        {
+            rule["alert"]: rule["annotations"].get("failures_url")
+            for group in of["groups"]
+            for rule in group["rules"]
+            if "alert" in rule
+        }
+        for of in (rendered.one("PrometheusRule")["spec"], generated)
+    )
+    assert there == wanted
+    assert None in wanted.values()
+    assert len(set(wanted.values())) > 1
+    without = render({"prometheusRule": {"enabled": True}})
+    assert "failures_url" not in str(without.one("PrometheusRule"))
 
 
 def _lines(rule: Object) -> list[str]:

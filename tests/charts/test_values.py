@@ -62,43 +62,6 @@ def test_what_the_schema_lists_is_what_the_exporter_takes() -> None:
         assert VALUES["exporter"][name] == flags[flag].default
 
 
-def extra_arguments() -> str:
-    """Return the pattern of arguments that the exporter's own parser knows."""
-    switches = [flag.name for flag in FLAGS if flag.is_switch]
-    names = "|".join(re.escape(flag.name.removeprefix("--")) for flag in FLAGS if not flag.is_switch)
-    words = "|".join(re.escape(name.removeprefix("--")) for name in switches)
-    return f"^--((no-)?({words})|({words})=(true|false)|({names})=.*)$".replace("\\-", "-")
-
-
-def test_the_schema_knows_the_arguments_that_the_exporter_knows(request: pytest.FixtureRequest) -> None:
-    path = CHART / "values.schema.json"
-    schema = json.loads(path.read_text(encoding="utf-8"))
-    schema["properties"]["extraArgs"]["items"]["pattern"] = extra_arguments()
-    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-    if request.config.getoption("--update-golden"):
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text
-
-
-@pytest.mark.parametrize(
-    ("argument", "known"),
-    [
-        ("--filter=bpf", True),
-        ("--limit.idle=12h", True),
-        ("--no-web.disable-exporter-metrics", True),
-        ("--web.disable-exporter-metrics=true", True),
-        ("--filtre=bpf", False),
-        ("--filter", False),
-        ("--no-filter", False),
-        ("--web.disable-exporter-metrics=yes", False),
-        ("filter=bpf", False),
-    ],
-)
-def test_an_argument_is_refused_where_the_exporter_would_refuse_it(argument: str, known: bool) -> None:
-    assert schema_takes({"extraArgs": [argument]}) == known
-    assert exporter_takes(argument) == known
-
-
 @pytest.mark.parametrize(
     ("name", "flag", "text", "taken"),
     [
@@ -123,6 +86,27 @@ def test_further_objects_are_run_as_templates() -> None:
     extra = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-{{ .Values.mode }}"}}
     [made] = render({"extraObjects": [extra]}).of_kind("Secret")
     assert made["metadata"]["name"] == "test-exact"
+
+
+def test_a_further_object_can_be_a_text_with_instructions_of_templates() -> None:
+    text = """
+{{- range list "a" "b" }}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ $.Release.Name }}-{{ . }}
+{{- end }}
+"""
+    nothing = "{{ if eq .Values.mode `unprivileged` }}kind: Secret{{ end }}"
+    written = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Values.mode }}"}}
+    made = render({"extraObjects": [text, nothing, written]}).of_kind("Secret")
+    assert [secret["metadata"]["name"] for secret in made] == ["test-a", "test-b", "exact"]
+
+
+@pytest.mark.parametrize("extra", ["", 1, None, [], {}, {"kind": "Secret"}, {"apiVersion": "v1"}], ids=repr)
+def test_what_is_no_further_object_is_refused(extra: object) -> None:
+    assert not schema_takes({"extraObjects": [extra]})
 
 
 def test_a_value_that_is_not_set_leaves_the_default_to_the_exporter() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,25 @@ events_logger = "file"
 _PIP_CONF = "[global]\nno-index = true\nfind-links = /wheels\n"
 
 
-def pod_for_podman(template: dict[str, Any], name: str) -> dict[str, Any]:
+def pod_for_podman(
+    template: dict[str, Any],
+    name: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    account: Path | None = None,
+) -> dict[str, Any]:
     """Make a pod of a DaemonSet's template that `podman kube play` takes.
 
     Left out is what podman 4 does not know or takes otherwise: the ports (there are none but the host's), both
     probes (the kubelet's), where the pod may run (the scheduler's), its service account (the API server's) and its
-    annotations (podman wants them short). A Secret is mounted as a ConfigMap of its name.
-    Everything else is as rendered.
+    annotations (podman wants them short). A Secret is mounted as a ConfigMap of its name. Everything else is as
+    rendered.
+
+    Args:
+        template: The template.
+        name: Of the pod.
+        environment: What the kubelet would put into the environment; fields of the pod's own among it.
+        account: The folder that the kubelet would make of the projected volume: the service account's.
     """
     spec = {
         key: value
@@ -50,15 +62,26 @@ def pod_for_podman(template: dict[str, Any], name: str) -> dict[str, Any]:
     [container] = spec["containers"]
     spec["containers"] = [
         {key: value for key, value in container.items() if key not in ("ports", "livenessProbe", "readinessProbe")}
+        | {"env": _environment(container.get("env", []), environment or {})}
     ]
     spec["volumes"] = [
         {"name": volume["name"], "configMap": {"name": volume["secret"]["secretName"]}}
         if "secret" in volume
+        else {"name": volume["name"], "hostPath": {"path": str(account), "type": "Directory"}}
+        if "projected" in volume
         else volume
         for volume in spec.get("volumes", [])
     ]
     metadata = {"name": name, "labels": template["metadata"]["labels"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _environment(entries: list[dict[str, Any]], given: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return a container's environment with what the kubelet knows: all that the template leaves to it."""
+    of_pod = {entry["name"] for entry in entries if "valueFrom" in entry}
+    assert of_pod <= set(given), of_pod
+    own = [entry for entry in entries if entry["name"] not in of_pod]
+    return own + [{"name": name, "value": value} for name, value in given.items()]
 
 
 class Engine:

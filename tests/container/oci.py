@@ -5,10 +5,12 @@ import json
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUP2_MAGIC = "cgroup2fs"
+_PATIENCE_SECONDS = 60.0
 # crun knows pure v2 hosts only. On a hybrid one it gets a view without the v1 hierarchies.
 _ONLY_V2 = (
     "unshare", "--mount", "sh", "-c",
@@ -54,8 +56,8 @@ class Runtime:
             check=False,
         )
 
-    def _write_config(self, container: str, words: tuple[str, ...]) -> None:
-        """Write what the next container runs. Its cgroup is that of a container of Docker's."""
+    def _write_config(self, container: str, words: tuple[str, ...], parent: str = "/docker") -> None:
+        """Write what the next container runs. Its cgroup is that of a container of Docker's, or below another."""
         config = self._bundle / "config.json"
         config.unlink(missing_ok=True)
         told = self._call("spec")
@@ -65,7 +67,7 @@ class Runtime:
         spec["mounts"] = [mount for mount in spec["mounts"] if mount["destination"] == "/proc"]
         # Device rules are a BPF program, which takes memory that a test's user need not have.
         spec["linux"].pop("resources", None)
-        spec["linux"]["cgroupsPath"] = f"/docker/{container}"
+        spec["linux"]["cgroupsPath"] = f"{parent}/{container}"
         config.write_text(json.dumps(spec))
 
     def run(self, *words: str) -> str:
@@ -76,10 +78,10 @@ class Runtime:
         return container
 
     @contextlib.contextmanager
-    def running(self, *words: str) -> Iterator[str]:
-        """Run a container in the background; hands out its id."""
+    def running(self, *words: str, parent: str = "/docker") -> Iterator[str]:
+        """Run a container in the background, in a cgroup below this one; hands out its id."""
         container = secrets.token_hex(32)
-        self._write_config(container, words)
+        self._write_config(container, words, parent)
         subprocess.run(
             [*self._command, "run", "--detach", container],
             cwd=self._bundle,
@@ -113,6 +115,8 @@ class Podman:
         self._command = (
             *("podman", "--root", str(self._folder / "storage"), "--runroot", str(run_root)),
             *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"),
+            # There need be no journal to which it could write its events.
+            *("--events-backend", "file"),
         )
         # podman 4 asks for more files and processes than a container may give.
         limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
@@ -132,16 +136,17 @@ class Podman:
             check=False,
         ).stdout.strip()
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, options: tuple[str, ...] = ()) -> str:
         """Run a container to its end; returns its id."""
         id_file = self._folder / secrets.token_hex(8)
-        self._call("run", "--cidfile", str(id_file), *self._options, "--rootfs", str(self.root), *words)
+        options = ("--cidfile", str(id_file), *self._options, *options)
+        self._call("run", *options, "--rootfs", str(self.root), *words)
         return id_file.read_text()
 
     @contextlib.contextmanager
-    def running(self, *words: str) -> Iterator[str]:
+    def running(self, *words: str, options: tuple[str, ...] = ()) -> Iterator[str]:
         """Run a container in the background; hands out its id."""
-        container = self._call("run", "--detach", *self._options, "--rootfs", str(self.root), *words)
+        container = self._call("run", "--detach", *self._options, *options, "--rootfs", str(self.root), *words)
         assert len(container) == 64, container
         try:
             yield container
@@ -151,3 +156,20 @@ class Podman:
     def exec(self, container: str, *words: str) -> str:
         """Run a program in a container to its end; returns what it wrote."""
         return self._call("exec", container, *words)
+
+    def rename(self, container: str, name: str) -> None:
+        self._call("rename", container, name)
+
+    @contextlib.contextmanager
+    def serving(self, socket: Path) -> Iterator[None]:
+        """Serve podman's API on a socket."""
+        with subprocess.Popen([*self._command, "system", "service", "--time=0", f"unix://{socket}"]) as service:
+            try:
+                deadline = time.monotonic() + _PATIENCE_SECONDS
+                while not socket.exists():
+                    assert service.poll() is None, "podman does not serve"
+                    assert time.monotonic() < deadline, "podman does not serve"
+                    time.sleep(0.05)
+                yield
+            finally:
+                service.terminate()

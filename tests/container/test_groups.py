@@ -27,13 +27,13 @@ WITHOUT_IDS = "import exporter.kernel.pidfd as pidfd\npidfd.read_cgroup_id = lam
 
 
 @contextlib.contextmanager
-def grouping_exporter(folder: Path, *, ids: bool, exec_names: str = "auto") -> Iterator[Exporter]:
+def grouping_exporter(folder: Path, *more: str, ids: bool, exec_names: str = "auto") -> Iterator[Exporter]:
     """An exporter that counts by pod and unit."""
     prefix: tuple[str, ...] = ()
     if not ids:
         (folder / "sitecustomize.py").write_text(WITHOUT_IDS)
         prefix = ("env", f"PYTHONPATH={folder}")
-    flags = ("--group.by", "pod,unit", "--exec-names", exec_names, *ROOMY)
+    flags = ("--group.by", "pod,unit", "--exec-names", exec_names, *more, *ROOMY)
     with Exporter("auto", folder / "log", *flags, prefix=prefix).closing() as exporter:
         yield exporter
         exporter.stop()
@@ -52,6 +52,15 @@ def fork_storm(programs: Programs, *, busy: bool) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+def forks_by(scrape: Scrape, comms: tuple[str, ...]) -> Counter[str]:
+    """How often programs forked, by their comm, wherever they run."""
+    found: Counter[str] = Counter()
+    for key, number in scrape.samples.get("proc_connector_forks_total", {}).items():
+        if (comm := dict(key)["comm"]) in comms:
+            found[comm] += int(number)
+    return found
 
 
 def by_container(scrape: Scrape, counter: str, comm: str) -> Counter[str]:
@@ -158,6 +167,54 @@ def test_a_program_of_two_milliseconds_in_a_container_of_podman_counts_there(
         scrape = wait_for_all(exporter, short[1:], RUNS)
     assert share_of_right(scrape, probe[1:], {id_[:12]}, PODMAN_EXECS) >= 0.98
     assert share_of_right(scrape, short[1:], {run[:12] for run in runs}, RUNS) >= LEAST_OF_RUNS
+
+
+def test_forks_of_a_start_by_podman_count_for_the_stages_of_its_runtime(
+    tmp_path: Path, run_root: Path, programs: Programs
+) -> None:
+    """Each start clones two with CLONE_PARENT: they are children of runc, which did not fork them."""
+    if shutil.which("podman") is None:
+        pytest.skip("no podman here (apt-get install podman)")
+    podman = Podman(tmp_path, run_root)
+    short = podman.add(programs.binary, programs.name("short"))
+    stages = ("runc:[0:PARENT]", "runc:[1:CHILD]")
+    with grouping_exporter(tmp_path, ids=True, exec_names="sideband") as exporter:
+        before = forks_by(exporter.scrape(), stages)
+        for _ in range(RUNS):
+            podman.run(short, "sleep", MS, CODE)
+        wait_for_all(exporter, short[1:], RUNS)
+        assert forks_by(exporter.scrape(), stages) - before == Counter(dict.fromkeys(stages, RUNS))
+
+
+def test_containers_of_podman_have_the_names_that_its_socket_says(
+    tmp_path: Path, run_root: Path, programs: Programs
+) -> None:
+    if shutil.which("podman") is None:
+        pytest.skip("no podman here (apt-get install podman)")
+    podman = Podman(tmp_path, run_root)
+    main, probe, short = (podman.add(programs.binary, programs.name(hint)) for hint in ("main", "probe", "short"))
+    # A user can write labels; the engine's name is not one of them.
+    named = [("--name", name, "--label", "name=evil") for name in ("before", "brief")]
+    flags = (f"--containers.socket={run_root / 'api.sock'}", "--user=65534")
+    with (
+        podman.serving(run_root / "api.sock"),
+        podman.running(main, "sleep", "3600000", "0", options=named[0]) as id_,
+    ):
+        podman.rename(id_, "web")
+        with grouping_exporter(tmp_path, *flags, ids=True) as exporter:
+            exporter.wait_for(
+                lambda scrape: scrape.get("proc_connector_containers_connected") == 1, "the list of containers"
+            )
+            for _ in range(PODMAN_EXECS):
+                podman.exec(id_, probe, "sleep", MS, CODE)
+            # One after the other has the same name, and lives for 2 ms.
+            for _ in range(RUNS):
+                podman.run(short, "sleep", MS, CODE, options=named[1])
+            wait_for_all(exporter, probe[1:], PODMAN_EXECS)
+            scrape = wait_for_all(exporter, short[1:], RUNS)
+            assert scrape.total("proc_connector_containers_failures_total") == 0
+    assert share_of_right(scrape, probe[1:], {"web"}, PODMAN_EXECS) >= 0.98
+    assert share_of_right(scrape, short[1:], {"brief"}, RUNS) >= LEAST_OF_RUNS
 
 
 def test_a_storm_in_a_container_is_exact(tmp_path: Path, programs: Programs) -> None:

@@ -59,8 +59,15 @@ def test_it_is_nobody_and_passes_its_arguments_to_the_exporter(engine: Engine) -
     assert configuration["Entrypoint"] == ["python", "-m", "exporter"]
     assert not configuration.get("Cmd")
     assert list(configuration["ExposedPorts"]) == [f"{DEFAULT_PORT}/tcp"]
-    labels = {name.removeprefix("org.opencontainers.image.") for name in configuration["Labels"]}
-    assert {"title", "description", "licenses", "version", "revision", "source", "url", "documentation"} <= labels
+    prefix = "org.opencontainers.image."
+    labels = {
+        name.removeprefix(prefix): text
+        for name, text in configuration["Labels"].items()
+        if name.startswith(prefix)
+    }
+    # The Makefile adds where its source is, if that is known: tests/package/test_makefile.py.
+    assert set(labels) == {"title", "description", "licenses", "version", "revision", "base.name"}
+    assert all(labels.values())
 
 
 def test_it_has_the_program_and_no_more_of_the_project(files: set[PurePosixPath]) -> None:
@@ -123,6 +130,11 @@ def status(port: int) -> int | str:
         return ask(port, "/-/ready").status
     except OSError as error:
         return str(error)
+
+
+def test_it_has_the_command_that_the_documentation_names(engine: Engine) -> None:
+    said = engine.run_in_image("proc-connector-exporter", "--version")
+    assert said.startswith("proc-connector-exporter, version ")
 
 
 def test_it_prints_its_version_in_half_a_second(engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -70,7 +70,14 @@ class Pod:
 
 @contextlib.contextmanager
 def playing(
-    engine: Engine, mode: str, *, without: str | None = None, secrets: Sequence[Object] = (), **values: Any
+    engine: Engine,
+    mode: str,
+    *,
+    without: str | None = None,
+    secrets: Sequence[Object] = (),
+    environment: Mapping[str, str] | None = None,
+    account: Path | None = None,
+    **values: Any,
 ) -> Iterator[Pod]:
     """Run a pod of the chart, under a name of its own.
 
@@ -79,6 +86,8 @@ def playing(
         mode: The chart's.
         without: A capability to take from what the chart gives.
         secrets: What the pod mounts besides, as ConfigMaps.
+        environment: As of pod_for_podman.
+        account: As of pod_for_podman.
         values: Others of the chart's.
     """
     port = free_port()
@@ -87,7 +96,7 @@ def playing(
     template = rendered.pod
     if without is not None:
         template["spec"]["containers"][0]["securityContext"]["capabilities"]["add"].remove(without)
-    pod = pod_for_podman(template, f"exporter-{port}")
+    pod = pod_for_podman(template, f"exporter-{port}", environment=environment, account=account)
     try:
         yield Pod(engine, pod, [*rendered.of_kind("ConfigMap"), *secrets], mode, port)
     finally:

@@ -12,8 +12,10 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from documented import documented
+from documented import documented, documented_addition
 from kernels import image
+from kernels.archive import Archive
+from kernels.machines import LINUX_6_1
 
 from deploy.package.environment import NAME
 
@@ -60,7 +62,7 @@ def what_is_missing() -> str | None:
     for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
             return f"no {tool} here (Debian: apt-get install {package})"
-    return image.what_is_missing()
+    return image.what_is_missing(LINUX_6_1)
 
 
 def root_filesystem() -> Path:
@@ -107,7 +109,7 @@ def make_archive(debs: Iterable[Path], secrets: Iterable[Path]) -> Path:
         debs: The packages; they lie in /srv.
         secrets: A certificate and its key, beside them.
     """
-    archive = image.Archive()
+    archive = Archive()
     with tarfile.open(root_filesystem()) as tar:
         members = {member.name: member for member in tar}
         for name, member in members.items():
@@ -128,6 +130,7 @@ def make_archive(debs: Iterable[Path], secrets: Iterable[Path]) -> Path:
     archive.link("/etc/systemd/system/multi-user.target.wants/check.service", "/etc/systemd/system/check.service")
     archive.file("/srv/check.py", (GUEST / "check.py").read_bytes(), 0o644)
     archive.file("/srv/prometheus.yml", scrape_configuration().encode(), 0o644)
+    archive.file("/srv/stream-group.conf", documented_addition("docs/stream.md").encode(), 0o644)
     archive.file("/srv/documented.json", json.dumps(commands()).encode(), 0o644)
     archive.file("/etc/apt/apt.conf.d/90check", _APT, 0o644)
     for given in (*debs, *secrets):

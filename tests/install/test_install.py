@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from install import debian
-from kernels import image
 from kernels.guests import Guest
+from kernels.machines import LINUX_6_1
 from serving import Authority
 
 pytestmark = pytest.mark.install
@@ -37,7 +37,7 @@ def results(
     shutil.copy(deb, first)
     certificate, key = Authority(folder).issue("server", "localhost")
     archive = debian.make_archive([first, debian.next_version(deb)], [certificate, key])
-    guest = Guest("debian", folder, image.linux_6_1(), archive, _SILENCE_SECONDS)
+    guest = Guest("debian", folder, LINUX_6_1, archive, _SILENCE_SECONDS)
     told: dict[str, str] = {}
     began = time.monotonic()
     capture = request.config.pluginmanager.getplugin("capturemanager")

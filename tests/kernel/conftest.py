@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import struct
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -114,3 +115,12 @@ def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def world(exporter: Exporter, programs: Programs) -> World:
     return World(exporter, programs)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user can read, unlike that of pytest."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

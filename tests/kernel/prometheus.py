@@ -4,10 +4,11 @@ import contextlib
 import json
 import subprocess
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kernel.harness import ask, free_port, wait_until
 
 JOB = "proc-connector"
@@ -38,15 +39,27 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(exporter_port: int, folder: Path, *flags: str) -> Iterator[Prometheus]:
-    """Run a server that scrapes a port of the loopback every second, and does so already."""
+def scraping(
+    exporter_port: int,
+    folder: Path,
+    *flags: str,
+    labels: Mapping[str, str] | None = None,
+    job: Mapping[str, Any] | None = None,
+) -> Iterator[Prometheus]:
+    """Run a server that scrapes a port of the loopback every second, and does so already.
+
+    Args:
+        exporter_port: The port.
+        folder: For its files.
+        flags: Its flags.
+        labels: Of the target, as discovery finds them.
+        job: What else the configuration of the job has.
+    """
     port = free_port()
     config = folder / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 1s}\n"
-        "scrape_configs:\n"
-        f"  - {{job_name: {JOB}, static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]}}\n"
-    )
+    target = {"targets": [f"127.0.0.1:{exporter_port}"], "labels": dict(labels or {})}
+    jobs = [{"job_name": JOB, "static_configs": [target], **(job or {})}]
+    config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
     command = [
         "prometheus",
         f"--config.file={config}",

@@ -3,12 +3,11 @@
 import itertools
 import re
 import signal
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from kernel.harness import (
     Scrape,
     World,
     exit_labels,
+    free_port,
     running,
     wait_until,
 )
@@ -82,11 +82,10 @@ ALL_FAMILIES = {
 
 def free_ports(count: int) -> list[int]:
     """All different, as programs that start at the same time need them."""
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 @contextmanager

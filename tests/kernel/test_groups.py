@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from kernel.harness import ROOMY, Exporter, Programs, Scrape, wait_until
-from kernel.test_watch import Watching
+from kernel.watching import Watching
 
 ROOTS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 LONG_MS, SHORT_MS = "1000", "2"

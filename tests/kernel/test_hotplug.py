@@ -50,5 +50,5 @@ def test_execs_on_a_cpu_that_was_offline_have_their_names_when_it_is_back(
             assert named <= Counter(dict.fromkeys(("taskset", "env", "nice", last.name), chains))
             return found[UNKNOWN]
 
-        wait_until(lambda: unknown_of(3), lambda unknown: unknown == 0, "names of execs on the CPU that is back")
-        assert unknown_of(50) == 0
+        # A few chains on a quiet host can all be read from /proc in time, without any record.
+        wait_until(lambda: unknown_of(50), lambda unknown: unknown == 0, "names of execs on the CPU that is back")

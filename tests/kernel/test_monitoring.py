@@ -301,13 +301,15 @@ def _restart_again_and_again(world: Monitored, port: int, log: Path) -> None:
 
 
 def test_every_query_of_every_panel_returns_data(monitored: Monitored) -> None:
+    def hurried(expr: str) -> str:
+        """Return a query that looks as often as increments are recorded: they are there for one evaluation."""
+        return interpolate(expr, monitored.variables).replace(":1m]", f":{60 / HURRY:g}s]")
+
     empty = [
         str(asked)
         for asked in queries()
         if not OF_GROUPS.search(asked.expr)
-        and not monitored.series(
-            interpolate(asked.expr, monitored.variables), instant=bool(asked.target.get("instant"))
-        )
+        and not monitored.series(hurried(asked.expr), instant=bool(asked.target.get("instant")))
     ]
     assert empty == []
 
@@ -448,6 +450,12 @@ def test_the_demonstration_shows_what_it_promises_and_ends_on_an_interrupt() -> 
             wait_until(
                 lambda: prometheus.get("query", query=births)["result"], bool, "the demonstration's programs count"
             )
+            wait_until(
+                lambda: failures_behind_alerts(prometheus),
+                bool,
+                "the link of an alert opens its program's failures",
+                patience_seconds=3 * DEADLINE_SECONDS,
+            )
             process.send_signal(signal.SIGINT)
             assert process.wait(DEADLINE_SECONDS) == 0
         finally:
@@ -455,6 +463,23 @@ def test_the_demonstration_shows_what_it_promises_and_ends_on_an_interrupt() -> 
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             ask(port, "/")
+
+
+def failures_behind_alerts(prometheus: Prometheus) -> set[str]:
+    """Follow the link of each alert that fires for a program; return those programs that have failures there."""
+    programs = set()
+    for alert in prometheus.get("alerts")["alerts"]:
+        comm, url = alert["labels"].get("comm"), alert["annotations"].get("failures_url")
+        if alert["state"] != "firing" or not comm or not url:
+            continue
+        link = urllib.parse.urlsplit(url)
+        assert link.port is not None
+        answer = ask(link.port, f"{link.path}?{link.query}", Accept="application/json")
+        assert answer.status == 200, answer.body
+        shown = {row["comm"] for row in json.loads(answer.body)["failures"]}
+        assert shown <= {comm}
+        programs |= shown
+    return programs
 
 
 def test_the_workload_ends_with_its_children() -> None:

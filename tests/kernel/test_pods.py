@@ -1,21 +1,19 @@
 """Processes in cgroups like the kubelet's, an API that knows the pods, and what the exporter calls them."""
 
-import asyncio
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
 from kernel.harness import DEADLINE_SECONDS, Exporter, Programs, running, wait_until
+from kernel.served import Served
 from kubernetes_api import NODE, TOKEN, FakeApi, make_id, make_pod, pod_of, serving_api, status_of
 from serving import Authority
 
@@ -24,50 +22,15 @@ HASH = "9aac5b5c8815def09a2ef9e37b89da55"
 # Where containers are kept apart: systemd's hierarchy on a hybrid host, else the unified one.
 HIERARCHIES = tuple(map(Path, ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup")))
 NOBODY = 65534
+PODS, CONTAINERS = 110, 200
+MOST_RESIDENT = 60 << 20
 
 
-class Api:
+class Api(Served[FakeApi]):
     """The API in a thread of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._loop = asyncio.new_event_loop()
-        self._stopped = asyncio.Event()
-        self._serving = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-        self.fake: FakeApi
-
-    async def _serve(self) -> None:
-        async with serving_api(Authority(self._folder)) as self.fake:
-            self._serving.set()
-            await self._stopped.wait()
-
-    def do(self, what: Any, *arguments: Any) -> None:
-        """Do something to the API, in its thread."""
-
-        async def do() -> None:
-            what(*arguments)
-
-        asyncio.run_coroutine_threadsafe(do(), self._loop).result(DEADLINE_SECONDS)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._serving.wait(DEADLINE_SECONDS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that every user can read, unlike that of pytest."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+        super().__init__(lambda: serving_api(Authority(folder)))
 
 
 @pytest.fixture
@@ -117,7 +80,9 @@ class Container:
     """A shell in a cgroup, whose children fail."""
 
     def __init__(self, shell: Path, group: Path) -> None:
-        script = f"read _; i=0; while [ $i -lt {FAILURES} ]; do (exit 7); i=$((i+1)); done; echo done; read _"
+        script = (
+            f"while read _; do i=0; while [ $i -lt {FAILURES} ]; do (exit 7); i=$((i+1)); done; echo done; done"
+        )
         self.process = subprocess.Popen([shell, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         (group / "cgroup.procs").write_text(str(self.process.pid))
 
@@ -251,7 +216,7 @@ def test_a_token_that_is_replaced_can_be_read_by_the_user_that_the_exporter_has_
 
 def test_a_setting_without_effect_or_without_what_it_needs_is_refused() -> None:
     for words, said in (
-        (("--group.by=unit", "--kubernetes.node-name=a"), "has no effect unless --group.by has pod"),
+        (("--group.by=unit", "--kubernetes.node-name=a"), "--kubernetes.node-name has no effect"),
         (("--group.by=pod", "--kubernetes.node-name=a"), "--kubernetes.api-server is not set"),
         (("--group.by=pod", "--kubernetes.api-server=https://a"), "--kubernetes.node-name is not set"),
     ):
@@ -260,3 +225,38 @@ def test_a_setting_without_effect_or_without_what_it_needs_is_refused() -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
         assert result.returncode == 2, result.stderr
         assert said in result.stderr
+
+
+@pytest.mark.slow
+def test_two_hundred_containers_of_a_hundred_and_ten_pods_take_little_memory(
+    programs: Programs, folder: Path, api: Api
+) -> None:
+    shell = copy_shell(programs)
+    expected = Counter[tuple[str, str, str]]()
+    with ExitStack() as stack:
+        containers = []
+        for number in range(PODS):
+            names = ("app", "proxy")[: 2 if number < CONTAINERS - PODS else 1]
+            # Another run on this machine may have the same cgroups but for the uid.
+            pod, ids = pod_of(f"cart-{number}", *names, uid=str(uuid.uuid4()))
+            api.do(api.fake.put, pod)
+            for name, container_id in ids.items():
+                path = f"kubepods/burstable/pod{pod['metadata']['uid']}/{container_id}"
+                containers.append(Container(shell, stack.enter_context(cgroup(path))))
+                stack.callback(containers[-1].end)
+                expected["shop", f"cart-{number}", name] = FAILURES
+        assert len(containers) == CONTAINERS
+        with following("taskstats", folder, api) as exporter:
+            wait_until(lambda: last_sync(exporter), bool, "the first list")
+            for container in containers:
+                container.fail()
+            wait_until(
+                lambda: failures_of(exporter, shell.name), lambda found: found == expected, "all are counted"
+            )
+            resident = resident_bytes(exporter)
+            assert resident <= MOST_RESIDENT, f"{resident / (1 << 20):.1f} MiB"
+
+
+def resident_bytes(exporter: Exporter) -> int:
+    status = Path(f"/proc/{exporter.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10

@@ -241,4 +241,4 @@ def test_a_broken_file_of_rules_is_a_wrong_setting(tmp_path: Path) -> None:
         cwd="/", capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert result.returncode == 2
-    assert json.loads(result.stderr)["error"].startswith(f"{rules}:3: unknown key 'replase'")
+    assert json.loads(result.stderr)["error"].startswith(f"--config.file: {rules}:3: unknown key 'replase'")

@@ -72,6 +72,26 @@ def test_the_landing_page_links_to_the_metrics(service: Exporter) -> None:
     assert b'href="/metrics"' in page.body
 
 
+def test_the_landing_page_says_what_is_counted_of_this_host(service: Exporter, tmp_path: Path) -> None:
+    page = service.request("/").body.decode()
+    assert "<p>Every fork, exec, exit, non-zero exit, " in page
+    assert " of this host.</p>" in page
+    assert "<th>processes</th>" in page
+    with Exporter("taskstats", tmp_path / "log", "--events=nonzero_exit").closing() as exporter:
+        page = exporter.request("/").body.decode()
+    assert "<p>Every non-zero exit of this host.</p>" in page
+    assert " processes=" not in (tmp_path / "log").read_text()
+    # They are not known: 0 would be wrong.
+    assert "<th>processes</th>" not in page
+
+
+def test_the_landing_page_of_a_replay_is_not_about_this_host(tmp_path: Path) -> None:
+    with Exporter("taskstats", tmp_path / "log", "--replay", str(SAMPLE)).closing() as exporter:
+        page = exporter.request("/").body.decode()
+    assert "<p>A recording (--replay), not this host: every fork, exec, exit, " in page
+    assert "of this host" not in page
+
+
 def test_the_metrics_move_with_the_flag(tmp_path: Path) -> None:
     exporter = Exporter(
         "procfs", tmp_path / "log", "--attribution", "procfs", "--web.telemetry-path", "/elsewhere"

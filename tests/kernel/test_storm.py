@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from kernel.harness import (
+    PATIENCE,
     UNKNOWN,
     Exporter,
     Programs,
@@ -17,7 +18,7 @@ from kernel.harness import (
     wait_until_the_table_equals_proc,
 )
 
-COUNT = 4_000  # per spawner
+COUNT = int(4_000 / PATIENCE)  # per spawner
 PARALLEL = 64
 CODES = 4  # per program, and no two programs have one in common
 

@@ -26,7 +26,8 @@ from contextlib import closing
 from pathlib import Path
 
 from kernels import image
-from kernels.guests import booted
+from kernels.guests import Plan, booted
+from kernels.machines import LINUX_6_1
 
 from exporter.events import EVENTS
 from exporter.kernel.connector_socket import open_connector
@@ -120,13 +121,11 @@ def main() -> None:
             sys.stdout.write(f"{line}\n")
         return
     _write(list(record_here()))
-    command = ("python3", "-m", "kernels.record", "--here")
-    with (
-        tempfile.TemporaryDirectory() as name,
-        booted(image.linux_6_1(), {"record": command}, Path(name)) as guests,
-    ):
-        lines = list(guests["record"].lines())
-        assert "".join(lines[-1:]).startswith("T "), guests["record"].last_words()
+    plan = Plan(LINUX_6_1, ("python3", "-m", "kernels.record", "--here"))
+    with tempfile.TemporaryDirectory() as name, booted({"record": plan}, Path(name)) as fleet:
+        guest = fleet.guest("record")
+        lines = list(guest.lines())
+        assert "".join(lines[-1:]).startswith("T "), guest.last_words()
         _write(lines)
 
 

@@ -137,6 +137,16 @@ def play(world: World, folder: Path, files: Sequence[Path] = FILES) -> dict[str,
     return wrong or (dict.fromkeys(world, output) if output else {})
 
 
+def questions(story: Story, expected: Mapping[str, float], minute: int, folder: Path) -> str:
+    """Let promtool ask for numbers at a minute of a story; returns what is otherwise than expected."""
+    asked = [
+        {"expr": expr, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for expr, value in expected.items()
+    ]
+    test: Test = {"interval": "1m", "input_series": series_of("1", story), "promql_expr_test": asked}
+    return _run([test], folder, FILES)
+
+
 def recorded(folder: Path, files: Sequence[Path] = FILES) -> str:
     """Let promtool compare what is recorded; returns what is otherwise than in RECORDED."""
     expected: dict[str, list[Test]] = {}

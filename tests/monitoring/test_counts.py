@@ -49,7 +49,13 @@ Expected = Mapping[str, list[tuple[str, float]]]
 
 
 def answer(
-    folder: Path, series: Mapping[str, str], expected: Expected, at: str, *, rules: Sequence[Path] = ()
+    folder: Path,
+    series: Mapping[str, str],
+    expected: Expected,
+    at: str,
+    *,
+    rules: Sequence[Path] = (),
+    interval: str = "1m",
 ) -> str:
     """Return what promtool has to say of these expressions, nothing if they give what is expected."""
     file = folder / "test.yaml"
@@ -62,7 +68,7 @@ def answer(
         for expr, samples in expected.items()
     ]
     story = {
-        "interval": "1m",
+        "interval": interval,
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": evaluated,
     }
@@ -144,9 +150,9 @@ def test_an_increment_is_there_only_where_something_happened(tmp_path: Path) -> 
     assert answer(tmp_path, series, expected, "90m", rules=[RULES / "recording.yaml"]) == ""
 
 
-def expr_of(dashboard: str, title: str) -> str:
+def expr_of(dashboard: str, title: str, target: int = 0) -> str:
     panel = next(panel for panel in panels(dashboard) if panel["title"] == title)
-    return interpolate(panel["targets"][0]["expr"], windows(shown_seconds=1800, step_seconds=60))
+    return interpolate(panel["targets"][target]["expr"], windows(shown_seconds=1800, step_seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +166,79 @@ def test_no_exporter_at_all_is_not_a_fleet_that_is_well(up: dict[str, str], show
     (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
     assert mapping["options"]["-1"]["text"] == "absent"
     assert mapping["options"]["-1"]["color"] == "red"
+
+
+def in_job(job: str, instance: str) -> str:
+    return f'job="{job}",instance="{instance}"'
+
+
+def test_only_exporters_are_nodes_whatever_else_is_in_their_job(tmp_path: Path) -> None:
+    """Two hosts of a job, each with a node_exporter; one has lost both, an hour ago."""
+    up, lost = "1x200", "1x29 stale"
+    series = {
+        f"up{{{in_job('hosts', 'a:10061')}}}": "1x200",
+        f"up{{{in_job('hosts', 'a:9100')}}}": "1x200",
+        f"up{{{in_job('hosts', 'b:10061')}}}": "1x29 0x200",
+        f"up{{{in_job('hosts', 'b:9100')}}}": "1x29 0x200",
+        f"proc_connector_exporter_build_info{{{in_job('hosts', 'a:10061')},{BUILD}}}": up,
+        f"proc_connector_exporter_build_info{{{in_job('hosts', 'b:10061')},{BUILD}}}": lost,
+    }
+    states = [(f"{{{in_job('hosts', 'a:10061')}}}", 1.0), (f"{{{in_job('hosts', 'b:10061')}}}", 0.0)]
+    [table] = [panel for panel in panels("fleet") if (panel["title"], panel["type"]) == ("Nodes", "table")]
+    expected: Expected = {
+        expr_of("fleet", "Nodes"): [("{}", 2)],
+        expr_of("fleet", "Down"): [("{}", 1)],
+        interpolate(table["targets"][0]["expr"], windows(shown_seconds=1800, step_seconds=60)): states,
+    }
+    assert answer(tmp_path, series, expected, "90m", rules=[RULES / "recording.yaml"]) == ""
+
+
+class OfHost(NamedTuple):
+    """What node_exporter says of OOM kills every 15 seconds, and how many there were in an hour."""
+
+    name: str
+    values: str
+    killed: float
+    build: str = "1x400"
+
+
+OF_HOST = (
+    OfHost("kills of long ago count nothing", "7x400", 0),
+    OfHost("each kill counts once", "7x100 8x99 10x200", 3),
+    OfHost("a reboot is no kill", "7x100 0x300", 0),
+    OfHost("a reboot and what was killed since the last scrape before the next", "7x100 2x300", 2),
+    OfHost("a reboot and what is killed later", "7x100 0x99 3x200", 3),
+    OfHost("killed just before a reboot, and just after it", "7x99 9x0 stale _x5 0x1 1x300", 3),
+    OfHost("killed in the minute of a reboot of a second", "7x99 9x1 1x300", 3),
+    OfHost(
+        "killed before a reboot that takes the exporter too",
+        "7x99 9x1 stale _x10 1x300",
+        3,
+        build="1x101 stale _x12 1x300",
+    ),
+    OfHost("the last of a minute fails", "7x100 8 stale 8x300", 1),
+    OfHost("a host that was not watched before", "_x100 5x300", 0),
+)
+
+
+def test_kills_of_a_host_add_up_over_its_reboots(tmp_path: Path) -> None:
+    """Whenever within a minute it happens: each case begins at four phases of it."""
+    rules = tmp_path / "rules.yaml"
+    [rule] = (rule.rule() for rule in recordings.INCREMENTS if rule.record == recordings.OOM_KILLS_EACH)
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "increments", "interval": "1m", "rules": [rule]}]}))
+    series, killed = {}, []
+    for case in OF_HOST:
+        for phase in range(4):
+            host_name = f"{case.name.replace(' ', '-')}-{phase}"
+            earlier = f"_x{phase} "
+            target = in_job("proc", f"{host_name}:10061")
+            series[f"node_vmstat_oom_kill{{{in_job('node', f'{host_name}:9100')}}}"] = earlier + case.values
+            series[f"proc_connector_exporter_build_info{{{target},{BUILD}}}"] = earlier + case.build
+            if case.killed:
+                killed.append((f"{{{target}}}", case.killed))
+    assert len(killed) == 4 * sum(case.killed > 0 for case in OF_HOST)
+    expected: Expected = {f"sum by (job, instance) (sum_over_time({recordings.OOM_KILLS_EACH}[95m]))": killed}
+    assert answer(tmp_path, series, expected, "95m", rules=[rules], interval="15s") == ""
 
 
 def test_nothing_is_0_where_nobody_counts(tmp_path: Path) -> None:
@@ -177,10 +256,27 @@ def test_the_alert_that_nobody_is_there_is_drawn(name: str, tmp_path: Path) -> N
     (annotation,) = read(name)["annotations"]["list"]
     expected: Expected = {
         interpolate(annotation["expr"], {}): [(firing, 1)],
-        expr_of("fleet", "Firing alerts"): [(f"{{{alert}}}", 3_000_000)],
+        expr_of("fleet", "Firing alerts"): [(f"{{{alert}}}", 1)],
+        expr_of("fleet", "Firing alerts", 1): [(f"{{{alert}}}", 3_000_000)],
     }
     series = {firing: "1x200", f"ALERTS_FOR_STATE{{{alert}}}": "3000x200"}
     assert answer(tmp_path, series, expected, "90m") == ""
+
+
+def test_all_alerts_that_fire_are_in_the_table_those_without_a_state_too(tmp_path: Path) -> None:
+    """vmalert writes ALERTS_FOR_STATE only of alerts that are pending first."""
+    crashed, looping, over = (
+        f'alertname="{name}",severity="warning",{NODE},comm="app"'
+        for name in ("ProcessCrashed", "ProcessCrashLooping", "ProcessKilled")
+    )
+    series = {
+        f'ALERTS{{alertstate="firing",{crashed}}}': "_x79 1x200",
+        f'ALERTS{{alertstate="pending",{looping}}}': "1x200",
+        f"ALERTS_FOR_STATE{{{looping}}}": "3000x200",
+        f'ALERTS{{alertstate="firing",{over}}}': "1x80 stale",
+    }
+    found = [('{alertname="ProcessCrashed",severity="warning",instance="a",comm="app"}', 1.0)]
+    assert answer(tmp_path, series, {expr_of("fleet", "Firing alerts"): found}, "90m") == ""
 
 
 def test_no_query_fails_where_two_clusters_have_the_same_nodes(tmp_path: Path) -> None:

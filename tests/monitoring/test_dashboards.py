@@ -13,6 +13,7 @@ from monitoring.panels import FILES, FOLDER, Asked, interpolate, panels, queries
 
 from dashboards.generate import recordings, rules
 from dashboards.generate.queries import STEP
+from exporter.events import EVENTS
 from exporter.exposition.metrics import METRICS
 from exporter.exposition.spec import MetricSpec
 from exporter.tallies.labels import PROGRAM_LABELS
@@ -22,8 +23,8 @@ VALUES = windows(shown_seconds=3600, step_seconds=60)
 # What other exporters and Prometheus itself add, with the labels that are used.
 FOREIGN = {
     "up": set[str](),
-    "ALERTS": {"alertname", "alertstate", "severity", "comm", "signal"},
     "ALERTS_FOR_STATE": set(),
+    "ALERTS": {"alertname", "alertstate", "severity", "comm", "signal"},
     "scrape_samples_scraped": set(),
     "node_vmstat_oom_kill": set(),
     "process_start_time_seconds": set(),
@@ -99,7 +100,8 @@ def test_a_dashboard_lets_one_choose_data_source_jobs_and_nodes(name: str) -> No
         assert variables[variable]["refresh"] == 2, "the shown time may have others"
         # All jobs are those that the variable lists: `up` has others.
         may_be_absent = variable in {"namespace", "pod", "unit"}
-        all_values = None if variable == "job" else ".*" if may_be_absent else ".+"
+        listed = variable in {"job", "worst_pods"}
+        all_values = None if listed else ".*" if may_be_absent else ".+"
         assert variables[variable].get("allValue") == all_values
         assert variables[variable]["label"]
     assert {"datasource", "job", "instance"} <= set(variables)
@@ -116,7 +118,9 @@ def test_a_dashboard_shows_alerts_and_leads_to_all_others(name: str) -> None:
     dashboard = read(name)
     (annotation,) = dashboard["annotations"]["list"]
     assert {selector.name for selector in selectors(interpolate(annotation["expr"], {}))} == {"ALERTS"}
-    assert "ProcConnectorExporterAbsent" in annotation["expr"], "it has neither job nor instance"
+    [labels] = [matchers(selector) for selector in selectors(interpolate(annotation["expr"], {}))]
+    for label in ("job", "instance"):
+        assert re.fullmatch(labels[label], ""), "ProcConnectorExporterAbsent has neither"
     others = {f"/d/proc-connector-{other}" for other in FILES if other != name}
     assert {link["url"] for link in dashboard["links"]} == others
     assert all(link["includeVars"] and link["keepTime"] for link in dashboard["links"])
@@ -179,22 +183,148 @@ def test_no_line_is_hidden_and_no_two_have_one_colour() -> None:
                     p["value"]["fixedColor"]
                     for override in panel["fieldConfig"]["overrides"]
                     for p in override["properties"]
-                    if p["id"] == "color"
+                    if p["id"] == "color" and p["value"]["mode"] == "fixed"
                 ]
                 assert len(set(fixed)) == len(fixed)
                 assert look["fillOpacity"] == 0 or look["stacking"]["mode"] == "normal"
 
 
+PALETTE = ["green", "yellow", "super-light-blue", "orange", "red", "blue"]
+"""What Grafana gives to lines by their place, by its names of these colours."""
+
+
+@pytest.mark.parametrize("panel", list(each_panel()))
+def test_no_line_has_the_colour_that_another_one_is_given(panel: dict[str, Any]) -> None:
+    """A name that has no colour of its own is given one by its place: it must be none that a name has."""
+    overrides = panel.get("fieldConfig", {}).get("overrides", ()) if panel["type"] == "timeseries" else ()
+    fixed, rest = {}, []
+    for override in overrides:
+        [color] = [p["value"] for p in override["properties"] if p["id"] == "color"]
+        if color["mode"] == "fixed":
+            fixed[override["matcher"]["options"]] = color["fixedColor"]
+        else:
+            rest.append((override["matcher"]["options"].strip("/"), color))
+    legends = [target.get("legendFormat", "") for target in panel["targets"]]
+    if any("{{" in legend for legend in legends) and not rest:
+        given = set(PALETTE)
+    else:
+        by_place = [place for place, legend in enumerate(legends) if fixed and legend not in fixed and not rest]
+        given = {PALETTE[place] for place in by_place}
+    assert not given & set(fixed.values())
+    for pattern, color in rest:
+        assert color["mode"] == "shades"
+        assert color["fixedColor"] not in fixed.values()
+        assert not [name for name in fixed if re.search(pattern, name)]
+        assert re.search(pattern, "3")
+        assert re.search(pattern, "12")
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "title", "names"),
+    [
+        ("failures", "Deaths by signal, per point", ["SIGABRT", "SIGKILL", "SIGSEGV", "SIGTERM"]),
+        ("failures", "Failures by exit code, per point", ["134", "137", "139", "143"]),
+        ("failures", "SIGKILL and out of memory, per point", ["SIGKILL", "host's count", "out of memory"]),
+    ],
+)
+def test_a_dot_does_not_hide_another_one(dashboard: str, title: str, names: list[str]) -> None:
+    """Prometheus sorts series by name, Grafana queries by letter, and it draws the last one on top."""
+    [panel] = [panel for panel in panels(dashboard) if panel["title"] == title]
+    sizes = {
+        override["matcher"]["options"]: p["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for p in override["properties"]
+        if p["id"] == "custom.pointSize"
+    }
+    assert sorted(sizes) == names
+    pixels = [sizes[name] for name in names]
+    assert pixels == sorted(set(pixels), reverse=True)
+    if len(panel["targets"]) > 1:
+        assert [target["legendFormat"] for target in panel["targets"]] == names
+
+
+def said_of_window(asked: Asked) -> str:
+    """Return what the title of a query's panel is to say of its window, as a regular expression."""
+    shown = re.split(r" and topk\(", asked.expr)[0]
+    kind, unit = asked.panel["type"], asked.panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
+    if "histogram_quantile(" in shown:
+        return ""
+    if ":increase1m{" in shown:
+        over_all = re.search(r":increase1m\{[^}]*\}\)*\[\$__range", shown)
+        return "in the shown time$" if over_all else ", per point$"
+    if ":increase15m{" in shown:
+        # A table has other columns too; its description says it.
+        return "" if kind == "table" else "last 15 min$"
+    if unit == "suffix:/s" or (unit == "locale" and re.search(r"\brate\(|:rate5m\{", shown)):
+        return "per second"
+    if kind != "table" and re.search(r":(ratio_)?rate5m\{", shown):
+        return "(last|over) 5 min$"
+    return "(last minutes|booked at their end)$" if "[$__rate_interval]" in shown else ""
+
+
+@each_query
+def test_a_title_says_over_which_time_its_numbers_are(asked: Asked) -> None:
+    assert re.search(said_of_window(asked), asked.panel["title"])
+    if ":increase15m{" in asked.expr:
+        assert re.search("15 min", asked.panel["title"] + asked.panel["description"])
+
+
+def test_titles_of_all_kinds_of_windows_are_looked_at() -> None:
+    assert len({said_of_window(asked) for asked in queries()}) == 7
+
+
 @each_query
 def test_no_more_lines_are_asked_for_than_there_are_colours_that_differ(asked: Asked) -> None:
     """Grafana's seventh colour is another green, its eighth another yellow."""
-    assert all(int(n) <= 6 for n in re.findall(r"topk\((\d+)", asked.expr))
+    every = [str(target["expr"]) for target in asked.panel["targets"]]
+    assert sum(int(n) for expr in every for n in re.findall(r"topk\((\d+)", expr)) <= 6
+
+
+_BY_WHAT_IS_MANY = {"comm", "uid", "pod", "unit", "instance", "container"}
+RANKED = 'pod=~"$worst_pods"'
+
+
+@each_query
+def test_lines_are_of_the_same_six_at_every_point(asked: Asked) -> None:
+    """A topk at each point has more than six over the shown time, and the seventh has the colour of the first."""
+    if asked.panel["type"] != "timeseries":
+        return
+    by = {label for labels in re.findall(r"\bby ?\(([^)]*)\)", asked.expr) for label in labels.split(", ")}
+    if by & _BY_WHAT_IS_MANY:
+        ranking = re.findall(r" and topk\(\d, (.*)\)$", asked.expr)
+        assert RANKED in asked.expr or ranking
+        assert all("@ end()" in expr for expr in ranking)
+
+
+def test_the_worst_pods_are_those_of_the_whole_shown_time_and_none_of_an_exporter() -> None:
+    [variable] = [each for each in read("groups")["templating"]["list"] if each["name"] == "worst_pods"]
+    assert variable["hide"] == 2
+    assert variable["includeAll"]
+    query = re.fullmatch(r"query_result\((.*)\)", variable["query"])
+    assert query is not None
+    [asked] = [asked for asked in queries() if RANKED in asked.expr]
+    # The panel's own query over all of the shown time, but for what the ranking chooses.
+    chosen = asked.expr.replace(RANKED, 'pod=~"$pod"').replace(STEP, "$__range")
+    exporters = " unless on (pod) last_over_time(proc_connector_exporter_build_info[$__range])"
+    assert query[1].replace(exporters, "") == chosen
+    assert exporters in query[1]
+    found = re.search(variable["regex"].strip("/"), '{namespace="shop", pod="web-7d9f"} 12 1700000000000')
+    assert found is not None
+    assert found[1] == "web-7d9f"
 
 
 def test_what_is_rare_says_that_it_did_not_happen() -> None:
     """A panel that says that it has no data makes a person look for what is broken."""
     for name in FILES:
         for panel in panels(name):
+            if panel["type"] == "table":
+                assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+                # Grafana has the same text in cells without a value.
+                for override in panel["fieldConfig"]["overrides"]:
+                    assert {"id": "noValue", "value": ""} in override["properties"] or {
+                        "id": "noValue",
+                        "value": "-",
+                    } in override["properties"]
             rare = panel["type"] == "timeseries" and ":increase1m{" in panel["targets"][0]["expr"]
             if rare and " or 0 * count(" not in panel["targets"][0]["expr"]:
                 assert panel["fieldConfig"]["defaults"].get("noValue"), panel["title"]
@@ -206,8 +336,57 @@ def test_lines_have_a_legend_with_values_the_highest_first(panel: dict[str, Any]
         legend = panel["options"]["legend"]
         assert legend["displayMode"] == "table"
         assert legend["calcs"] in (["sum"], ["lastNotNull", "max"])
-        assert legend["sortBy"] in {"Total", "Max"}
-        assert legend["sortDesc"]
+        is_code = panel["targets"][0]["legendFormat"] == "{{exit_code}}"
+        assert legend["sortBy"] in ({"Name"} if is_code else {"Total", "Max"}), "codes are sorted as numbers"
+        assert legend["sortDesc"] is not is_code
+
+
+@each_query
+def test_a_program_that_is_there_for_a_moment_does_not_rank_high(asked: Asked) -> None:
+    """An average is one of the samples that there are. A node always has one."""
+    assert not re.search(r"avg_over_time\((?!instance:)", asked.expr)
+
+
+@pytest.mark.parametrize("panel", list(each_panel()))
+def test_a_big_number_has_separators_of_thousands(panel: dict[str, Any]) -> None:
+    """Of Grafana's units only this one has them: 12886 is 12,886, and what it is of is in the title."""
+    if panel["type"] == "stat":
+        assert panel["fieldConfig"]["defaults"]["unit"] in {"locale", "percentunit", "s", "bytes", "short"}
+
+
+@pytest.mark.parametrize("title", ["Events by kind, per second", "Events waiting for a name"])
+def test_each_kind_of_event_has_a_colour_of_its_own(title: str) -> None:
+    [panel] = [panel for panel in panels("exporter") if panel["title"] == title]
+    colors = {
+        override["matcher"]["options"]: p["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+        for p in override["properties"]
+        if p["id"] == "color" and p["value"]["mode"] == "fixed"
+    }
+    # The kernel sends no kind of its own for those.
+    assert set(colors) == set(EVENTS) - {"nonzero_exit"}
+    assert len(set(colors.values())) == len(colors)
+
+
+def test_the_legend_of_series_says_of_which_metric_they_are() -> None:
+    """Beside the name of a node there is room for a word."""
+    [expr] = [asked.expr for asked in queries() if asked.panel["title"] == "Series against their limit"]
+    [(kept, pattern)] = re.findall(r'"metric", "\$(\d)", "metric", "(.*)"\)$', expr)
+    limited = [spec.name for spec in METRICS if "comm" in spec.labels]
+    shown = [found[int(kept)] for name in limited if (found := re.fullmatch(pattern, name))]
+    assert len(shown) == len(limited) > 9
+    assert len({name[:8] for name in shown}) == len(shown)
+
+
+@pytest.mark.parametrize("panel", list(each_panel()))
+def test_the_ticks_of_a_quiet_node_differ(panel: dict[str, Any]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    scale = defaults.get("custom", {}).get("scaleDistribution", {})
+    if defaults.get("unit") == "suffix:/s" and scale.get("type") == "log":
+        # Grafana rounds what has no text to a tenth, if the highest tick is below 10.
+        [named] = [mapping["options"] for mapping in defaults["mappings"]]
+        decades = [named[tick]["text"] for tick in ("0.001", "0.01", "0.1", "0.2", "0.5")]
+        assert decades == ["0.001 /s", "0.01 /s", "0.1 /s", "0.2 /s", "0.5 /s"]
 
 
 @pytest.mark.parametrize("panel", list(each_panel()))
@@ -215,6 +394,7 @@ def test_counts_have_no_decimals_and_nothing_is_drawn_where_nothing_is_known(pan
     if panel["type"] == "timeseries":
         defaults = panel["fieldConfig"]["defaults"]
         assert (defaults["unit"] == "locale") == (defaults.get("decimals") == 0)
+        assert (defaults["unit"] == "locale") == (defaults["custom"].get("axisSoftMax") == 4), "0 to 100 for a 0"
         assert defaults["custom"]["spanNulls"] is False
 
 
@@ -235,9 +415,10 @@ def test_a_query_asks_the_chosen_data_source_for_the_chosen_nodes(asked: Asked) 
         joined = selector.name in {"node_vmstat_oom_kill", "ALERTS_FOR_STATE"} or (
             "unless on (" in asked.expr and selector.name == "proc_connector_exporter_build_info"
         )
-        nowhere = matchers(selector).get("alertname") == "ProcConnectorExporterAbsent"
-        if not joined and not nowhere:
-            assert {"job": "J", "instance": "I"}.items() <= matchers(selector).items(), selector
+        # An alert may be of no node.
+        chosen = {"job": "J|", "instance": "I|"} if selector.name == "ALERTS" else {"job": "J", "instance": "I"}
+        if not joined:
+            assert chosen.items() <= matchers(selector).items(), selector
 
 
 @each_query

@@ -3,12 +3,13 @@
 import json
 import re
 
+import pytest
 import yaml
 from monitoring.panels import panels
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from dashboards.generate import recordings
-from deploy.fleet.__main__ import configuration, queries
+from deploy.fleet.__main__ import configuration, minutes_late, queries
 from deploy.fleet.history import history
 from deploy.fleet.pages import Fleet
 
@@ -88,6 +89,11 @@ def test_all_queries_of_the_dashboard_are_asked() -> None:
     asked = list(queries())
     assert len(asked) == sum(len(panel["targets"]) for panel in panels("fleet"))
     assert not [expr for _, expr, _ in asked if "$" in expr]
+
+
+@pytest.mark.parametrize(("theirs", "late"), [(9, 0), (8, 0), (7, 1), (5, 1), (4, 3), (0, None)], ids=str)
+def test_how_late_a_server_is(theirs: int, late: int | None) -> None:
+    assert minutes_late([1, 4, 5, 5, 8], theirs) == late
 
 
 TARGETS = [{"job": "j", "instance": f"node-{node}", "pod": f"p{node}"} for node in range(2)]

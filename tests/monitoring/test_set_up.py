@@ -28,6 +28,21 @@ def blocks(page: str, language: str) -> list[str]:
     return [textwrap.dedent(found) for found in re.findall(rf"(?ms)^ *```{language}\n(.*?)^ *```", text)]
 
 
+def test_a_federation_as_documented_has_all_that_fleet_reads(tmp_path: Path) -> None:
+    documents = map(yaml.safe_load, blocks("docs/prometheus.md", "yaml"))
+    [jobs] = [document for document in documents if isinstance(document, list)]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": jobs}))
+    assert "SUCCESS" in check("promtool", "check", "config", tmp_path / "prometheus.yml")
+    assert jobs[0]["honor_labels"]
+    matches = [re.match(r'\{__name__=~?"([^"]+)"', match) for match in jobs[0]["params"]["match[]"]]
+    passed = "|".join(match[1] for match in matches if match)
+    dashboard = (ROOT / "dashboards/fleet.json").read_text(encoding="utf-8")
+    names = r"\b(?:[a-z_]+:)?proc_connector[a-z_]*(?::[a-z0-9_]+)*|\bALERTS\w*|\bup(?={)"
+    read = set(re.findall(names, dashboard))
+    assert {"up", "ALERTS", "proc_connector_exporter_build_info", "instance:proc_connector_forks:rate5m"} <= read
+    assert {name for name in read if not re.fullmatch(passed, name)} == set()
+
+
 def check(*words: str | Path) -> str:
     tool = str(words[0])
     if shutil.which(tool) is None:

@@ -13,14 +13,17 @@ from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import pytest
+from kernel.harness import free_port
 from monitoring import promtool, victoria_metrics
 from monitoring.panels import Asked, interpolate, queries, windows
 from monitoring.stories import JOB, STORIES, Fired, Story
 from monitoring.test_counts import CASES, NODE, Case
+from monitoring.test_increments import MINUTES as LASTS
+from monitoring.test_increments import WORLDS, core_dumps_only, nodes_of, notation
 from monitoring.victoria_metrics import Answering, VictoriaMetrics
 
 from dashboards.generate import recordings
-from deploy.demo.demo import free_port, started, wait_until_ready
+from deploy.demo.demo import started, wait_until_ready
 from deploy.fleet.__main__ import record_page
 from deploy.fleet.pages import Fleet
 from deploy.fleet.remote_write import STALE, Series, send
@@ -50,15 +53,21 @@ SHORT = {
 }
 """By the node that each happens on."""
 OF_CASES = {f"case{number}": case for number, case in enumerate(CASES)}
+OFTEN_SECONDS = 15
+OF_WORLDS = {
+    f"world{number}": dict(nodes_of(world, OFTEN_SECONDS, f"world{number}")) for number, world in enumerate(WORLDS)
+}
+"""Nodes that are scraped four times a minute, by the world that they live in."""
 
 NOT_IN_THE_CAPTURE = {
     # The rule that remembers nodes reads its own last value.
     "fleet: Missing nodes A",
-    "node: Traced processes A",
-    "exporter: Lost messages A",
+    *(f"node: Traced processes in the shown time {ref}" for ref in "ABC"),
+    "failures: Killed or dumped in the shown time B",
+    "exporter: Lost messages, per point A",
     "exporter: Fill of the receive buffers A",
-    "exporter: Ends without an event A",
-    "exporter: Drain time A",
+    "exporter: Ends without an event, over 5 min A",
+    "exporter: Drain time, 99 % A",
 }
 """What a panel has no series of: nothing like it happened, or a replay has no sockets to drain."""
 
@@ -68,13 +77,16 @@ Answer = dict[frozenset[tuple[str, str]], dict[float, float]]
 _LINE = re.compile(r"^(\w+)(\{.*\})? (\S+)$")
 
 
-def written(series: str, values: str, began_seconds: int) -> Series:
+def written(series: str, values: str, began_seconds: int, step_seconds: int = 60) -> Series:
     """Return a series that is written as for promtool."""
     # Of all metrics of the stories only this one is a time.
     shift = began_seconds if series.startswith("process_start_time_seconds") else 0
     samples = [
-        ((began_seconds + 60 * minute) * 1000, value + shift)
-        for minute, value in zip(range(MINUTES + 1), promtool.expanded(values), strict=False)
+        # A sum with the marker of an end is another NaN.
+        ((began_seconds + seconds) * 1000, value if math.isnan(value) else value + shift)
+        for seconds, value in zip(
+            range(0, 60 * MINUTES + 1, step_seconds), promtool.expanded(values), strict=False
+        )
         if value is not None
     ]
     return Series(promtool.labels_of(series), samples)
@@ -170,12 +182,40 @@ def test_increments_that_vmalert_records_add_up_to_what_was_counted(
 
 
 @pytest.fixture(scope="module")
+def often(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VictoriaMetrics]:
+    """Run a server with the increments of nodes that are scraped four times a minute."""
+    began = int(time.time()) // 60 * 60 - 4 * 3600
+    folder = tmp_path_factory.mktemp("often")
+    with victoria_metrics.running(folder) as server:
+        for scraped in chain.from_iterable(nodes.values() for nodes in OF_WORLDS.values()):
+            server.write(
+                written(series, notation(values), began, OFTEN_SECONDS)
+                for series, values in scraped.series.items()
+            )
+        server.replay([core_dumps_only(folder)], began, began + 60 * (LASTS + 3), folder)
+        yield server
+
+
+@pytest.mark.parametrize("world", OF_WORLDS, ids=[world.name for world in WORLDS])
+def test_increments_of_nodes_that_are_scraped_often_add_up(world: str, often: VictoriaMetrics) -> None:
+    found = defaultdict[tuple[str, str], float](float)
+    for labels, points in often.exported(f'{recordings.COREDUMPS_EACH}{{instance=~"{world}-.*"}}'):
+        found[labels["instance"], labels["comm"]] += sum(value for _, value in points)
+    assert found == {
+        (node, comm): count
+        for node, scraped in OF_WORLDS[world].items()
+        for comm, count in scraped.truth.items()
+        if count
+    }
+
+
+@pytest.fixture(scope="module")
 def prometheus(replayed: Replayed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     """Run a Prometheus with the same samples, those that vmalert recorded among them."""
     recorded = list(_recorded(replayed))
     replayed.server.write(Series(one.labels, [s for s in one.samples if math.isnan(s[1])]) for one in recorded)
     folder = tmp_path_factory.mktemp("prometheus")
-    port, log, config = free_port(0), folder / "log", folder / "prometheus.yml"
+    port, log, config = free_port(), folder / "log", folder / "prometheus.yml"
     config.write_text("{}")
     command = [
         "prometheus",

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kernel.harness import free_port
 
-from deploy.demo.demo import free_port, started, wait_until_ready
+from deploy.demo.demo import started, wait_until_ready
 from deploy.fleet.remote_write import Series, send
 
 PROGRAMS = ("victoria-metrics", "vmalert")
@@ -82,7 +83,7 @@ class VictoriaMetrics(Answering):
                 "-replay.rulesDelay=1ms",
                 "-replay.disableProgressBar",
                 "-datasource.queryStep=60s",
-                f"-httpListenAddr=127.0.0.1:{free_port(0)}",
+                f"-httpListenAddr=127.0.0.1:{free_port()}",
             ]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr[-3000:]
@@ -103,7 +104,7 @@ def _stages(rules: Sequence[Path]) -> list[list[dict[str, Any]]]:
 @contextmanager
 def running(folder: Path) -> Iterator[VictoriaMetrics]:
     """Run a server on data of its own."""
-    port, log = free_port(0), folder / "victoria-metrics.log"
+    port, log = free_port(), folder / "victoria-metrics.log"
     command = [
         "victoria-metrics",
         f"-storageDataPath={folder / 'data'}",

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.package import documents
+from deploy.package.environment import ROOT
+from exporter import __main__ as program
 from exporter.config import FLAGS
 from exporter.watch.flags import ROWS as WATCH_ROWS
 
@@ -102,6 +104,18 @@ def test_the_man_page_has_every_flag_and_groff_has_nothing_to_say() -> None:
     names = {flag.name for flag in (*FLAGS, *WATCH_ROWS.values())}
     assert {name for name in names if name not in shown} == set()
     assert "PROC_CONNECTOR_EXPORTER_WEB_LISTEN_ADDRESS" in shown
+
+
+def test_the_exit_codes_are_those_of_the_documentation_and_of_the_program() -> None:
+    [section] = re.findall(r"(?s)\.SH EXIT STATUS\n(.*?)\.SH ", documents.man_page())
+    of_man = dict(re.findall(r"(?m)^\.B (\d+)\n(.*)$", section.replace("\\-", "-")))
+    page = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"(?s)\n## Exit codes\n(.*?)\n## ", page)
+    # Without the links, which a man page has not.
+    of_page = dict(re.findall(r"(?m)^\| (\d+) \| (.*?)(?:: \[.*)? \|$", table.replace("`", "")))
+    of_program = re.findall(r"\b(\d+)\s(?:after|if)\b", str(program.__doc__))
+    assert list(of_man) == list(of_page) == of_program
+    assert {code for code, text in of_page.items() if not of_man[code].startswith(text)} == set()
 
 
 def test_documents_are_the_same_bytes_each_time(tmp_path: Path) -> None:

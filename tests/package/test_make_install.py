@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from documented import documented, environment_of_a_user
+from installed import SAMPLE, serves_the_sample
 
 from deploy.package.environment import NAME, ROOT
 
@@ -31,12 +32,15 @@ def test_what_is_installed_runs_and_goes_again(tmp_path: Path) -> None:
     # Run from below DESTDIR, as it would from below /.
     text = starter.read_text().replace("'/opt/exporter/", f"'{tmp_path}/opt/exporter/")
     starter.write_text(text)
-    sample = ROOT / "examples" / "busy-minute.capture"
-    for words in (["--version"], ["watch", "--replay", sample, "--count", "3"]):
+    for words in (["--version"], ["watch", "--replay", SAMPLE, "--count", "3"]):
         result = subprocess.run(
             [starter, *words], cwd="/", env={}, capture_output=True, text=True, check=True, timeout=60
         )
         assert (result.stderr, bool(result.stdout)) == ("", True)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    serves_the_sample(starter, folder, environment={})
+    shutil.rmtree(folder)
     settings = tmp_path / "etc/default" / NAME
     settings.write_text("MINE=1\n")
     make("install", tmp_path)

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 from documented import documented, environment_of_a_user
+from installed import SAMPLE, serves_the_sample
 
 from deploy.package import release
 from deploy.package.environment import NAME, ROOT
 from exporter import __version__
 
 EPOCH = 1_700_000_000
-SAMPLE = ROOT / "examples" / "busy-minute.capture"
 
 
 def test_all_places_have_the_same_version() -> None:
@@ -34,8 +34,8 @@ def test_all_places_have_the_same_version() -> None:
 def test_the_documentation_names_the_version_that_this_is() -> None:
     pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("helm/*/README.md")]
     pattern = r"(?:proc-connector-exporter:|VERSION=|git tag v|newTag: |-)(\d+\.\d+\.\d+)(?:\.cdx|\b(?!\.\w))"
-    named = {page.name: re.findall(pattern, page.read_text(encoding="utf-8")) for page in pages}
-    assert sum(map(len, named.values())) > 10
+    named = {page.relative_to(ROOT): re.findall(pattern, page.read_text(encoding="utf-8")) for page in pages}
+    assert sum(map(len, named.values())) >= 8
     assert {page: found for page, found in named.items() if set(found) - {__version__}} == {}
 
 
@@ -62,6 +62,55 @@ def test_the_sbom_names_every_package_with_its_hashes() -> None:
     assert all(c["hashes"] and c["purl"] == f"pkg:pypi/{c['name']}@{c['version']}" for c in document["components"])
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.5")
     assert release.sbom(ROOT, EPOCH) == release.sbom(ROOT, EPOCH)
+
+
+SECTIONS = "# Changelog\n\n## [Unreleased]\n{}\n## [{}] - 2026-01-01\n\n- first\n"
+
+
+@pytest.mark.parametrize(
+    ("unreleased", "refused"),
+    [("", False), ("\n### Added\n", False), ("\n### Added\n\n- a flag\n", True), ("\n- a flag\n", True)],
+)
+def test_a_release_has_no_changes_that_are_of_no_version(unreleased: str, refused: bool, tmp_path: Path) -> None:
+    text = SECTIONS.format(unreleased, __version__)
+    (tmp_path / "CHANGELOG.md").write_text(text)
+    assert release.has_unreleased(text) is refused
+    release.check_version(tmp_path, snapshot=True)
+    if refused:
+        with pytest.raises(SystemExit, match=r"has changes under \[Unreleased\].*ARGS=--snapshot"):
+            release.check_version(tmp_path, snapshot=False)
+
+
+@pytest.mark.parametrize(
+    ("tag", "refused"), [("v{}", None), ("v9.9.9", "is tagged"), ("", "has no tag: git tag v")]
+)
+def test_a_release_has_the_tag_of_its_version(
+    tag: str, refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "CHANGELOG.md").write_text(SECTIONS.format("", __version__))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"], ["tag", tag.format(__version__)]):
+        if words[-1]:
+            subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    if refused is None:
+        release.check_version(tmp_path, snapshot=False)
+    else:
+        with pytest.raises(SystemExit, match=refused):
+            release.check_version(tmp_path, snapshot=False)
+
+
+def test_the_charts_package_names_nothing_that_is_not_in_it() -> None:
+    files = {name.removeprefix(f"{NAME}/"): path for name, path in release.chart_files(ROOT)}
+    named = set()
+    for name in ("README.md", "values.yaml", "templates/NOTES.txt"):
+        text = re.sub(r"<!--.*?-->", "", files[name].read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(r"`[^`\n]*\bmake [^`\n]*`|^\$ make .*", text, re.MULTILINE), name
+        # Beginning with a folder of the repository or of the chart; not within an address.
+        folders = "dashboards|deploy|docs|examples|exporter|files|helm|templates|tests"
+        named |= set(re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*\w", text))
+    assert "dashboards/thresholds.yaml" in named
+    assert {path for path in named if path not in files} == set()
 
 
 def test_the_charts_package_has_what_helm_needs_and_no_scenario() -> None:
@@ -101,7 +150,7 @@ def test_the_wheel_has_all_dashboards_and_rules() -> None:
 def make_release(output: Path) -> dict[str, str]:
     """Return the sums of a release."""
     began = time.monotonic()
-    command: list[str | Path] = [sys.executable, "-m", "deploy.package.release", "--output", output]
+    command: list[str | Path] = [sys.executable, "-m", "deploy.package.release", "--snapshot", "--output", output]
     subprocess.run(command, cwd=ROOT, check=True)
     sys.stdout.write(f"make release: {time.monotonic() - began:.0f} s\n")
     lines = (output / "SHA256SUMS").read_text().splitlines()
@@ -147,6 +196,7 @@ def test_the_wheel_works_in_a_bare_environment(dist: Path, tmp_path: Path) -> No
     assert len(run("dashboards", "--output", tmp_path / "dashboards").splitlines()) == 7
     typed = next(environment.glob("lib/python3*/site-packages/exporter/py.typed"))
     assert typed.exists()
+    serves_the_sample(program, tmp_path)
 
 
 def same(one: Path, other: Path) -> bool:

@@ -1,18 +1,20 @@
 """The exporter as it is run where it is attacked: TLS, a password, the stream, rules, and the chart's memory."""
 
 import contextlib
+import gzip
 import http.client
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from attack.cpu_cgroup import cpu_cgroup
 from attack.memory_cgroup import MemoryCgroup, memory_cgroup
 from attack.program import limits_of_memory_mib
 from kernel.harness import DEADLINE_SECONDS, Exporter, Response, ask_over, wait_until
 from serving import Authority, basic, hash_password
-from soak.attacks import RULES
+from soak.attacks import RENAMES, RULES
 
 _PASSWORD = "long and secret"  # noqa: S105
 # The web server's connections and those of the stream, and what else one look can meet.
@@ -25,9 +27,10 @@ class Attacked(Exporter):
     Args:
         folder: For its files.
         cgroup: Where it runs; None for no limit of its memory.
+        cpu: Begins its command, so that it has a share of the CPUs.
     """
 
-    def __init__(self, folder: Path, cgroup: MemoryCgroup | None) -> None:
+    def __init__(self, folder: Path, cgroup: MemoryCgroup | None, cpu: Sequence[str]) -> None:
         authority = Authority(folder)
         authority.issue("server", "localhost", "127.0.0.1")
         self.tls = authority.client()
@@ -46,7 +49,7 @@ class Attacked(Exporter):
             f"--web.config.file={web}",
             f"--stream.socket={self.stream}",
             f"--config.file={self.rules}",
-            prefix=() if cgroup is None else cgroup.command([]),
+            prefix=[*cpu, *(() if cgroup is None else cgroup.command([]))],
         )
         self.cgroup = cgroup
 
@@ -54,7 +57,15 @@ class Attacked(Exporter):
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self.port, timeout=DEADLINE_SECONDS, context=self.tls
         )
-        return ask_over(connection, path, method, {"Authorization": basic("prometheus", _PASSWORD), **headers})
+        as_prometheus = {"Authorization": basic("prometheus", _PASSWORD), "Accept-Encoding": "gzip"}
+        answer = ask_over(connection, path, method, as_prometheus | headers)
+        is_zipped = answer.headers.get("Content-Encoding") == "gzip"
+        return answer._replace(body=gzip.decompress(answer.body)) if is_zipped else answer
+
+    @property
+    def renames(self) -> int:
+        """How often the attackers renamed themselves, up to the last of some thousand times."""
+        return int(self.rules.with_name(RENAMES).read_text())
 
     @property
     def descriptors(self) -> int:
@@ -65,20 +76,22 @@ class Attacked(Exporter):
         """Let all attackers at it while the block runs; after that its descriptors must be as they were."""
         before = self.descriptors
         words = [str(one) for one in (self.port, self.ca, self.stream, self.rules, self.process.pid)]
-        attackers = subprocess.Popen([sys.executable, "-m", "soak.attacks", *words], stderr=subprocess.DEVNULL)
-        try:
-            yield
-            assert attackers.poll() is None, "the attackers have given up"
-        finally:
-            attackers.kill()
-            attackers.wait()
+        with cpu_cgroup("attackers") as cpu:
+            command = [*cpu, sys.executable, "-m", "soak.attacks", *words]
+            attackers = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            try:
+                yield
+                assert attackers.poll() is None, "the attackers have given up"
+            finally:
+                attackers.kill()
+                attackers.wait()
         wait_until(lambda: self.descriptors, lambda now: now <= before + 2, "descriptors are given back")
 
 
 @contextlib.contextmanager
 def attacked(folder: Path) -> Iterator[Attacked]:
     """Run such an exporter while the block runs, under the chart's limit of memory where that is permitted."""
-    with memory_cgroup(min(limits_of_memory_mib()) << 20) as cgroup:
-        exporter = Attacked(folder, cgroup)
+    with memory_cgroup(min(limits_of_memory_mib()) << 20) as cgroup, cpu_cgroup("exporter") as cpu:
+        exporter = Attacked(folder, cgroup, cpu)
         with exporter.closing():
             yield exporter

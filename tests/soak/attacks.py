@@ -1,4 +1,5 @@
 """All attacks at once, until they are ended: `python -m soak.attacks PORT CA STREAM RULES PID`.
+Writes into RENAMES, beside RULES, how often it renamed itself.
 
 On the web server: from addresses other than the honest client's, without the password. On the stream: clients
 that do not read, with filters that cost as much as may be. On files: rules that are emptied, cut and written anew,
@@ -15,7 +16,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 _ADDRESSES = 40
@@ -23,6 +24,7 @@ _READ_SLOWLY_SECONDS = 5.0
 _PATIENCE_SECONDS = 20.0
 _PR_SET_NAME = 15
 _RENAMES, _RENAMES_PAUSE_SECONDS = 2000, 0.2
+RENAMES = "renames"
 
 RULES = "comm:\n- {match: 'churn-[0-9]+', replace: churn}\nexclude:\n  comm: ['no such program', 'nor this']\n"
 
@@ -109,10 +111,12 @@ async def reload_cut_rules(rules: Path, pid: int) -> None:
         await asyncio.sleep(seconds)
 
 
-async def rename_for_ever() -> None:
+async def rename_for_ever(numbers: Iterator[int], written: Path) -> None:
     libc = ctypes.CDLL(None)
-    for n in range(_RENAMES):
+    for n in itertools.islice(numbers, _RENAMES):
         libc.prctl(_PR_SET_NAME, b"name-%d" % n, 0, 0, 0)
+    # n begins with 0.
+    await asyncio.to_thread(written.write_text, str(n + 1))
     await asyncio.sleep(_RENAMES_PAUSE_SECONDS)
 
 
@@ -126,12 +130,12 @@ async def again_and_again(attack: Callable[[], Awaitable[None]]) -> None:
 
 async def attack(port: int, ca: Path, stream: Path, rules: Path, pid: int) -> None:
     """Attack until this process is ended."""
-    web = Web(port, ca)
+    web, numbers = Web(port, ca), itertools.count()
     attacks: list[tuple[int, Callable[[], Awaitable[None]]]] = [
         (2, web.nonsense), (1, web.long_headers), (8, web.wrong_password), (2, web.no_handshake),
         (2, web.half_a_handshake), (2, web.reset), (200, web.hold),
         (16, lambda: ask_for_much_and_read_nothing(stream)), (1, lambda: reload_cut_rules(rules, pid)),
-        (1, rename_for_ever),
+        (1, lambda: rename_for_ever(numbers, rules.with_name(RENAMES))),
     ]  # fmt: skip
     async with asyncio.TaskGroup() as group:
         for times, one in attacks:

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.arguments import Parser, parse_rows, unknown_variables
 from exporter.errors import ConfigError
-from exporter.flag_parsers import count_between
+from exporter.flag_parsers import CountBetween
 from exporter.flags import flag, flags_of, switch
 
 
@@ -19,7 +19,7 @@ class Settings:
     quiet: bool = switch("--quiet", "Say less.", group="words", no_effect_with=("--loud",))
     loud: bool = switch("--loud", "Say more.", group="words")
     color: str = flag("--color", "COLOR", "red", "Which.", choices=("red", "green"), group="words")
-    depth: int = flag("--depth", "N", "1", "How 100% deep.", count_between(0, 9), needs="--web.config.file")
+    depth: int = flag("--depth", "N", "1", "How 100% deep.", CountBetween(0, 9), needs="--web.config.file")
 
 
 ROWS = flags_of(Settings)
@@ -68,7 +68,13 @@ def test_settings_are_what_arguments_and_variables_say(
         (["--nothing.like-it"], {}, "unknown flag --nothing.like-it"),
         (["wach"], {}, "unexpected argument 'wach'; did you mean watch?"),
         (["word"], {}, "unexpected argument 'word'"),
-        (["--color"], {}, "--color: expected one argument"),
+        (["watch"], {}, "unexpected argument 'watch'; it comes first: program watch [FLAG ...]"),
+        (["--web"], {}, "unknown flag --web; did you mean --web.config.file or --web.listen-address?"),
+        (["--no"], {}, "unknown flag --no"),
+        (["-V"], {}, "unknown flag -V"),
+        (["--color"], {}, "--color wants a value; write --color=VALUE"),
+        (["--color", "-red"], {}, "--color wants a value; write --color=VALUE"),
+        (["--no-quiet=true"], {}, "--no-quiet takes no value, got 'true'"),
         (["--color=gren"], {}, "--color must be one of red, green, got 'gren'; did you mean green?"),
         (["--quiet=yes"], {}, "--quiet must be one of true, false, got 'yes'"),
         (
@@ -79,7 +85,11 @@ def test_settings_are_what_arguments_and_variables_say(
         (["--web.config.file=f", "--depth=10"], {}, "--depth must be a number from 0 to 9, got '10'"),
         (["--depth=1"], {}, "--depth has no effect without --web.config.file"),
         (["--depth=1", "--web.config.file="], {}, "--depth has no effect without --web.config.file"),
-        ([], {PREFIX + "DEPTH": "1"}, f"{PREFIX}DEPTH has no effect without --web.config.file"),
+        (
+            [],
+            {PREFIX + "DEPTH": "1"},
+            f"{PREFIX}DEPTH has no effect without --web.config.file ({PREFIX}WEB_CONFIG_FILE)",
+        ),
         (["--quiet", "--loud"], {}, "--quiet has no effect with --loud"),
         (["--quiet"], {PREFIX + "LOUD": "true"}, f"--quiet has no effect with {PREFIX}LOUD"),
     ],

@@ -27,6 +27,8 @@ def test_the_files_are_those_of_the_repository(tmp_path: Path, capsys: pytest.Ca
         (["--output="], "--output is missing"),
         (["--outptu=x"], "unknown flag --outptu; did you mean --output?"),
         (["--output=/proc/no"], "--output: cannot write /proc/no/"),
+        ([f"--output={__file__}"], f"--output: {__file__} is a file, not a folder"),
+        ([f"--output={__file__}/d"], f"--output: cannot write {__file__}/d/.*: Not a directory"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(argv: list[str], complaint: str) -> None:

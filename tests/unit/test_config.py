@@ -89,6 +89,8 @@ SETTINGS = [
             ("--group.by=pod",)),
     Setting("--kubernetes.node-name", "KUBERNETES_NODE_NAME", "node-17", "a.b", "kubernetes.node_name", "node-17",
             ("--group.by=pod",)),
+    Setting("--containers.socket", "CONTAINERS_SOCKET", "/run/docker.sock", "c", "containers.socket",
+            Path("/run/docker.sock"), ("--group.by=pod",)),
     Setting("--log.level", "LOG_LEVEL", "debug", "error", "logging.level", "debug"),
     Setting("--log.format", "LOG_FORMAT", "json", "logfmt", "logging.format", "json"),
 ]  # fmt: skip
@@ -174,6 +176,14 @@ def test_a_switch_needs_no_value() -> None:
     assert not parse_args(
         ["--web.systemd-socket=false"], {PREFIX + "WEB_SYSTEMD_SOCKET": "true"}
     ).web.systemd_socket
+
+
+@pytest.mark.parametrize("address", ["http://localhost:1", "https://[::1]:2", "http://:3", "http://a"])
+def test_a_listen_address_is_no_url(address: str) -> None:
+    scheme = address.partition(":")[0]
+    with pytest.raises(ConfigError) as refusal:
+        parse_args(["--web.listen-address", address], {})
+    assert str(refusal.value) == (f"--web.listen-address must be HOST:PORT, without {scheme}://, got {address!r}")
 
 
 BAD_VALUES = [

@@ -104,6 +104,21 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
+# A page that is one answer, or a table.
+WITHOUT_PARTS = {"README.md", "requirements.md", "reliability.md"}
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda page: page.name)
+def test_every_page_begins_with_a_table_of_its_contents(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    before, *_ = text.partition("\n## ")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert (len(headings) < 2) is (page.name in WITHOUT_PARTS)
+    if page.name not in WITHOUT_PARTS:
+        assert re.findall(r"^- \[(.*)\]\(#.*\)$", before, re.MULTILINE) == headings
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
@@ -189,6 +204,14 @@ def test_the_rules_of_the_docs_are_rules() -> None:
         ("", "", "", "snap.lxd.daemon.service"): None,
     }
     assert {values: of_groups.group(names, values) for values in groups} == groups
+
+
+def test_the_readme_has_one_picture_and_begins_with_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"!\[", text)) == 1
+    first = re.search(r"(?ms)^```console\n(.*?)^```", text)
+    assert first is not None
+    assert len(first[1].splitlines()) == 2
 
 
 def test_no_paragraph_of_the_readme_is_longer_than_six_lines() -> None:

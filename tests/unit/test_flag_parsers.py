@@ -8,11 +8,12 @@ import pytest
 
 from exporter.errors import ConfigError
 from exporter.flag_parsers import (
-    count_between,
+    CountBetween,
+    IntervalBetween,
+    MayBeEmpty,
+    SizeBetween,
     find_group,
-    interval_between,
     number_up_to,
-    optional,
     parse_mode,
     parse_page_path,
     parse_path,
@@ -26,12 +27,12 @@ from exporter.flags import Parse
 GOOD = [
     (parse_text, " as it is", " as it is"),
     (parse_path, "/a/b", Path("/a/b")),
-    (optional(parse_path), "", None),
-    (optional(parse_path), "c", Path("c")),
-    (count_between(10, 200), "10", 10),
-    (count_between(10, 200), "200", 200),
-    (interval_between(2, 5), "0", 0.0),
-    (interval_between(2, 5), "2.5", 2.5),
+    (MayBeEmpty(parse_path), "", None),
+    (MayBeEmpty(parse_path), "c", Path("c")),
+    (CountBetween(10, 200), "10", 10),
+    (CountBetween(10, 200), "200", 200),
+    (IntervalBetween(2, 5), "0", 0.0),
+    (IntervalBetween(2, 5), "2.5", 2.5),
     (number_up_to(9), "0.5", 0.5),
     (whole_up_to(2000), "1e3", 1000),
     (parse_speed, "0", 0.0),
@@ -43,13 +44,13 @@ GOOD = [
     (parse_page_path, "/a/b", "/a/b"),
 ]
 BAD = [
-    (optional(parse_mode), "9"),
-    (count_between(10, 200), ""),
-    (count_between(10, 200), "9"),
-    (count_between(10, 200), "201"),
-    (count_between(10, 200), "0011"),
-    (interval_between(2, 5), "1"),
-    (interval_between(2, 5), "nan"),
+    (MayBeEmpty(parse_mode), "9"),
+    (CountBetween(10, 200), ""),
+    (CountBetween(10, 200), "9"),
+    (CountBetween(10, 200), "201"),
+    (CountBetween(10, 200), "0011"),
+    (IntervalBetween(2, 5), "1"),
+    (IntervalBetween(2, 5), "nan"),
     (number_up_to(9), "0"),
     (number_up_to(9), "10"),
     (whole_up_to(9), "1.5"),
@@ -76,3 +77,23 @@ def test_a_value_is_what_its_text_says(parse: Parse, text: str, value: Any) -> N
 def test_a_complaint_names_the_flag_and_the_text(parse: Parse, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^--flag.*{re.escape(repr(text))}$"):
         parse("--flag", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("64mb", "; did you mean 64MB?"),
+        ("64mib", "; did you mean 64MiB?"),
+        ("1g", "; did you mean 1G?"),
+        ("4b", ""),
+        ("2g", ""),
+        ("2G", ""),
+        ("64x", ""),
+        ("mb", ""),
+    ],
+)
+def test_a_size_in_the_wrong_case_is_asked_about_if_it_would_do_in_the_right_one(text: str, question: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        SizeBetween(4096, 1 << 30)("--flag", text)
+    taken = "a size from 4KiB to 1GiB, such as 64MiB or 67108864"
+    assert str(refusal.value) == f"--flag must be {taken}, got {text!r}{question}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.flag_parsers import count_between
+from exporter.flag_parsers import CountBetween
 from exporter.flags import Flag, flag, flags_of, section, switch, with_sections
 
 
@@ -14,7 +14,7 @@ class Settings:
     """Some flags, and a field that is none."""
 
     other: str = "no flag"
-    most: int = flag("--limit.most-things", "N", "7", "How many.", count_between(1, 9))
+    most: int = flag("--limit.most-things", "N", "7", "How many.", CountBetween(1, 9))
     quiet: bool = switch("--quiet", "Say less.")
     name: str | None = flag("--name", "NAME", None, "What it is called.")
 
@@ -42,7 +42,7 @@ def test_the_variable_of_a_flag_has_its_name_in_capitals() -> None:
 
 def test_a_default_that_no_user_could_write_is_a_bug_that_shows_at_once() -> None:
     with pytest.raises(ConfigError, match=r"^--limit"):
-        flag("--limit", "N", "0", "How many.", count_between(1, 9))
+        flag("--limit", "N", "0", "How many.", CountBetween(1, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Output:
     """A section, whose flags need the first."""
 
     file: str | None = flag("--output", "FILE", None, "Where to write.")
-    most: int = flag("--output.most", "N", "7", "How many.", count_between(1, 9), no_effect_with=("--all",))
+    most: int = flag("--output.most", "N", "7", "How many.", CountBetween(1, 9), no_effect_with=("--all",))
 
 
 @dataclass(frozen=True, slots=True)

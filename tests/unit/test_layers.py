@@ -17,15 +17,17 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "revision": set(),
     "quantities": set(),
+    "files": set(),
     "flag_parsers": {"errors", "quantities"},
     "flags": {"flag_parsers"},
     "arguments": {"errors", "flags"},
     "bundle": {"arguments", "errors"},
     "groups": set(),
-    "kubernetes": {"__init__", "errors"},
+    "kubernetes": {"__init__", "errors", "files"},
+    "runtimes": {"__init__", "errors", "kubernetes"},
     "kernel": {"errors"},
     "events": {"errors"},
-    "tallies": {"errors", "events", "kernel"},
+    "tallies": {"errors", "events", "files", "kernel"},
     "plan": {"kernel", "tallies"},
     "processes": {"errors", "groups", "kernel", "tallies"},
     "exposition": {"__init__", "revision", "tallies"},
@@ -35,26 +37,26 @@ ROOMS: dict[str, set[str]] = {
     "service": {"errors", "exposition", "tallies"},
     "settings": {"errors", "events", "flag_parsers", "flags", "kubernetes", "service", "tallies"},
     "config": {"errors", "flags", "settings"},
-    "command_line": {"__init__", "arguments", "config", "flags", "revision", "settings"},
-    "web": {"errors", "settings"},
+    "command_line": {"__init__", "arguments", "config", "errors", "flags", "revision", "settings"},
+    "web": {"errors", "files", "settings"},
     "stream": {"errors", "events", "kernel", "processes", "quantities", "tallies", "web"},
     "failures": {
         "errors", "exposition", "kernel", "processes", "quantities", "settings", "stream", "tallies", "web",
     },
     "watch": {
         "arguments", "capture", "errors", "feeds", "flag_parsers", "flags", "kernel", "kubernetes", "live",
-        "processes", "settings", "stream", "tallies",
+        "plan", "processes", "runtimes", "settings", "stream", "tallies",
     },
     "report": {
-        "__init__", "exposition", "failures", "feeds", "kubernetes", "live", "revision", "service", "stream",
-        "tallies",
+        "__init__", "events", "exposition", "failures", "feeds", "kubernetes", "live", "revision", "runtimes",
+        "service", "stream", "tallies",
     },
     "running": {
         "__init__", "config", "exposition", "feeds", "kernel", "live", "report", "service", "tallies", "web",
     },
     "app": {
         "capture", "config", "errors", "failures", "feeds", "kernel", "kubernetes", "live", "plan", "report",
-        "running", "service", "stream", "tallies", "web",
+        "running", "runtimes", "service", "stream", "tallies", "web",
     },
     "__main__": {"app", "arguments", "bundle", "command_line", "config", "errors", "service", "watch"},
 }  # fmt: skip
@@ -64,8 +66,10 @@ PURE = {"errors", "quantities", "events", "groups", "plan", "tallies", "processe
 PURE_MODULES = {
     "capture.format", "capture.kinds", "capture.recorder", "failures.page", "failures.rows", "failures.store",
     "kernel.bpf", "kernel.cn_proc", "kernel.kernel_log", "kernel.netlink",
-    "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "kubernetes.answers", "kubernetes.pauses",
-    "kubernetes.pod_names", "kubernetes.pods", "live.crosscheck", "live.drain", "live.losses",
+    "kernel.perf_event", "kernel.taskstats", "kernel.wait_status", "kubernetes.answers",
+    "kubernetes.json_values", "kubernetes.pauses",
+    "kubernetes.pod_names", "kubernetes.pods", "runtimes.container_names", "runtimes.containers",
+    "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
     "watch.text_lines", "watch.top_table", "web.config_file", "web.deadline", "web.outgoing", "web.protection",
     "web.tls_records", "web.token_bucket", "web.yaml_nodes",
@@ -78,13 +82,11 @@ IMPURE_LIBRARIES = {
 IMPURE_IN_PURE = {"tallies.rules_file"}
 
 # procfs reads all of /proc, kernel_log_readers the kernel log, cgroup_tree which cgroups there are; open_sources
-# asks once which CPUs there can be, privileges what it has left; gate and rules_file read what the user wrote,
-# credentials what the kubelet writes; bundle what came with the program; unix_socket opens the directory of its
-# socket, logs /dev/null.
+# asks once which CPUs there can be, privileges what it has left; files what the user or the kubelet wrote; bundle
+# what came with the program; unix_socket opens the directory of its socket, logs /dev/null.
 OPENS_FILES = {
-    "bundle", "capture.file", "kernel.cgroup_tree", "kernel.kernel_log_readers", "kernel.perf_rings",
-    "kernel.procfs", "kubernetes.credentials", "live.open_sources", "service.logs", "service.privileges",
-    "stream.unix_socket", "tallies.rules_file", "web.gate",
+    "bundle", "capture.file", "files", "kernel.cgroup_tree", "kernel.kernel_log_readers", "kernel.perf_rings",
+    "kernel.procfs", "live.open_sources", "revision", "service.logs", "service.privileges", "stream.unix_socket",
 }  # fmt: skip
 OPENING = {
     "open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "listdir", "scandir", "readlink",
@@ -97,8 +99,8 @@ GET_SOCKETS = {
     "stream.endpoint", "web.channel", "web.connection", "web.peers", "web.server",
 }  # fmt: skip
 KNOW_HTTP = {
-    "kubernetes.api_client", "stream.endpoint", "web.gate", "web.pages", "web.passwords",
-    "web.rendered", "web.server", "web.tls",
+    "kubernetes.api_client", "kubernetes.response_body", "runtimes.socket_client", "stream.endpoint", "web.gate",
+    "web.pages", "web.passwords", "web.rendered", "web.server", "web.tls",
 }  # fmt: skip
 
 

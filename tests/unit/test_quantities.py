@@ -21,6 +21,7 @@ SECOND_NS = 1_000_000_000
         ("1h30m", 5400 * SECOND_NS),
         ("1.5h", 5400 * SECOND_NS),
         ("1d", 86_400 * SECOND_NS),
+        ("1d2h3m4s5ms", 93_784_005_000_000),
         ("2w", 14 * 86_400 * SECOND_NS),
     ],
 )
@@ -29,7 +30,25 @@ def test_a_duration_has_units_or_is_in_seconds(text: str, ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1", "1 s", "1S", "1y", "15sec", "1h30", "30m1", "1e3", "nan", "٣", "1_0s"]
+    "text",
+    [
+        "",
+        "s",
+        "-1",
+        "1 s",
+        "1S",
+        "1y",
+        "15sec",
+        "1h30",
+        "30m1",
+        "1m1h",
+        "1h1h",
+        "1ms1s",
+        "1e3",
+        "nan",
+        "٣",
+        "1_0s",
+    ],
 )
 def test_other_texts_are_no_duration(text: str) -> None:
     assert parse_duration_ns(text) is None

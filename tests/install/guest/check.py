@@ -19,6 +19,7 @@ NAME = "proc-connector-exporter"
 UNIT = f"{NAME}.service"
 RUN, STATE, ETC = Path(f"/run/{NAME}"), Path(f"/var/lib/{NAME}"), Path(f"/etc/{NAME}")
 DEFAULT = Path(f"/etc/default/{NAME}")
+ADDITIONS = Path(f"/etc/systemd/system/{UNIT}.d")
 NEXT_VERSION = "2"
 PATIENCE_SECONDS = 240.0
 SERVED = Path(sys.argv[1])
@@ -163,21 +164,35 @@ def prometheus_scrapes_it_with_the_configuration_of_the_readme_and_an_alert_fire
     run("systemctl", "stop", "prometheus")
 
 
-@step
-def a_local_user_reads_events_from_the_stream() -> None:
-    reader = (
-        "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(100); "
-        f"s.connect('{RUN}/events.sock'); s.sendall(b'GET /events?comm=true&events=exit HTTP/1.0\\r\\n\\r\\n'); "
-        "f = s.makefile(); [None for _ in iter(f.readline, '\\n')]; print('reading', flush=True); "
-        "print(f.readline())"
-    )
-    words = ["setpriv", "--reuid=65534", "--clear-groups", "--regid=65534", "python3", "-c", reader]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+_READER = (
+    "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(100); "
+    f"s.connect('{RUN}/events.sock'); s.sendall(b'GET /events?comm=true&events=exit HTTP/1.0\\r\\n\\r\\n'); "
+    "f = s.makefile(); [None for _ in iter(f.readline, '\\n')]; print('reading', flush=True); "
+    "print(f.readline())"
+)
+
+
+def reads_events(*user: str) -> bool:
+    """Whether a user reads an event from the stream; False if the kernel does not let it connect."""
+    words = ["setpriv", *user, "python3", "-c", _READER]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "reading\n"
+        assert process.stderr is not None
+        if process.stdout.readline() != "reading\n":
+            assert "PermissionError" in (why := process.stderr.read()), why
+            return False
         subprocess.run(["/bin/true"], check=True)
         event = json.loads(process.stdout.readline())
     assert (event["event"], event["comm"], event["exit_code"]) == ("exit", "true", 0), event
+    return True
+
+
+NOBODY = ("--reuid=65534", "--clear-groups", "--regid=65534")
+
+
+@step
+def a_local_user_reads_events_from_the_stream() -> None:
+    assert reads_events(*NOBODY)
 
 
 @step
@@ -201,21 +216,39 @@ def commands_complete_and_have_a_page_and_a_version() -> None:
     assert Path(f"/usr/share/man/man1/{NAME}.1.gz").exists()
 
 
-@step
-def the_journal_has_no_error_until_here() -> None:
-    assert "level=error" not in journal()
+def complaints_of_the_exporter() -> list[str]:
+    """Return its errors and warnings, without the time."""
     # A machine that is emulated can be so slow that a canary is late or a message lost; it says so.
     of_load = ("canary", "lost", "comparing")
-    warnings = [line for line in journal().splitlines() if "level=warn" in line]
-    assert [line for line in warnings if not any(word in line for word in of_load)] == []
-    errors = [
-        line for line in run("journalctl", "--boot", "--priority=err", "--no-pager").splitlines() if NAME in line
-    ]
-    assert errors == []
+    found = re.findall(r"^time=\S+ (level=(?:error|warn) .*)$", journal(), re.MULTILINE)
+    return [line for line in found if line.startswith("level=error") or not any(word in line for word in of_load)]
+
+
+def errors_of_the_system() -> list[str]:
+    said = run("journalctl", "--boot", "--priority=err", "--no-pager", "--output=cat")
+    return [line for line in said.splitlines() if NAME in line]
+
+
+@step
+def the_journal_has_no_error_until_here() -> None:
+    assert complaints_of_the_exporter() == []
+    assert errors_of_the_system() == []
 
 
 def wait_for_another(pid: str) -> None:
     wait_for(lambda: show("MainPID") not in {"0", pid} and show("ActiveState") == "active", "the service is back")
+
+
+def add(name: str, text: str) -> None:
+    """Add to the unit, as `systemctl edit` does."""
+    ADDITIONS.mkdir(exist_ok=True)
+    (ADDITIONS / f"{name}.conf").write_text(text)
+    run("systemctl", "daemon-reload")
+
+
+def take_back(name: str) -> None:
+    (ADDITIONS / f"{name}.conf").unlink()
+    run("systemctl", "daemon-reload")
 
 
 @step
@@ -227,18 +260,14 @@ def a_killed_exporter_comes_back() -> None:
 
 @step
 def a_stopped_exporter_is_ended_by_the_watchdog_and_comes_back() -> None:
-    folder = Path(f"/etc/systemd/system/{UNIT}.d")
-    folder.mkdir()
-    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=20\nLimitCORE=0\n")
-    run("systemctl", "daemon-reload")
+    add("watchdog", "[Service]\nWatchdogSec=20\nLimitCORE=0\n")
     run("systemctl", "restart", UNIT)
     pid = show("MainPID")
     os.kill(int(pid), signal.SIGSTOP)
     wait_for_another(pid)
     assert "watchdog" in run("journalctl", "--boot", "--no-pager", f"--unit={UNIT}", "--grep=atchdog")
     # Out of the way of the steps that follow; the folder stays, for the purge to remove.
-    (folder / "watchdog.conf").write_text("[Service]\nLimitCORE=0\n")
-    run("systemctl", "daemon-reload")
+    add("watchdog", "[Service]\nLimitCORE=0\n")
     run("systemctl", "restart", UNIT)
 
 
@@ -264,6 +293,45 @@ def a_port_that_is_taken_is_not_tried_again_and_again() -> None:
         assert show("ExecMainStatus") == "3"
     run("systemctl", "reset-failed", UNIT)
     run("systemctl", "start", UNIT)
+
+
+@step
+def what_this_host_does_not_allow_is_tried_again_a_few_times_and_given_up() -> None:
+    # Before Linux 6.6 the kernel sends no events without CAP_NET_ADMIN; PrivateDevices= has no /dev/kmsg.
+    lacks = {
+        "5": "AmbientCapabilities=\nCapabilityBoundingSet=\n",
+        "1": "Environment=PROC_CONNECTOR_EXPORTER_OOM_KILLS=kmsg\n",
+    }
+    for code, lack in lacks.items():
+        add("lack", f"[Unit]\nStartLimitBurst=3\n[Service]\n{lack}")
+        # Forgets the starts of earlier steps.
+        run("systemctl", "reset-failed", UNIT)
+        before = len(complaints_of_the_exporter())
+        run("systemctl", "restart", UNIT, check=False)
+        wait_for(lambda: show("ActiveState") == "failed", "the service has failed")
+        assert show("ExecMainStatus") == code
+        assert len(complaints_of_the_exporter()) == before + 3, complaints_of_the_exporter()[before:]
+        take_back("lack")
+        run("systemctl", "reset-failed", UNIT)
+        run("systemctl", "start", UNIT)
+
+
+@step
+def a_group_reads_events_with_the_documented_addition() -> None:
+    settings = DEFAULT.read_text()
+    # What stands there goes before what the unit says.
+    DEFAULT.write_text("".join(line for line in settings.splitlines(keepends=True) if "_STREAM_" not in line))
+    run("groupadd", "dba")
+    run("useradd", "--groups", "dba", "oracle")
+    add("override", (SERVED / "stream-group.conf").read_text())
+    run("systemctl", "restart", UNIT)
+    path = RUN / "events.sock"
+    assert (path.stat().st_mode & 0o777, path.group()) == (0o660, "dba")
+    assert reads_events("--reuid=oracle", "--regid=oracle", "--init-groups")
+    assert not reads_events(*NOBODY)
+    take_back("override")
+    DEFAULT.write_text(settings)
+    run("systemctl", "restart", UNIT)
 
 
 @step
@@ -319,6 +387,30 @@ def a_service_that_was_stopped_or_disabled_stays_so_in_an_upgrade() -> None:
     assert show("ActiveState") == "inactive"
     assert run("systemctl", "is-enabled", UNIT, check=False).strip() == "disabled"
     run("systemctl", "enable", "--now", UNIT)
+
+
+# What the crashes and mistakes of the steps above have the exporter and systemd say.
+_VARIABLE = "PROC_CONNECTOR_EXPORTER"
+OF_THE_EXPORTER = (
+    f'level=error msg="wrong setting" error="{_VARIABLE}_LIMIT_IDLE must be 0, '
+    "or a duration from 1h to 365d, such as 15s or 1h, got 'soon'\"\n"
+    'level=error msg="cannot start" error="cannot listen on :10061: '
+    'Address already in use; choose another --web.listen-address"\n'
+    'level=error msg="cannot start" error="not permitted to listen to the process connector: '
+    'run as root or with CAP_NET_ADMIN, or on Linux 6.6 or later, which needs neither"\n'
+    f'level=error msg="cannot start" error="{_VARIABLE}_OOM_KILLS=kmsg: '
+    'cannot open /dev/kmsg (No such file or directory): it needs CAP_SYSLOG"\n'
+).splitlines()
+OF_SYSTEMD = (
+    f"{UNIT}: Watchdog timeout (limit 20s)!",
+    f"Failed to start {UNIT} - Prometheus exporter of process life.",
+)
+
+
+@step
+def the_journal_has_no_other_error_than_those_that_were_caused() -> None:
+    assert set(complaints_of_the_exporter()) == set(OF_THE_EXPORTER), complaints_of_the_exporter()
+    assert set(errors_of_the_system()) == set(OF_SYSTEMD), errors_of_the_system()
 
 
 def left() -> set[str]:

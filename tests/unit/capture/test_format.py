@@ -161,7 +161,7 @@ def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
     for name in ("folder", "pipe", "link"):
-        with pytest.raises(CaptureError, match=rf"cannot write the capture .*/{name}: not a regular file"):
+        with pytest.raises(CaptureError, match=rf"--capture: cannot write .*/{name}: not a regular file"):
             CaptureFile(tmp_path / name, 1 << 20, HEADER)
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
 
@@ -172,10 +172,10 @@ def test_other_users_cannot_read_it(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match=r"cannot write the capture .*: No such file or directory"):
+    with pytest.raises(CaptureError, match=r"--capture: cannot write .*: No such file or directory"):
         CaptureFile(tmp_path / "nowhere" / "capture", 1 << 20, HEADER)
     with (
-        pytest.raises(CaptureError, match=r"cannot read the capture .*: No such file or directory"),
+        pytest.raises(CaptureError, match=r"--replay: cannot read .*: No such file or directory"),
         open_capture(tmp_path / "nothing"),
     ):
         pass

@@ -16,7 +16,7 @@ from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 SPEC = "proc_connector_nonzero_exits_total"
 LAST = Exemplar(1184, 977, 1_795_946_310.104512)
 ALL: Exemplars = {
-    (printable(text), uid, status): Exemplar(number, None if number % 3 else number, number + 0.5)
+    (printable(text), uid, (), status): Exemplar(number, None if number % 3 else number, number + 0.5)
     for number, text in enumerate(NASTY_COMMS.values(), start=1)
     for uid in (0, 0xFFFFFFFE, None)
     for status in (0, 0x100, 0xFF00, 9, 11, 33, 64)
@@ -35,13 +35,33 @@ def test_an_exemplar_stands_behind_the_value_of_its_series() -> None:
     tallies.count_end(tallies.claim_cell(b"make", 1000), 0x100)
     tallies.count_end(tallies.claim_cell(b"make", 0), 0x200)
     snapshot = SNAPSHOTS["nasty"]._replace(cells=tallies.snapshot_cells())
-    lines = scrape(snapshot, {("make", 1000, 0x200): LAST}).splitlines()
+    lines = scrape(snapshot, {("make", 1000, (), 0x200): LAST}).splitlines()
     assert [line for line in lines if line.startswith(SPEC)] == [
         f'{SPEC}{{comm="make",uid="1000",exit_code="2",signal=""}} 3 # {{pid="1184",ppid="977"}} 1 1795946310.105',
         f'{SPEC}{{comm="make",uid="1000",exit_code="1",signal=""}} 1',
         f'{SPEC}{{comm="make",uid="0",exit_code="2",signal=""}} 1',
     ]
     assert [line for line in lines if " # " in line and not line.startswith(SPEC)] == []
+
+
+@pytest.mark.parametrize("births", [False, True], ids=["no births", "births"])
+def test_a_series_has_the_exemplar_of_its_own_pod(births: bool) -> None:
+    tallies = Tallies(
+        births=Births(lambda: 7.0) if births else None, group_labels=("namespace", "pod", "container")
+    )
+    others = ("shop", "cart-1", "web"), ("shop", "cart-2", "web")
+    for values in others:
+        group = tallies.groups.claim(values)
+        tallies.count_end(tallies.claim_cell(b"make", 0, group), 0x100)
+    snapshot = nasty_snapshot()._replace(
+        cells=tallies.snapshot_cells(), programs=[], live_in_groups={}, group_labels=tallies.groups.names
+    )
+    lines = scrape(snapshot, {("make", 0, others[1], 0x100): LAST}).splitlines()
+    (line,) = [line for line in lines if " # " in line and not line.startswith("#")]
+    assert line == (
+        f'{SPEC}{{comm="make",uid="0",namespace="shop",pod="cart-2",container="web",exit_code="1",signal=""}} 1'
+        ' # {pid="1184",ppid="977"} 1 1795946310.105'
+    )
 
 
 @pytest.mark.parametrize("births", [False, True], ids=["no births", "births"])
@@ -62,7 +82,7 @@ def test_prometheus_own_parser_reads_them_on_each_series(births: bool) -> None:
         keys = [
             key
             for key in ALL
-            if (key[0], uid_label(key[1]), {0x100: "1", 9: "137"}.get(key[2]))
+            if (key[0], uid_label(key[1]), {0x100: "1", 9: "137"}.get(key[3]))
             == (sample.labels["comm"], sample.labels["uid"], sample.labels["exit_code"])
         ]
         (key,) = keys
@@ -107,7 +127,7 @@ def test_what_is_folded_has_no_exemplar_of_another_program() -> None:
     for number in range(3 * LEAST_LIMIT):
         tallies.count_end(tallies.claim_cell(b"p%d" % number, 0), 0x100)
     snapshot = SNAPSHOTS["nasty"]._replace(cells=tallies.snapshot_cells())
-    exemplars: Exemplars = {(f"p{number}", 0, 0x100): LAST for number in range(3 * LEAST_LIMIT)}
+    exemplars: Exemplars = {(f"p{number}", 0, (), 0x100): LAST for number in range(3 * LEAST_LIMIT)}
     lines = [line for line in scrape(snapshot, exemplars).splitlines() if line.startswith(SPEC)]
     assert all(('comm="<other>"' in line) != (" # " in line) for line in lines)
 

@@ -99,6 +99,31 @@ def test_whatever_is_accepted_all_names_are_written_in_the_same_way(accept: str)
     assert {"proc_connector_processes", "proc_connector_drain_seconds"} <= names
 
 
+_KIND = "application/openmetrics-text"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    {
+        f"{_KIND};version=1.0.0,text/plain;q=0.5": _KIND,
+        f"text/plain;q=0.5,{_KIND};version=1.0.0": _KIND,
+        f"{_KIND};version=1.0.0;q=0.3,text/plain;version=0.0.4;q=0.6": "text/plain",
+        f"{_KIND};q=0.3,text/plain;version=1.0.0;q=0.6": "text/plain; version=1.0.0",
+        f"{_KIND};q=0.3,*/*": "text/plain",
+        f"{_KIND};q=0.3,text/*;q=0.4": "text/plain",
+        f"{_KIND};q=0.3,*/*;q=0.2": _KIND,
+        f"{_KIND};q=0": "text/plain",
+        f"{_KIND} ; q = 0.2, text/plain ; q = 0.1": _KIND,
+        f"text/plain,{_KIND}": "text/plain",
+        f"{_KIND};version=0.0.1,text/plain;q=0.1": "text/plain",
+        "text/html,application/xml;q=0.9,*/*;q=0.8": "text/plain",
+    }.items(),
+)
+def test_of_the_text_formats_the_one_that_weighs_most_is_written(accept: str, kind: str) -> None:
+    content_type, _ = scrape(SNAPSHOTS["nasty"], accept)
+    assert content_type.startswith(kind)
+
+
 def born_snapshot() -> TallySnapshot:
     clock = [1000.25]
     births = Births(lambda: clock[0])

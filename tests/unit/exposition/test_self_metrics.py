@@ -36,6 +36,8 @@ def test_the_exporters_own_state_is_exposed_as_it_is() -> None:
         ("group_unresolved_total", "gone"): 24,
         ("kubernetes_last_sync_timestamp_seconds",): 25.5,
         ("kubernetes_failures_total", "torn"): 26,
+        ("containers_connected",): 1,
+        ("containers_failures_total", "refused"): 27,
         ("expired_total", "exit"): 22,
         ("config_last_reload_successful",): 1,
         ("config_last_reload_success_timestamp_seconds",): 23.5,

@@ -96,4 +96,4 @@ def test_the_last_failure_of_each_series_is_an_exemplar() -> None:
     host.drain()
     assert keeper.exemplars() == {}
     keeper.refresh()
-    assert keeper.exemplars() == {("make", 1000, 0x100): Exemplar(401, 100, ended_ns / 1_000_000_000)}
+    assert keeper.exemplars() == {("make", 1000, (), 0x100): Exemplar(401, 100, ended_ns / 1_000_000_000)}

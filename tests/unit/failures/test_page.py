@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from unit.failures.made import ALL, BARE, CLOCK, DUMPED, FAILED, GROUPED, LABELS, NOW_NS, SECOND
 
 from exporter.failures.page import Shown, render_page
+from exporter.failures.selection import FILTERS
 from exporter.processes.bad_ends import Failure
 from exporter.tallies.labels import plain, printable
 
@@ -78,8 +79,12 @@ def test_a_parent_without_a_name_has_its_pid() -> None:
 
 def test_the_form_has_what_the_client_asked_for() -> None:
     page = page_of(FAILED, query=(("comm", 'a"b'), ("comm", "other"), ("since", "15m")))
-    assert page.fields == {"comm": 'a"b', "uid": "", "exit_code": "", "signal": "", "since": "15m"}
+    assert page.fields == {"comm": 'a"b', "uid": "", "exit_code": "", "signal": "", "oom": "", "since": "15m"}
     assert "?comm=a%22b&comm=other&since=15m&format=json" in page.links
+
+
+def test_every_filter_has_a_field() -> None:
+    assert set(page_of(FAILED).fields) == set(FILTERS)
 
 
 def test_a_program_links_to_its_failures_with_the_same_end() -> None:
@@ -161,4 +166,4 @@ def test_with_groups_the_page_says_where_and_filters_by_that() -> None:
 def test_without_groups_the_page_says_nothing_of_them() -> None:
     page = page_of(FAILED)
     assert page.rows[0][-1].strip() == "execs"
-    assert set(page.fields) == {"comm", "uid", "exit_code", "signal", "since"}
+    assert set(page.fields) == {"comm", "uid", "exit_code", "signal", "oom", "since"}

@@ -6,7 +6,7 @@ import fcntl
 import mmap
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from exporter.kernel import perf_rings
 from exporter.kernel.perf_rings import PerfRings, open_perf_rings
 
 SIZE = 1 << 12
+# Of x86-64 and of arm64.
+PERF_EVENT_OPEN = {298, 241}
+MEMBARRIER = (283, 2, 0, 0)
 HEAD, TAIL, OFFSET, DATA_SIZE = 1024, 1032, 1040, 1048
 EXEC = builders.perf_comm(time_ns=5, tgid=400, comm=b"make")
 FORK = builders.perf_fork(time_ns=4, tgid=400, forker_tgid=100)
@@ -66,7 +69,7 @@ def cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[int, 
 
     class Libc:
         def syscall(self, number: int, *words: Any) -> int:
-            if number != 298:
+            if number not in PERF_EVENT_OPEN:
                 return 0
             cpu = words[2]
             if cpu not in cpus:
@@ -151,6 +154,57 @@ def test_what_is_written_while_it_is_read_is_read_the_next_time(
     assert cpus[0].unread == len(EXEC)
     assert rings.read() == [EXEC]
     assert barriers == 4
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_where_the_cpu_reorders_loads_barriers_stand_between_heads_records_and_tails(
+    machine: str, cpus: dict[int, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    rings = open_perf_rings()
+    done: list[object] = []
+    barriers = [MEMBARRIER] if machine == "aarch64" else []
+    real = perf_rings._libc.syscall  # noqa: SLF001 - the kernel's system calls
+
+    def told(number: int, *words: Any) -> int:
+        done.append((number, *words))
+        return int(real(number, *words))
+
+    monkeypatch.setattr(perf_rings._libc, "syscall", told)  # noqa: SLF001
+
+    def tell(name: str, step: Callable[[object], object]) -> Callable[[object], object]:
+        def steps(ring: object) -> object:
+            done.append(name)
+            return step(ring)
+
+        return steps
+
+    for name in ("look", "copy", "advance"):
+        monkeypatch.setattr(perf_rings._Ring, name, tell(name, getattr(perf_rings._Ring, name)))  # noqa: SLF001
+    assert rings.read() == []
+    assert done == ["look", "look"]
+    cpus[0].write(FORK)
+    cpus[1].write(EXEC)
+    done.clear()
+    assert rings.read() == [FORK, EXEC]
+    assert done == ["look", "look", *barriers, "copy", "copy", *barriers, "advance", "advance"]
+    rings.close()
+
+
+def test_where_the_kernel_makes_no_barrier_there_are_no_rings(
+    cpus: dict[int, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that is read too early would be an old one."""
+
+    def refused(number: int, *words: Any) -> int:
+        assert number == MEMBARRIER[0]
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(perf_rings._libc, "syscall", refused)  # noqa: SLF001 - the kernel's system calls
+    with pytest.raises(SetupError, match=r"membarrier.*aarch64.*not permitted.*Linux 4\.16"):
+        open_perf_rings()
 
 
 def test_a_cpu_that_is_offline_at_the_start_has_no_ring_until_it_comes(

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from kubernetes_api import make_pod, pod_of
 
 from exporter.errors import ApiFailure
-from exporter.kubernetes.answers import LONGEST, LineReader, ListReader, parse_event, parse_status_message
+from exporter.kubernetes.answers import LineReader, ListReader, parse_event, parse_status_message
+from exporter.kubernetes.json_values import LONGEST
 from exporter.kubernetes.pods import parse_pod
 
 
 def read_list(data: bytes, piece_bytes: int = 1 << 16) -> tuple[list[Any], ListReader]:
     reader = ListReader()
-    items = []
+    items: list[Any] = []
     for at in range(0, len(data), piece_bytes):
         items += reader.feed(data[at : at + piece_bytes])
-    return items + reader.close(), reader
+    return items + list(reader.close()), reader
 
 
 def read_lines(data: bytes, piece_bytes: int, longest: int = LONGEST) -> tuple[list[bytes], LineReader]:
@@ -59,7 +60,8 @@ def test_a_list_is_read_however_it_is_written_and_cut(
     ]
     text = json.dumps(dict(fields[i] for i in order), ensure_ascii=ascii_only, indent=indent)
     found, reader = read_list(text.encode("utf-8", "surrogatepass") + b"\n", piece_bytes)
-    assert found == json.loads(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))["items"]
+    # A character for each byte: names are ASCII.
+    assert found == json.loads(text.encode("utf-8", "surrogatepass").decode("latin-1"))["items"]
     assert (reader.resource_version, reader.continue_token) == ("77", "next")
 
 
@@ -88,7 +90,7 @@ def test_a_list_that_is_cut_anywhere_is_not_complete() -> None:
     [b"", b"[]", b"null", b"<html>", b'{"items": [}', b'{"items" []}', b"{7: 8}", b'{"items": [' + b"[" * 200_000],
 )
 def test_what_is_no_list_is_malformed(data: bytes) -> None:
-    with pytest.raises(ApiFailure, match="list of pods"):
+    with pytest.raises(ApiFailure, match="list"):
         read_list(data)
 
 
@@ -98,12 +100,59 @@ def test_any_bytes_are_a_list_or_malformed(data: bytes, piece_bytes: int) -> Non
         read_list(b'{"items": [' + data, piece_bytes)
 
 
-def test_a_pod_longer_than_any_can_be_is_not_held() -> None:
-    reader = ListReader(longest=1 << 20)
-    reader.feed(b'{"items": [{"metadata": {"name": "')
+# Some take 40 times as much memory when they are decoded.
+TOO_LARGE = {
+    "long": b'{"name": "' + b"x" * 400_000 + b'"}',
+    "objects": b'{"a": [' + b'{"":0},' * 30_000 + b"0]}",
+    "lists": b'{"a": [' + b"[]," * 60_000 + b"0]}",
+    "texts": b'{"a": ["' + b'a","' * 50_000 + b'"]}',
+    "brackets in texts": b'{"a": "' + rb"[\"{\\\\" * 10_000 + b'"}',
+    "an emoji": b'{"a": "' + b"x" * 400_000 + '\N{GRINNING FACE}"}'.encode(),
+}
+
+
+@pytest.mark.parametrize("piece_bytes", [4093, 1 << 18])
+@pytest.mark.parametrize("item", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_an_item_that_would_take_too_much_memory_is_left_out_and_no_other(item: bytes, piece_bytes: int) -> None:
+    data = b'{"items": [{"a": 1}, ' + item + b', {"b": 2}], "metadata": {"resourceVersion": "5"}}'
+    reader = ListReader(longest=1 << 17, most_values=10_000)
+    found: list[Any] = []
+    tracemalloc.start()
+    try:
+        for at in range(0, len(data), piece_bytes):
+            found += reader.feed(data[at : at + piece_bytes])
+        found += reader.close()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found, reader.skipped, reader.resource_version) == ([{"a": 1}, {"b": 2}], 1, "5")
+    # What is tried to decode can be twice as long, and is held with its copy.
+    assert peak < 6 << 20
+
+
+@pytest.mark.parametrize("item", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_line_that_would_take_too_much_memory_is_left_out_and_no_other(item: bytes) -> None:
+    reader = LineReader(longest=1 << 17, most_values=10_000)
+    lines = b"1\n" + item + b"\n2\n"
+    found = [line for at in range(0, len(lines), 4093) for line in reader.feed(lines[at : at + 4093])]
+    assert found == [b"1", b"2"]
+    assert reader.skipped == 1
+
+
+def test_many_small_items_that_come_at_once_are_read_one_at_a_time() -> None:
+    """They have more values than one item may have, and come behind a long one."""
+    data = b'{"items": [{"name": "' + b"x" * 500_000 + b'"}' + b', {"":0}' * 50_000 + b'], "metadata": {}}'
+    reader = ListReader(longest=1 << 20, most_values=1000)
+    assert sum(1 for _ in reader.feed(data)) == 50_001
+    assert (list(reader.close()), reader.skipped) == ([], 0)
+
+
+@pytest.mark.parametrize("start", [b'{"metadata": {"a": "', b'{"kind": "', b'{"items": ["', b'{"items": [', b'{"'])
+def test_what_is_too_long_beside_an_item_is_malformed(start: bytes) -> None:
+    reader = ListReader(longest=1 << 16)
     with pytest.raises(ApiFailure, match="too long"):  # noqa: PT012 - it is one of them that raises
-        for _ in range(64):
-            reader.feed(b"x" * (1 << 16))
+        for piece in (start, *[b"1" * 4096] * 64):
+            list(reader.feed(piece))
 
 
 def test_a_list_of_a_thousand_pods_is_read_one_at_a_time() -> None:
@@ -185,7 +234,7 @@ def test_a_bookmark_has_only_where_to_go_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(410, "expired"), (500, "status"), ("410", "status"), (None, "status")]
+    ("code", "reason"), [(410, "expired"), (500, "status"), ("410", "status"), (None, "status"), ([[]], "status")]
 )
 def test_an_error_is_raised(code: Any, reason: str) -> None:
     line = json.dumps({"type": "ERROR", "object": {"code": code, "message": "too old"}}).encode()
@@ -195,12 +244,31 @@ def test_an_error_is_raised(code: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"7", b"{}", b'{"type": "ADDED"}', b'{"object": []}', b"\xff", b"[" * 200_000]
+    "line", [b"{", b"7", b"{}", b'{"type": "ADDED"}', b'{"object": []}', b"\xff", b"[" * 200_000, b"[0," * 200_000]
 )
 def test_what_is_no_event_is_malformed(line: bytes) -> None:
     with pytest.raises(ApiFailure) as caught:
         parse_event(line)
     assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("key", ["type", "code", "message", "metadata"])
+def test_a_deep_value_where_a_text_is_due_is_no_bug(key: str) -> None:
+    """To print what could just be decoded can be too deep."""
+    for depth in range(300, 1100):
+        deep = "[" * depth + "]" * depth
+        kind = deep if key == "type" else '"ERROR"'
+        of_object = "{}" if key == "type" else f'{{"{key}": {deep}}}'
+        with contextlib.suppress(ApiFailure):
+            parse_event(f'{{"type": {kind}, "object": {of_object}}}'.encode())
+
+
+def test_a_version_that_is_too_long_to_ask_for_is_none() -> None:
+    metadata = {"resourceVersion": "7" * 10_000, "continue": "x" * 10_000}
+    line = json.dumps({"type": "BOOKMARK", "object": {"metadata": metadata}}).encode()
+    assert parse_event(line).resource_version == ""
+    _, reader = read_list(json.dumps({"items": [], "metadata": metadata}).encode())
+    assert (reader.resource_version, reader.continue_token) == ("", "")
 
 
 @given(st.binary(max_size=60))
@@ -214,6 +282,8 @@ def test_any_line_is_an_event_or_malformed(line: bytes) -> None:
     [
         (b'{"kind": "Status", "message": "pods is forbidden"}', "pods is forbidden"),
         (b'{"message": 7}', ""),
+        ('{"message": "kein Zugang für \N{GRINNING FACE}"}'.encode(), "kein Zugang für \N{GRINNING FACE}"),
+        (b'{"message": "\\u00fc\\ud83d\\ude00"}', "\N{LATIN SMALL LETTER U WITH DIAERESIS}\N{GRINNING FACE}"),
         (b"<html>", ""),
         (b'{"message": "' + b"x" * 1000 + b'"}', "x" * 300),
     ],

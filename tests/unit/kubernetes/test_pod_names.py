@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_api import make_id, make_pod, make_uid, pod_of, status_of
 
-from exporter.kubernetes.pod_names import KEEP_SECONDS, MOST_CONTAINERS, PodName, PodNames
+from exporter.kubernetes.pod_names import KEEP_SECONDS, MOST_CONTAINERS, MOST_OF_ALL_PODS, PodName, PodNames
 from exporter.kubernetes.pods import Pod, parse_pod
 
 HASH = "9aac5b5c8815def09a2ef9e37b89da55"
@@ -239,6 +239,39 @@ def test_of_too_many_attempts_the_oldest_give_way() -> None:
         )
     found = [names.lookup(uid, container) for container in ids]
     assert found == [None] * 10 + [PodName("shop", "cart-0", "cart")] * MOST_CONTAINERS
+
+
+def test_containers_of_all_pods_together_are_bounded_and_those_of_large_pods_give_way() -> None:
+    small, ids = pod_of("small-0", "cart")
+    names = PodNames()
+    names.put(parsed(small), 0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for i in range(120):
+            statuses = [status_of("c" * 253, f"{i:04}-{n:0240}") for n in range(MOST_CONTAINERS)]
+            names.put(parsed(make_pod(f"large-{i}", containerStatuses=statuses)), i)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(names) == 121
+    assert names.containers <= MOST_OF_ALL_PODS
+    assert names.lookup(uid_of(small), ids["cart"]) == PodName("shop", "small-0", "cart")
+    # 24 MiB without the bound, 800 with all pods that there may be.
+    assert taken < 17 << 20
+
+
+def test_what_is_counted_of_containers_is_what_is_known() -> None:
+    names = PodNames(most_pods=2)
+    pods = [pod_of(f"cart-{i}", "cart", "proxy")[0] for i in range(3)]
+    for i, pod in enumerate(pods[:2]):
+        names.put(parsed(pod), i)
+    names.put(parsed({**pods[0], "status": {}}), 2)
+    names.remove(parsed(pods[1]), 3)
+    names.put(parsed(pods[2]), 4)
+    assert names.containers == 4
+    names.expire(4 + KEEP_SECONDS)
+    assert names.containers == 2
 
 
 def test_a_thousand_pods_take_few_megabytes() -> None:

@@ -453,6 +453,15 @@ async def test_an_answer_that_aiohttp_loses_track_of_is_given_up(tmp_path: Path)
         assert followed.watch.failures.total() == 1
 
 
+async def test_broken_chunks_in_a_watch_end_it_at_once(followed: Followed) -> None:
+    await followed.start()
+    await followed.learn("cart-0")
+    followed.api.send_raw(b"3\r\nabc\r\nx")
+    await until(lambda: len(followed.api.watches()) == 2)
+    await followed.learn("cart-1")
+    assert followed.watch.failures == {"malformed": 1}
+
+
 async def test_any_bytes_are_an_answer_or_a_failure(tmp_path: Path) -> None:
     """Answers that are sound but for a few bytes, in pieces."""
     chance = random.Random(15)  # noqa: S311 - the same bytes each time
@@ -530,9 +539,18 @@ async def test_a_line_that_is_too_long_is_skipped(followed: Followed) -> None:
     await followed.start()
     followed.api.put(make_pod("huge-0", padding="x" * (17 << 20)))
     await followed.learn("cart-0")
-    assert followed.watch.skipped_lines == 1
+    assert followed.watch.skipped == 1
     assert len(followed.names) == 1
-    assert not followed.watch.failures
+    assert followed.watch.failures == {"malformed": 1}
+
+
+async def test_a_pod_that_would_take_too_much_memory_hides_no_other_in_a_list(followed: Followed) -> None:
+    cart, ids = pod_of("cart-0", "cart")
+    followed.api.put(make_pod("huge-0", annotations={"a": ""}, padding="," * 600_000))
+    followed.api.put(cart)
+    await followed.start()
+    assert followed.knows(cart, ids["cart"], "cart")
+    assert followed.watch.failures == {"malformed": 1}
 
 
 async def test_a_thousand_pods_take_bounded_memory(followed: Followed) -> None:

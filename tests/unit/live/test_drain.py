@@ -62,10 +62,14 @@ class FakePipeline:
         self.held_bytes = 0
         self.left = 0
         self.complete_until_ns: list[int] = []
+        self.spent_ns = self.batch_ns = 0
+        self.counted: list[int] = []
         self._log = log
 
     def apply(self, complete_until_ns: int, *, most_batches: int) -> bool:
         self._log.append("apply")
+        self.counted.append(min(self.left, most_batches))
+        self.spent_ns += self.batch_ns * self.counted[-1]
         self.complete_until_ns.append(complete_until_ns)
         self.left = max(0, self.left - most_batches)
         return bool(self.left)
@@ -83,7 +87,12 @@ class World:
         self.pipeline = FakePipeline(self.log)
         followers: tuple[Source, ...] = (self.records, self.others)
         hints = (cast("HintSource", FakeHints(self.log)),)
-        self.drain = Drain(DrainOrder(hints, self.events, followers), cast("Pipeline", self.pipeline), self._clock)
+        self.drain = Drain(
+            DrainOrder(hints, self.events, followers),
+            cast("Pipeline", self.pipeline),
+            self._clock,
+            lambda: self.pipeline.spent_ns,
+        )
         self.drain.release()
 
     def _clock(self) -> int:
@@ -165,6 +174,29 @@ def test_what_is_too_much_to_be_counted_in_a_step_is_counted_in_the_next(world: 
     assert world.step()[:2] == (True, State.IDLE)
 
 
+def test_a_step_counts_as_many_batches_as_it_has_time_for(world: World) -> None:
+    world.events.batches_per_step = 16
+    world.pipeline.left = 1000
+    for batch_ns in (MS // 10, 4 * MS, 100 * MS, MS // 10):
+        world.pipeline.batch_ns = batch_ns
+        for _ in range(3):
+            world.step()
+    # The first step at a new cost goes by the old one. Four batches are the least, and a step of reads the most.
+    assert world.pipeline.counted == [4, 16, 16, 16, 4, 4, 4, 4, 4, 4, 16, 16]
+
+
+def test_a_count_that_left_nothing_says_only_that_a_batch_costs_more(world: World) -> None:
+    """How many batches it was of is not known."""
+    world.events.batches_per_step = 16
+    world.pipeline.left, world.pipeline.batch_ns = 1000, MS // 10
+    world.step()
+    world.pipeline.batch_ns = 2 * MS
+    for left in (10, 3, 3, 40):
+        world.pipeline.left = left
+        world.step()
+    assert world.pipeline.counted == [4, 10, 3, 3, 8]
+
+
 def test_when_many_records_come_while_events_are_counted_they_are_read_first(world: World) -> None:
     world.records.waiting = 30
     world.records.most_waiting = lambda: 100  # type: ignore[method-assign]  # a guess, as that of a socket is
@@ -212,7 +244,7 @@ def test_a_pass_that_is_halfway_cannot_be_held(world: World, records: int) -> No
 
 
 def test_before_the_first_scan_it_holds(world: World) -> None:
-    new = Drain(DrainOrder((), world.events, ()), cast("Pipeline", world.pipeline), lambda: 0)
+    new = Drain(DrainOrder((), world.events, ()), cast("Pipeline", world.pipeline), lambda: 0, lambda: 0)
     assert new.state is State.HOLDING
     assert not new.step()
     assert world.log == ["read 0 events"]

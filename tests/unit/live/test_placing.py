@@ -7,7 +7,7 @@ from host import Host as Simulated
 from exporter.errors import ShortageError
 from exporter.groups.cgroup_path import NOWHERE, Placement
 from exporter.live.placements import Placements
-from exporter.live.placing import Placing
+from exporter.live.placing import Names, Placing
 
 SECOND_NS = 1_000_000_000
 ID, UID = 64 * "a", "11111111-2222-3333-4444-555555555555"
@@ -18,8 +18,14 @@ IN_POD = Placement(UID, ID, "", "")
 class World:
     """A simulated host, and /proc as the exporter reads it."""
 
-    def __init__(self, *, names_pods: bool = False) -> None:
-        self.host = Simulated(sideband=True, group_by=frozenset({"pod"}), names_pods=names_pods)
+    def __init__(self, *, names_pods: bool = False, names_containers: bool = False) -> None:
+        self.host = Simulated(
+            sideband=True,
+            group_by=frozenset({"pod"}),
+            names_pods=names_pods,
+            names_containers=names_containers,
+        )
+        self.container_names: dict[str, str] = {}
         self.names: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.short = False
         self.placing = Placing(
@@ -27,7 +33,7 @@ class World:
             cast("Placements", self),
             None,
             lambda: self.host.now_ns,
-            self._look_up if names_pods else None,
+            Names(self._look_up if names_pods else None, self.container_names.get if names_containers else None),
         )
         self.host.lives_in(1, b"init", NOWHERE)
 
@@ -117,3 +123,33 @@ def test_of_a_container_that_its_pod_does_not_list_the_pod_is_known() -> None:
     world.host.now_ns += 11 * SECOND_NS
     world.drain()
     assert world.host.by_group == {("shop", "cart-0", "<unknown>"): {"forks": 1}}
+
+
+def live_in_a_container(world: World) -> None:
+    world.host.lives_in(30, b"main", CONTAINER)
+    world.host.fork(30, 31)
+    world.drain()
+
+
+def test_a_container_in_no_pod_has_its_name_as_soon_as_that_is_known() -> None:
+    world = World(names_containers=True)
+    live_in_a_container(world)
+    assert world.host.by_group == {}
+    world.container_names[ID] = "web"
+    world.drain()
+    assert world.host.by_group == {("", "", "web"): {"forks": 1}}
+
+
+def test_a_container_in_no_pod_has_its_short_id_for_good_if_its_name_does_not_come_within_ten_seconds() -> None:
+    world = World(names_containers=True)
+    live_in_a_container(world)
+    world.host.now_ns += 9 * SECOND_NS
+    world.drain()
+    assert world.host.by_group == {}
+    world.host.now_ns += 2 * SECOND_NS
+    world.drain()
+    world.container_names[ID] = "web"
+    world.host.fork(30, 32)
+    world.drain()
+    assert world.host.by_group == {("", "", ID[:12]): {"forks": 2}}
+    assert world.host.table.grouping.unresolved["unnamed"] == 0

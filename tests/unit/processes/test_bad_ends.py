@@ -6,7 +6,7 @@ import builders
 import pytest
 from host import MS, Host, Mode, Thread
 
-from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure
+from exporter.processes.bad_ends import MOST_OF_A_KIND, Failure, PlainNote
 from exporter.tallies.rules import Rule, Rules
 from exporter.tallies.tallies import Tallies
 
@@ -328,6 +328,27 @@ def test_nothing_is_noted_while_no_client_takes_it() -> None:
     taken.host.pipeline.take_failures(taken.failures.extend)
     taken.hand_on()
     assert taken.failures == []
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_without_a_client_ends_by_sigkill_alone_are_noted(mode: Mode) -> None:
+    host = Host(mode, oom_source="kmsg")
+    host.lives(100, b"sh", 1000)
+    noted: list[int] = []
+
+    class Notes(list[PlainNote]):
+        def append(self, note: PlainNote) -> None:
+            noted.append(note[3])
+            super().append(note)
+
+    host.table.bad_ends.notes = Notes()
+    for tgid, status in enumerate([0x100, 9, 15, 9 | 0x80, 0x900], 400):
+        fails(host, tgid, status=status)
+    host.fork(100, 500)
+    host.record(Thread(500, b"sh", 1000), status=9)
+    host.exit(500, 9, parent=100)
+    host.drain()
+    assert noted == [401, 403, 500]
 
 
 def test_until_they_are_asked_for_they_stay_notes() -> None:

@@ -7,12 +7,14 @@ from host import MS, Host, Mode
 from replayed import MemoryTape, Replayed, exposition, status
 
 from exporter.groups.cgroup_path import NOWHERE, Placement
-from exporter.processes import grouping, observer
+from exporter.processes import grouping, observer, places
 from exporter.processes.bad_ends import Failure
 from exporter.processes.observer import Happening
-from exporter.processes.places import PodContainer, PodName
+from exporter.processes.places import Places, PodContainer, PodName
+from exporter.tallies.labels import group_label_names
 from exporter.tallies.rules import Rules
 from exporter.tallies.rules_file import parse_rules
+from exporter.tallies.tallies import Tallies
 
 HOST = ("", "", "", "")
 UNKNOWN = ("<unknown>",) * 4
@@ -32,9 +34,17 @@ def make_host(
     *,
     sideband: bool = True,
     names_pods: bool = False,
+    names_containers: bool = False,
     tape: MemoryTape | None = None,
 ) -> Host:
-    host = Host(mode, sideband=sideband, group_by=BOTH, names_pods=names_pods, tape=tape)
+    host = Host(
+        mode,
+        sideband=sideband,
+        group_by=BOTH,
+        names_pods=names_pods,
+        names_containers=names_containers,
+        tape=tape,
+    )
     host.lives_in(1, b"init", NOWHERE)
     host.lives_in(10, b"daemon", DAEMON)
     host.lives_in(20, b"main", CONTAINER)
@@ -416,6 +426,44 @@ def test_a_container_that_is_started_again_goes_on_in_the_same_series() -> None:
     assert host.by_group == {("shop", "cart-0", "web", ""): {"forks": 2}}
 
 
+def test_a_container_in_no_pod_waits_for_its_name_where_names_come() -> None:
+    host = make_host(names_containers=True)
+    host.lives_in(30, b"main", CONTAINER)
+    host.lives_in(40, b"machine", Placement("", "web-1", "", ""))
+    for tgid in (30, 40):
+        host.fork(tgid, 400 + tgid)
+    host.drain()
+    # A machine has its name in its path, and pods of which no names come do not wait.
+    assert host.by_group == {("", "", "web-1", ""): {"forks": 1}}
+    assert host.table.grouping.nameless == [PodContainer("", ID)]
+    host.pipeline.name_container(PodContainer("", ID), PodName("", "", "web"))
+    host.fork(30, 500)
+    host.drain()
+    assert host.by_group["", "", "web", ""] == {"forks": 2}
+    assert host.table.grouping.unresolved["unnamed"] == 0
+
+
+def test_only_so_many_containers_wait_for_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user can make a path of a container for each process, in a folder that systemd has given to that user."""
+    monkeypatch.setattr(places, "_MOST_NAMELESS", 2)
+    host = make_host(names_containers=True)
+    for tgid, digit in ((30, "a"), (40, "b")):
+        host.lives_in(tgid, b"main", Placement("", 64 * digit, "", ""))
+        host.fork(tgid, 400 + tgid)
+    host.drain()
+    assert host.table.grouping.nameless == [PodContainer("", ID), PodContainer("", 64 * "a")]
+    assert host.by_group == {("", "", 12 * "b", ""): {"forks": 1}}
+    assert host.table.grouping.unresolved["unnamed"] == 1
+
+
+def test_a_pod_whose_name_does_not_come_does_not_wait_where_names_of_containers_come() -> None:
+    host = make_host(names_containers=True)
+    host.lives_in(30, b"main", IN_POD)
+    host.fork(30, 400)
+    host.drain()
+    assert host.by_group == {("<unknown>", "<unknown>", ID[:12], ""): {"forks": 1}}
+
+
 # -- captures ------------------------------------------------------------------------------------------------
 
 
@@ -442,12 +490,15 @@ def be_busy(host: Host) -> None:
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 def test_a_replay_finds_the_same_groups(mode: Mode) -> None:
     tape = MemoryTape()
-    host = make_host(mode, sideband=False, names_pods=True, tape=tape)
+    host = make_host(mode, sideband=False, names_pods=True, names_containers=True, tape=tape)
     be_busy(host)
-    replayed = Replayed(mode, tape.files[0], group_by=BOTH, names_pods=True)
+    host.pipeline.name_container(PodContainer("", ID), PodName("", "", "cron"))
+    host.settle()
+    replayed = Replayed(mode, tape.files[0], group_by=BOTH, names_pods=True, names_containers=True)
     assert exposition(replayed.tallies, replayed.table) == exposition(host.tallies, host.table)
     assert status(replayed.tallies, replayed.pipeline) == status(host.tallies, host.pipeline)
     assert {"shop", "<unknown>", ""} == {values[0] for values in host.by_group}
+    assert "cron" in {values[2] for values in host.by_group}
     # Who replays without groups sees none.
     plain = Replayed(mode, tape.files[0])
     assert plain.table.grouping.unresolved == {}
@@ -718,3 +769,10 @@ def test_the_program_of_a_runtime_that_is_born_in_the_container_counts_there_too
     assert answer_and_settle(host) == [401]
     host.settle()
     assert host.by_group[IN_CONTAINER] == {"forks": 1, "execs": 1, "exits": 2}
+
+
+@pytest.mark.parametrize("name", ["<unknown>", "<other>"])
+def test_a_machine_that_is_called_like_what_is_not_known_is_escaped(name: str) -> None:
+    by = frozenset({"pod"})
+    places = Places(Tallies(1000, group_labels=group_label_names(by)), by, names_pods=False)
+    assert places.group_of(Placement("", name, "", "")).values == ("", "", f"\\x3c{name[1:]}")

@@ -15,9 +15,9 @@ from exporter.tallies.tallies import LEAST_LIMIT, Tallies
 class Told:
     """A host, and what an observer got of it."""
 
-    def __init__(self, mode: Mode = Mode.EXACT, tallies: Tallies | None = None) -> None:
+    def __init__(self, mode: Mode = Mode.EXACT, tallies: Tallies | None = None, oom_source: str = "") -> None:
         self.news: list[News] = []
-        self.host = Host(mode, tallies=tallies)
+        self.host = Host(mode, tallies=tallies, oom_source=oom_source)
         self.host.lives(100, b"sh", 1000)
         self.host.pipeline.observe(self.news.extend)
 
@@ -52,7 +52,7 @@ def test_a_short_life_is_observed_in_its_order_with_all_that_is_known() -> None:
         ("exit", 400, 100, 1000, "make"),
     ]
     assert told.last == Happening(
-        ended_ns, "exit", 400, 400, 100, 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048
+        ended_ns, "exit", 400, 400, 100, 1000, "make", 0x200, False, ended_ns - forked_ns, 3 * MS, 2048, oom=False
     )
 
 
@@ -195,3 +195,59 @@ def test_a_rename_to_a_comm_that_the_rules_exclude_is_not_shown() -> None:
     told.host.rename(100, b"shown")
     told.host.drain()
     assert [news.comm for news in told.news if isinstance(news, Happening) and news.event == "comm"] == ["shown"]
+
+
+# -- OOM kills --------------------------------------------------------------------------------------------------
+
+
+def _kill(told: Told, *tgids: int) -> None:
+    for tgid in tgids:
+        told.host.fork(100, tgid)
+        told.host.record(Thread(tgid, b"eater", 1000), status=9)
+        told.host.exit(tgid, 9, parent=100)
+    told.host.drain()
+
+
+def _ooms(told: Told) -> list[tuple[int, bool | None]]:
+    return [(n.tgid, n.oom) for n in told.news if isinstance(n, Happening) and n.event == "exit"]
+
+
+def test_an_end_by_sigkill_is_published_when_the_kernel_log_says_what_it_was() -> None:
+    told = Told(oom_source="kmsg")
+    _kill(told, 400, 401)
+    assert _ooms(told) == []
+    told.host.read_log(401)
+    assert _ooms(told) == [(400, False), (401, True)]
+
+
+def test_by_number_it_is_published_at_once_if_there_was_no_kill() -> None:
+    told = Told(oom_source="vmstat")
+    told.host.read_total(7)
+    _kill(told, 400)
+    told.host.read_total(7)
+    assert _ooms(told) == [(400, False)]
+
+
+def test_by_number_it_waits_for_all_that_were_chosen() -> None:
+    told = Told(oom_source="vmstat")
+    told.host.read_total(7)
+    _kill(told, 400, 401)
+    told.host.read_total(8)
+    assert _ooms(told) == []
+    told.host.pipeline.oom_victims_ended(told.host.now_ns)
+    assert _ooms(told) == [(400, None), (401, None)], "which of the two is not known"
+
+
+def test_after_a_loss_it_does_not_wait_any_longer() -> None:
+    told = Told(oom_source="vmstat")
+    told.host.read_total(7)
+    _kill(told, 400)
+    told.host.read_total(8)
+    told.host.pipeline.lose_track()
+    assert _ooms(told) == [(400, None)]
+
+
+def test_where_oom_kills_are_not_known_it_does_not_wait() -> None:
+    told = Told()
+    _kill(told, 400)
+    assert _ooms(told) == [(400, None)]

@@ -23,11 +23,6 @@ def forks(*records: Fork) -> SidebandRecords:
     return SidebandRecords([], list(records), 0)
 
 
-def waiting_of(waiting: Waiting[ExecName]) -> int:
-    """How many records wait, in both dicts."""
-    return len(waiting.first) + sum(map(len, waiting.later.values()))
-
-
 # -- the name of an exec ----------------------------------------------------------------------------------------
 
 
@@ -61,7 +56,7 @@ def test_each_exec_of_a_chain_has_its_own_name_whatever_the_order_of_the_rings(s
         sideband.add(execs(*records[cut:]))
         named = [sideband.take_exec(400, 0, 10 * i + 5) for i in range(1, 11)]
         assert named == [b"stage-%d" % i for i in range(1, 11)]
-        assert waiting_of(sideband.execs) == 0
+        assert len(sideband.execs) == 0
 
 
 def test_a_record_names_one_exec_only(sideband: Sideband) -> None:
@@ -102,15 +97,15 @@ def test_an_exec_after_which_its_process_lived_on_and_that_had_no_exec_event_is_
 def test_a_process_without_an_unfinished_exec_ends_without_one(sideband: Sideband) -> None:
     sideband.add(execs((10, 400, b"of the one before")))
     assert sideband.end(400, 20, 30) == []
-    assert waiting_of(sideband.execs) == 0
+    assert len(sideband.execs) == 0
 
 
 def test_an_exec_record_waits_for_ten_seconds_and_no_longer(sideband: Sideband) -> None:
     sideband.add(execs((SECOND_NS, 400, b"old"), (2 * SECOND_NS, 400, b"young"), (SECOND_NS, 401, b"old too")))
     assert sideband.end_batch(11 * SECOND_NS) == 0
-    assert waiting_of(sideband.execs) == 3
+    assert len(sideband.execs) == 3
     assert sideband.end_batch(11 * SECOND_NS + 1) == 0
-    assert waiting_of(sideband.execs) == 1
+    assert len(sideband.execs) == 1
     assert sideband.take_exec(400, 0, 3 * SECOND_NS) == b"young"
 
 
@@ -220,3 +215,24 @@ def test_the_oldest_record_is_taken_if_it_is_old_enough() -> None:
         None, (2, 400, b"b"), None, (3, 400, b"c"), None,
     ]  # fmt: skip
     assert list(waiting.first) == [401]
+
+
+# -- too many ---------------------------------------------------------------------------------------------------
+
+
+def test_records_whose_events_were_lost_do_not_fill_the_memory(sideband: Sideband) -> None:
+    dropped, most = 0, 0
+    for n in range(300):
+        dropped += sideband.add(forks(*((n * SECOND_NS, 400 + at % 50, 1, 1) for at in range(1000))))
+        most = max(most, len(sideband.forks))
+    assert most <= 1 << 16
+    assert dropped + len(sideband.forks) == 300_000
+
+
+def test_so_do_not_those_of_one_process_that_execs_without_end(sideband: Sideband) -> None:
+    dropped = sum(sideband.add(execs(*((1000 * n + at, 400, b"name") for at in range(1000)))) for n in range(300))
+    assert dropped + len(sideband.execs) == 300_000
+    assert len(sideband.execs) <= 1 << 16
+    # What comes then is as exact as ever.
+    sideband.add(execs((300_000, 500, b"next")))
+    assert sideband.take_exec(500, 0, 300_000) == b"next"

@@ -61,7 +61,7 @@ async def test_a_broken_file_leaves_the_old_rules_in_force_and_says_so(
     first = file.reloading.timestamp_seconds
     assert (
         await file.reload("comm: [\n")
-        == f"{path}:2: not YAML: expected the node content, but found '<stream end>'"
+        == f"--config.file: {path}:2: not YAML: expected the node content, but found '<stream end>'"
     )
     assert (file.reloading.successful, file.reloading.timestamp_seconds) == (False, first)
     assert not file.counts(b"hidden")

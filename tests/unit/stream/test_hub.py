@@ -142,6 +142,8 @@ async def test_the_longest_queue_gives_way_when_all_together_are_too_long(tmp_pa
                 assert text.count(b'"exit"') == 100
             assert rig.hub.dropped > 0
             assert slow.waiting_bytes + quick.waiting_bytes <= 200_000
+            # The last events may be still in the log for one of them.
+            rig.hub._look(2**63)
             got = 0
             slow.close()
             while (text := await slow.next()) is not None:

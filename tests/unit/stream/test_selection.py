@@ -1,5 +1,7 @@
 """Filters: what they let through, what they ask of the kernel, and which make no sense."""
 
+from collections.abc import Set as AbstractSet
+
 import pytest
 
 from exporter.errors import ConfigError
@@ -9,9 +11,10 @@ from exporter.stream.selection import parse_selection
 
 MS = 1_000_000
 FORK = Happening(0, "fork", 7, 7, 1, 1000, "oracle_1")
-OK = Happening(0, "exit", 7, 7, None, 1000, "oracle_1", 0, False, 1500 * MS)
+OK = Happening(0, "exit", 7, 7, None, 1000, "oracle_1", 0, False, 1500 * MS, oom=False)
 FAILED = OK._replace(status=0x300)
 KILLED = OK._replace(status=9, uid=0)
+CHOSEN = KILLED._replace(oom=True)
 NAMELESS = FAILED._replace(comm=None, uid=None, lifetime_ns=None)
 THREAD = Happening(0, "thread_exit", 8, 7, None, 1000, "oracle_1", 0x300, False)
 ALL = {"fork": FORK, "ok": OK, "failed": FAILED, "killed": KILLED, "nameless": NAMELESS, "thread": THREAD}
@@ -50,6 +53,14 @@ def test_a_filter_lets_through_what_it_says(query: dict[str, list[str]], shown: 
     assert [name for name, happening in ALL.items() if selection.matches(happening)] == shown.split()
 
 
+@pytest.mark.parametrize(("value", "shown"), [("true", [CHOSEN]), ("false", [OK, FAILED, KILLED])])
+def test_ends_are_told_apart_by_whether_the_oom_killer_was_it(value: str, shown: list[Happening]) -> None:
+    """What is not known, and what is no end of a process, is neither."""
+    selection = parse_selection({"oom": [value]})
+    ends = [OK, FAILED, KILLED, CHOSEN, CHOSEN._replace(oom=None), THREAD, FORK]
+    assert list(filter(selection.matches, ends)) == shown
+
+
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
@@ -61,10 +72,13 @@ def test_a_filter_lets_through_what_it_says(query: dict[str, list[str]], shown: 
         ({"exit_code": ["1"]}, {"nonzero_exit"}),
         ({"signal": ["9"]}, {"nonzero_exit"}),
         ({"signal": ["9"], "events": ["exit,fork,thread_exit"]}, {"nonzero_exit", "thread_exit"}),
+        ({"oom": ["true"]}, {"nonzero_exit"}),
+        ({"oom": ["false"]}, {"exit"}),
         ({"min_lifetime": ["1"]}, {"exit"}),
         ({"min_lifetime": ["1"], "exit_code": ["3"]}, {"nonzero_exit"}),
     ],
-    ids=str,
+    # A set's text differs from process to process.
+    ids=lambda value: str(sorted(value)) if isinstance(value, AbstractSet) else str(value),
 )
 def test_the_kernel_is_asked_only_for_events_that_can_match(query: dict[str, list[str]], wanted: set[str]) -> None:
     assert parse_selection(query).wanted(DEFAULT_EVENTS) == wanted
@@ -82,6 +96,8 @@ def test_the_kernel_is_asked_only_for_events_that_can_match(query: dict[str, lis
         ({"exit_code": [""]}, "exit_code is empty"),
         ({"signal": ["SIGNOT"]}, "signal must be names such as SIGKILL or numbers from 1 to 64, got 'SIGNOT'"),
         ({"signal": ["65"]}, "got '65'"),
+        ({"oom": ["yes"]}, "oom must be true or false, got 'yes'"),
+        ({"oom": ["true"], "events": ["fork,thread_exit"]}, "nothing can match: fork, thread_exit have no"),
         ({"min_lifetime": ["soon"]}, "min_lifetime must be a time such as 1.5, 200ms, 5m or 1h, got 'soon'"),
         ({"min_lifetime": ["2s"], "max_lifetime": ["1s"]}, "nothing can match: min_lifetime is above max"),
         ({"events": ["fork"], "exit_code": ["3"]}, "nothing can match: fork have no exit code"),

@@ -1,5 +1,6 @@
 """The Unix socket of the stream: mode, group, and what may be in its place."""
 
+import errno
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import SetupError
+from exporter.errors import AddressError, SetupError
 from exporter.stream.unix_socket import open_stream_socket, remove_socket
 
 
@@ -19,6 +20,24 @@ def test_the_socket_has_the_mode_and_the_group(tmp_path: Path) -> None:
     with open_stream_socket(path, 0o620, gid):
         status = path.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o620, gid)
+
+
+def test_a_group_that_is_not_permitted_is_blamed_on_its_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", chown)
+    path = tmp_path / "socket"
+    with pytest.raises(AddressError) as raised:
+        open_stream_socket(path, 0o660, 4711)
+    assert str(raised.value).startswith(f"cannot give {path} to group 4711: Operation not permitted; ")
+    assert str(raised.value).endswith("or change --stream.group")
+    assert "--stream.socket" not in str(raised.value)
+    # It is closed: the next one finds it dead.
+    monkeypatch.undo()
+    open_stream_socket(path, 0o660, os.getegid()).close()
 
 
 def test_a_socket_without_a_listener_is_replaced_and_one_with_a_listener_is_not(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_a_line_has_the_local_time_and_how_the_process_ended() -> None:
     assert line.split()[-4:] == ["SEGV+core", "12ms", "1.0us", "2.0M"]
 
 
+@pytest.mark.parametrize(("oom", "shown"), [(True, "KILL oom"), (False, "KILL"), (None, "KILL")])
+def test_a_line_says_that_the_oom_killer_was_it(oom: bool | None, shown: str) -> None:
+    killed = EXIT._replace(status=9, core=False, oom=oom)
+    line = text_line(killed, CLOCK, color=False)
+    assert line[HEAD.index("END") :][:10] == f"{shown:9} "
+    assert len(line) <= 80
+
+
 def test_colors_are_for_terminals() -> None:
     assert "\x1b" not in text_line(EXIT, CLOCK, color=False)
     assert text_line(EXIT, CLOCK, color=True).startswith("\x1b[1;31m")

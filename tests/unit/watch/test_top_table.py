@@ -67,3 +67,18 @@ def test_any_number_of_names_takes_a_limited_number_of_rows() -> None:
         if n % 100 == 0:
             table.lines(1.0, (80, 24), "title")
     assert int(table.lines(1.0, (80, 24), "title")[0].split()[1]) <= 4096 + 200
+
+
+def test_with_groups_there_is_a_row_for_each_place_of_a_comm() -> None:
+    table = TopTable("exits", grouped=True)
+    cart = EXIT._replace(comm="sh", group=(("namespace", "shop"), ("pod", "cart-0"), ("container", "web")))
+    cron = EXIT._replace(comm="sh", group=(("unit", "cron.service"),))
+    table.add([cart, cart, cron])
+    lines = table.lines(1.0, (80, 24), "title")
+    assert lines[2].endswith(" WHERE")
+    assert [(line.split()[0], line.split()[3], line.split()[-1]) for line in lines[3:]] == [
+        ("sh", "2.0", "shop/cart-0/web"),
+        ("sh", "1.0", "cron.service"),
+    ]
+    # The usual names fit beside the counts.
+    assert max(map(len, lines)) <= 80

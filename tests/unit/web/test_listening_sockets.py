@@ -1,5 +1,6 @@
 """The listening sockets of the web server: addresses, and what systemd passes."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import SetupError
+from exporter.errors import AddressError, SetupError
 from exporter.settings.web import ListenAddress
 from exporter.web.listening_sockets import open_web_sockets, socket_name
 
@@ -74,6 +75,31 @@ def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
     assert "None" not in str(refusal.value)
 
 
+def test_an_address_that_this_machine_does_not_have_may_come() -> None:
+    # For documentation alone: RFC 5737.
+    with pytest.raises(SetupError) as refusal:
+        open_web_sockets([ListenAddress("192.0.2.1", 0)])
+    assert not isinstance(refusal.value, AddressError)
+    assert str(refusal.value).startswith(f"cannot listen on 192.0.2.1:0: {os.strerror(errno.EADDRNOTAVAIL)}; ")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_final"),
+    [(socket.EAI_AGAIN, False), (socket.EAI_NONAME, True), (socket.EAI_FAIL, True)],
+    ids=["DNS does not answer", "no such name", "DNS refuses"],
+)
+def test_a_name_that_cannot_be_asked_for_now_may_come(
+    code: int, is_final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "the resolver's words")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(SetupError, match=r"^cannot listen on a\.example:1: the resolver's") as refusal:
+        open_web_sockets([ListenAddress("a.example", 1)])
+    assert isinstance(refusal.value, AddressError) is is_final
+
+
 # The program that systemd would start: it finds its sockets from descriptor 3 on.
 TAKER = """
 import os, sys
@@ -134,7 +160,15 @@ def test_passed_sockets_are_taken_and_not_handed_on(opened: list[socket.socket],
     ids=["nothing", "for another process", "none", "no number"],
 )
 def test_no_passed_socket_is_said(environment: dict[str, str]) -> None:
-    assert "no socket was passed" in take([], **environment)
+    page = (Path(__file__).parents[3] / "docs/install.md").read_text(encoding="utf-8")
+    remedy = (
+        "systemctl reset-failed 'proc-connector-exporter.*'",
+        "systemctl start proc-connector-exporter.socket proc-connector-exporter.service",
+    )
+    assert {command for command in remedy if f"`{command}`" not in page} == set()
+    assert take([], **environment) == (
+        f"--web.systemd-socket: no socket was passed; start the socket unit too: {' && '.join(remedy)}"
+    )
 
 
 def test_what_was_passed_must_be_a_listening_stream_socket(opened: list[socket.socket]) -> None:

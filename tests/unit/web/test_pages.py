@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import itertools
 import re
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from deploy.package.environment import ROOT, installed_paths
 from exporter.errors import ConfigError
 from exporter.web.pages import make_app
 from exporter.web.rendered import OtherPage
@@ -106,6 +108,7 @@ async def test_nothing_can_be_changed(client: Client, method: str, path: str) ->
     response = await client.request(method, path)
     assert response.status == 405
     assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
+    assert await response.text() == f"{path} takes GET and HEAD, not {method}.\n"
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/metrics/1", "/-/", "/-/quit"])
@@ -153,6 +156,35 @@ async def test_the_landing_page_has_the_facts_of_its_moment_as_text(aiohttp_clie
     assert [f"<td>{second} s</td>" in text for second, text in enumerate(texts)] == [True, True]
 
 
+async def test_the_landing_page_says_what_is_counted_and_what_each_page_is(aiohttp_client: AiohttpClient) -> None:
+    others = {"/one": OtherPage("one & only", ask)}
+    app = make_app("/metrics", pieces, lambda: None, subject="Every <exit>.", other_pages=others)
+    text = await (await (await aiohttp_client(app)).get("/")).text()
+    assert "<p>Every &lt;exit&gt;.</p>" in text
+    links = dict(re.findall(r'<li><a href="[^"]*">([^<]*)</a>: ([^<]*)</li>', text))
+    assert list(links) == ["/metrics", "/one", "/-/ready", "/-/healthy"]
+    assert links["/one"] == "one &amp; only"
+    # More than the last word of the path again.
+    assert [path for path, what in links.items() if len(what.split()) < 3] == []
+
+
+async def test_the_landing_page_says_where_the_documentation_is(client: Client) -> None:
+    text = await (await client.get("/")).text()
+    [paragraph] = re.findall(r"<p>Documentation: (.*?)</p>", text, re.DOTALL)
+    named = set(re.findall(r"<code>(.*?)</code>", paragraph))
+    pages = {name for name in named if name.startswith("docs/")}
+    assert {"docs/metrics.md", "docs/flags.md"} <= pages
+    assert {page for page in pages if not (ROOT / page).is_file()} == set()
+    assert "/usr/share/man/man1/proc-connector-exporter.1.gz" in installed_paths("/usr")
+    assert named - pages == {
+        "# HELP",
+        "docs",
+        "make install",
+        "proc-connector-exporter --help",
+        "man proc-connector-exporter",
+    }
+
+
 async def test_the_icon_that_browsers_ask_for_is_a_picture(client: Client) -> None:
     response = await client.get("/favicon.ico")
     assert (response.status, response.headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8")
@@ -184,7 +216,8 @@ async def test_others_are_served_while_a_scrape_is_written(aiohttp_client: Aioht
 
     def until_answered() -> Iterator[bytes]:
         # If a scrape held up the event loop, the other request would be answered after all of it.
-        for _ in range(100_000):
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up:
             if answers:
                 return
             yield b"x"

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 from serving import PATIENCE_SECONDS, Authority, Client, Served, serving
 
-from exporter.web.deadline import Limits
+from exporter.web.deadline import Limits, Phase
 from exporter.web.gate import Gate
 from exporter.web.pages import make_app
+from exporter.web.server import Server
 
 NEVER = 3600.0
 SOON = 0.2
@@ -326,3 +327,49 @@ async def test_stopping_ends_every_connection() -> None:
         assert [await client.is_cut() for client in clients] == [True] * 3
         with pytest.raises(ConnectionRefusedError):
             await served.connect()
+
+
+async def test_a_stop_waits_a_moment_for_an_answer_and_cuts_one_that_takes_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """aiohttp would wait too, and log an error for an answer that ends in the moment in which it gives up."""
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    servers: list[Server] = []
+    left_to_aiohttp: list[Phase] = []
+
+    async def answer(_: web.Request) -> web.Response:
+        await goes_on.wait()
+        return web.Response(text="soon")
+
+    async def answer_never(_: web.Request) -> web.Response:
+        began.set()
+        await asyncio.sleep(NEVER)
+        raise AssertionError
+
+    async def note_what_is_left(_: web.Application) -> None:
+        left_to_aiohttp.extend(one.phase for one in servers[0]._connections if not one.is_closing())
+
+    def app() -> web.Application:
+        app = web.Application()
+        app.on_shutdown.append(note_what_is_left)
+        app.router.add_get("/soon", answer)
+        app.router.add_get("/never", answer_never)
+        return app
+
+    async with serving(limits=limits(), make_app=app) as served:
+        servers.append(served.server)
+        soon, never = await served.connect(), await served.connect()
+        answered = asyncio.ensure_future(soon.ask("/soon"))
+        never.writer.write(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n")
+        await began.wait()
+        while sum(one.phase is Phase.ANSWER for one in served.server._connections) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        stopping = asyncio.ensure_future(served.server.stop())
+        await asyncio.sleep(0)
+        goes_on.set()
+        assert (await answered).body == b"soon"
+        assert await never.is_cut()
+        await stopping
+        # There is what answered soon, which waits for the next request.
+        assert left_to_aiohttp == [Phase.IDLE]
+    assert caplog.records == []
