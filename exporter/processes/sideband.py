@@ -142,6 +142,8 @@ class Sideband:
     def __init__(self, *, is_active: bool, since_ns: int = 0) -> None:
         self.is_active = is_active
         self._since_ns = since_ns
+        # When the FORKs were sent that were applied without their record, which can still come: by the new tgid.
+        self._unrecorded: dict[int, int] = {}
         self.execs: Waiting[ExecName] = Waiting()
         self.forks: Waiting[Fork] = Waiting()
         self.records = 0
@@ -183,6 +185,9 @@ class Sideband:
     def fork_of(self, tgid: int, first: Fork | None, timestamp_ns: int) -> Fork | None:
         """Return the record of a FORK, and forget those of earlier ones with that pid.
 
+        The thread that forks can lose its CPU between the two, and the kernel first sends the FORK to all other
+        listeners: then the record comes a drain later.
+
         Args:
             tgid: The new process.
             first: What stood in `forks.first`, and has been taken out.
@@ -191,7 +196,11 @@ class Sideband:
         if first is not None:
             self.forks.put_back((first,))
         self.forks.take_until(tgid, timestamp_ns - 1)
-        return self.forks.take_oldest(tgid, timestamp_ns + _FORK_WITHIN_NS - 1)
+        record = self.forks.take_oldest(tgid, timestamp_ns + _FORK_WITHIN_NS - 1)
+        self._unrecorded.pop(tgid, None)
+        if record is None and self.is_active:
+            self._unrecorded[tgid] = timestamp_ns
+        return record
 
     def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> list[ExecRecord]:
         """Return the exec records of a process that ended or was renamed, and forget them: no EXEC came of these.
@@ -209,11 +218,25 @@ class Sideband:
         Returns:
             How many were of forks: their FORK came before their record, so it was lost, or the kernel sends none.
         """
+        self._drop_late_forks(complete_until_ns)
         if not complete_until_ns or not (self.execs.first or self.forks.first):
             return 0
         self.execs.drop(complete_until_ns - _EXEC_WITHIN_NS)
         self.forks.drop(min(self._since_ns, complete_until_ns))
         return self.forks.drop(complete_until_ns)
+
+    def _drop_late_forks(self, complete_until_ns: int) -> None:
+        """Forget the records that came after their FORK had been applied."""
+        unrecorded = self._unrecorded
+        for tgid in unrecorded.keys() & self.forks.first.keys():
+            if self.forks.take_until(tgid, unrecorded[tgid] + _FORK_WITHIN_NS - 1):
+                del unrecorded[tgid]
+        # In the order of time.
+        while unrecorded:
+            tgid = next(iter(unrecorded))
+            if unrecorded[tgid] > complete_until_ns - _FORK_WITHIN_NS:
+                break
+            del unrecorded[tgid]
 
     def clear(self) -> None:
         """Forget all: messages were lost, and their events may be among those."""

@@ -202,7 +202,10 @@ class ProcessTable:
                         and not parent.execd_ns
                         and pid == tgid
                         and third not in processes
-                        and (fork_record is None or (fork_record[3] == tgid and not later_fork_records))
+                        and (
+                            not sided
+                            or (fork_record is not None and fork_record[3] == tgid and not later_fork_records)
+                        )
                         and not (aged_records and third in aged_records)
                     ):
                         forks += 1

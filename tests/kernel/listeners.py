@@ -35,6 +35,27 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 11) as connector:
         connector.sendto(ignore, (0, 0))
 """
 
+# A listener that reads all: the kernel sends each event to one after the other.
+_CROWD = """
+import resource, selectors, socket, sys
+asked, count = bytes.fromhex(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
+readable = selectors.DefaultSelector()
+for _ in range(count):
+    connector = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 11)
+    connector.bind((0, 1))
+    connector.sendto(asked, (0, 0))
+    readable.register(connector, selectors.EVENT_READ)
+print("listening", flush=True)
+while True:
+    for key, _ in readable.select():
+        try:
+            while key.fileobj.recv(4096):
+                pass
+        except OSError:
+            pass
+"""
+
 
 def request(op: int, ack: int = 0, mask: int | None = PROC_EVENT_ALL) -> bytes:
     """Return nlmsghdr (NLMSG_DONE), cn_msg (CN_IDX_PROC, CN_VAL_PROC), the operation, and a mask or none."""
@@ -59,6 +80,19 @@ def _heard(connector: socket.socket, ack: int | None) -> bool:
             continue
         what, _, _, err = struct.unpack_from("=IIQI", datagram, 36)
         found = found or ack is None or (what, err, struct.unpack_from("=I", datagram, 28)[0]) == (0, 0, ack + 1)
+
+
+@contextmanager
+def crowd(count: int) -> Iterator[None]:
+    """Let so many others listen while the block runs."""
+    words = [sys.executable, "-I", "-S", "-c", _CROWD, request(LISTEN).hex(), str(count)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            yield
+        finally:
+            process.kill()
 
 
 def put_right() -> None:

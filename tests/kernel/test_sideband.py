@@ -24,7 +24,7 @@ from kernel.harness import (
     spawn_some,
     wait_until,
 )
-from kernel.listeners import attack, put_right
+from kernel.listeners import attack, crowd, put_right
 from kernel.test_privileges import NOBODY, assert_powerless, run_to_its_end, with_capabilities
 
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
@@ -495,3 +495,34 @@ def test_forks_of_a_container_runtimes_stages_count_for_the_stages(exact: Export
         f"{times} forks by each stage",
     )
     assert found == expected
+
+
+@pytest.fixture
+def two_cpus() -> Iterator[tuple[int, int]]:
+    """This process, and what it starts, runs on one CPU and leaves the other one free."""
+    all_of_them = os.sched_getaffinity(0)
+    if len(all_of_them) < 2:
+        pytest.skip("one CPU: what forks keeps it until the record is written")
+    first, second, *_ = sorted(all_of_them)
+    os.sched_setaffinity(0, {first})
+    try:
+        yield first, second
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_the_way_of_a_fork_to_many_other_listeners_is_no_silence(
+    mode: str, programs: Programs, tmp_path: Path, two_cpus: tuple[int, int]
+) -> None:
+    """The one that began to listen last has the FORK first: it counts it before the record is written."""
+    on_its_own = ("taskset", "--cpu-list", str(two_cpus[1]))
+    with crowd(2000), running(mode, tmp_path / "log", "--exec-names", "sideband", prefix=on_its_own) as exporter:
+        world = World(exporter, programs)
+        forked = world.program("forked")
+        for _ in range(300):
+            world.run(forked, "exit", "0")
+        world.check()
+        scrape = exporter.scrape()
+        assert scrape.get("proc_connector_missed_events_total", event="fork") == 0

@@ -35,8 +35,9 @@ _SCRAPE_SECONDS_ATTACKED = 10.0
 _OTHER_FAILURES = 1000
 # Of these programs, and the last renames of the attack.
 _OTHER_MESSAGES = 5000
-# What each process of a storm sends: it is forked, renames itself and exits.
+# What each process of a storm sends: it is forked, renames itself and exits. The storm itself keeps its name.
 _OF_A_PROCESS = ("fork", "comm", "exit")
+_OF_A_STORM = ("fork", "exit")
 # What is not of the storms and the attack, of all messages.
 _OTHERS_SHARE = 0.01
 _MIB = 1 << 20
@@ -74,6 +75,11 @@ class Storms(threading.Thread):
         self.ended = 0
         self.failed = 0
         self.storms = 0
+
+    @property
+    def sent(self) -> int:
+        """How many messages of these kinds the kernel has sent of the processes that ended."""
+        return len(_OF_A_STORM) * self.storms + len(_OF_A_PROCESS) * (self.ended - self.storms)
 
     def run(self) -> None:
         while not self._ends.is_set():
@@ -168,7 +174,7 @@ def truth(exporter: Exporter, storms: Storms, received_before: int) -> Iterator[
     def received_and_lost(scrape: Scrape) -> tuple[int, int]:
         return messages(scrape) - received_before, int(scrape.get(LOST, socket="connector"))
 
-    sent = len(_OF_A_PROCESS) * storms.ended + (exporter.renames if isinstance(exporter, Attacked) else 0)
+    sent = storms.sent + (exporter.renames if isinstance(exporter, Attacked) else 0)
     wait_until(
         lambda: received_and_lost(exporter.scrape()),
         lambda counts: sum(counts) >= sent,

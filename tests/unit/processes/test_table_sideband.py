@@ -317,6 +317,38 @@ def test_a_record_that_comes_a_drain_before_its_event_is_not_missed(host: Host) 
     assert host.table.missed_forks == 0
 
 
+@pytest.mark.parametrize("drains_between", [1, 3])
+def test_a_record_that_comes_drains_after_its_event_is_not_missed(host: Host, drains_between: int) -> None:
+    """The thread that forks has sent the FORK to this listener, and not yet to all others."""
+    host.rest()
+    host.event(builders.fork, parent_tgid=100, child_tgid=400)
+    for _ in range(drains_between):
+        host.rest()
+        host.drain()
+    assert host.forks == {("sh", "1000"): 1}
+    host.ring(builders.perf_fork(time_ns=host.now_ns, tgid=400, forker_tgid=100))
+    host.rest()
+    host.drain()
+    host.drain()
+    assert host.table.missed_forks == 0
+    # It excuses no other record with that pid.
+    host.ring(builders.perf_fork(time_ns=host.now_ns, tgid=400, forker_tgid=100))
+    host.rest()
+    host.drain()
+    assert host.table.missed_forks == 1
+
+
+def test_a_record_that_comes_a_second_after_an_event_without_one_is_missed(host: Host) -> None:
+    host.rest()
+    host.event(builders.fork, parent_tgid=100, child_tgid=400)
+    host.drain()
+    host.rest(1000)
+    host.ring(builders.perf_fork(time_ns=host.now_ns, tgid=400, forker_tgid=100))
+    host.rest()
+    host.drain()
+    assert host.table.missed_forks == 1
+
+
 # -- what is seen of it -----------------------------------------------------------------------------------------
 
 
