@@ -18,7 +18,8 @@ A step goes through as many states as it has work for. It leaves a state to the 
 as many batches as one step may. What an event costs differs tenfold: names that are all new cost the most. So how
 many batches a step may count follows from what the last ones cost. Records are all read when their queue has been
 found empty, or when as many have been read as could be waiting after the events were read: a flood of records does
-not hold up the count. While events are counted, records are read on, so that their queue does not overflow.
+not hold up the count. A side-band record of a fork is written just after its FORK is sent: the last FORKs may have
+to wait a moment for theirs. While events are counted, records are read on, so that their queue does not overflow.
 
 What events mean is known only after a scan of /proc. While one runs, they are read and kept:
 
@@ -54,6 +55,11 @@ _MOST_BYTES_HELD = 8 << 20
 _COUNT_NS = 10_000_000
 # Each count has a part that does not depend on its batches, such as looks into /proc: fewer only repeat that.
 _LEAST_BATCHES = 4
+# From a FORK to its side-band record it is microseconds, and half a millisecond if 2,000 programs listen. A thread
+# that loses its CPU in between, on a machine that is itself a guest, say, is waited for no longer than this.
+_FORK_RECORD_WITHIN_NS = 5_000_000
+# After a wait in vain: records were lost, or are written late again and again.
+_NO_WAIT_FOR_NS = 1_000_000_000
 
 
 class State(Enum):
@@ -138,6 +144,37 @@ class _Completeness:
             self._events.aim()
 
 
+class _LateForkRecords:
+    """Decides whether to wait for the side-band records of the last FORKs.
+
+    Args:
+        pipeline: Has the FORKs and the records.
+        now_ns: CLOCK_MONOTONIC.
+    """
+
+    def __init__(self, pipeline: Pipeline, now_ns: Callable[[], int]) -> None:
+        self._pipeline = pipeline
+        self._now_ns = now_ns
+        self._waits_since_ns: int | None = None
+        self._waits_again_ns = 0
+
+    def are_due(self) -> bool:
+        """Return whether one is missing that is worth waiting for."""
+        if not self._pipeline.lacks_fork_record():
+            self._waits_since_ns = None
+            return False
+        now_ns = self._now_ns()
+        if now_ns < self._waits_again_ns:
+            return False
+        if self._waits_since_ns is None:
+            self._waits_since_ns = now_ns
+        if now_ns - self._waits_since_ns < _FORK_RECORD_WITHIN_NS:
+            return True
+        self._waits_since_ns = None
+        self._waits_again_ns = now_ns + _NO_WAIT_FOR_NS
+        return False
+
+
 class Drain:
     """Reads and counts, step by step. Has no timer and waits for nothing.
 
@@ -171,6 +208,7 @@ class Drain:
         self._now_ns = now_ns
         self._spent_ns = spent_ns
         self._completeness = _Completeness(self._events, now_ns)
+        self._late_fork_records = _LateForkRecords(pipeline, now_ns)
         self._more_events = False
         self.state = State.HOLDING
         self.events_found = 0
@@ -252,7 +290,7 @@ class Drain:
         for follower in self._followers:
             taken = follower.take()
             are_left |= taken.is_full and follower.read < follower.goal
-        return are_left
+        return are_left or (not self._is_held and self._late_fork_records.are_due())
 
     def _count(self) -> bool:
         """Count events; returns whether some are left."""

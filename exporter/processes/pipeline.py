@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.errors import MalformedMessage
 from exporter.kernel.bpf import EventFilter
-from exporter.kernel.cn_proc import sound_datagrams
+from exporter.kernel.cn_proc import DATAGRAM_BYTES, PROC_EVENT_FORK, iter_proc_events, sound_datagrams
 from exporter.kernel.netlink import Batch
 from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
@@ -25,6 +25,8 @@ from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 from exporter.processes.table import ProcessTable
 
+# Of the events that other CPUs can send meanwhile: at each count they are looked at once more.
+_LAST_BYTES = 64 * DATAGRAM_BYTES
 NO_EVENTS = EventFilter(frozenset(), frozenset())
 
 
@@ -93,6 +95,19 @@ class Pipeline:
             self._drop("sideband", error)
             return
         self.lost["sideband"] += records.lost + self.table.sideband.add(records)
+
+    def lacks_fork_record(self) -> bool:
+        """Return whether one of the last FORKs that wait for apply has no side-band record yet.
+
+        The kernel writes it when it has sent the FORK to all listeners, so the first of them can have read half.
+        """
+        if not self._chunks or not self.table.sideband.is_active:
+            return False
+        recorded = self.table.sideband.forks.first
+        for what, _, _, _, child_pid, child_tgid, _, _ in iter_proc_events(self._chunks[-1][-_LAST_BYTES:]):
+            if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
+                return True
+        return False
 
     def take_names(self, batch: Batch) -> None:
         """Read the comms of the processes in a batch of the second connector socket, at once."""

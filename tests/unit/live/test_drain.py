@@ -64,7 +64,11 @@ class FakePipeline:
         self.complete_until_ns: list[int] = []
         self.spent_ns = self.batch_ns = 0
         self.counted: list[int] = []
+        self.lacks = False
         self._log = log
+
+    def lacks_fork_record(self) -> bool:
+        return self.lacks
 
     def apply(self, complete_until_ns: int, *, most_batches: int) -> bool:
         self._log.append("apply")
@@ -160,6 +164,40 @@ def test_records_without_end_do_not_hold_up_the_count(world: World) -> None:
     world.records.is_flooded = True
     assert world.step()[1] is State.READING_RECORDS
     assert world.step()[1] is State.IDLE
+
+
+def test_the_record_of_a_fork_is_waited_for(world: World) -> None:
+    world.events.waiting, world.pipeline.lacks = 1, True
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (True, State.READING_RECORDS)
+    assert "apply" not in log
+    world.pipeline.lacks = False
+    goes_on, state, log = world.step()
+    assert (goes_on, state) == (False, State.IDLE)
+    assert log == ["read hints", "read 0 records", "read 0 others", "apply", "narrow"]
+
+
+def test_a_record_of_a_fork_that_does_not_come_is_waited_for_once_a_second(world: World) -> None:
+    world.pipeline.lacks = True
+
+    def waits() -> int:
+        """Return how long the next event waits to be counted, in milliseconds."""
+        world.events.waiting, began_ns = 1, world.now_ns
+        while world.step()[0]:
+            pass
+        return (world.now_ns - began_ns) // MS
+
+    assert waits() > 5
+    assert max(waits() for _ in range(3)) < 5
+    world.now_ns += 1000 * MS
+    assert waits() > 5
+
+
+def test_while_it_holds_no_record_of_a_fork_is_waited_for(world: World) -> None:
+    """The events are counted much later."""
+    world.drain.hold()
+    world.events.waiting, world.pipeline.lacks = 1, True
+    assert world.step()[:2] == (False, State.HOLDING)
 
 
 def test_what_is_too_much_to_be_counted_in_a_step_is_counted_in_the_next(world: World) -> None:

@@ -50,6 +50,28 @@ def test_a_record_that_is_taken_after_its_events_finds_them(host: Host) -> None:
     assert host.exits == {("make", "1000", 0): 1}
 
 
+def test_a_fork_lacks_its_record_until_that_is_taken() -> None:
+    pipeline = Host(Mode.EXACT, sideband=True).pipeline
+    assert not pipeline.lacks_fork_record()
+    pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=400), builders.exec_(tgid=7)]))
+    assert pipeline.lacks_fork_record()
+    pipeline.take_sideband(builders.perf_fork(time_ns=1, tgid=401, forker_tgid=100))
+    assert pipeline.lacks_fork_record()
+    pipeline.take_sideband(builders.perf_fork(time_ns=1, tgid=400, forker_tgid=100))
+    assert not pipeline.lacks_fork_record()
+    pipeline.take_events(builders.batch([builders.fork(parent_tgid=1, child_tgid=400, child_pid=500)]))
+    assert not pipeline.lacks_fork_record(), "a thread, whose record is left out"
+    pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=600)]))
+    assert pipeline.lacks_fork_record()
+    pipeline.apply(0)
+    assert not pipeline.lacks_fork_record()
+
+
+def test_without_sideband_no_fork_lacks_a_record(host: Host) -> None:
+    host.pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=400)]))
+    assert not host.pipeline.lacks_fork_record()
+
+
 @pytest.mark.parametrize(
     "datagram",
     [b"", b"\0" * 76, builders.exec_(tgid=1)[:-1], builders.exec_(tgid=1) + b"\0", builders.exec_(tgid=1, idx=2)],
