@@ -70,6 +70,7 @@ def measure(bench: Bench, storms: Sequence[Storm] = STORMS) -> Matrix:
         "B": bench.size(6_000, 1_000),
         "C": bench.size(3_000, 500),
         "D": bench.size(2_000, 400),
+        "T": bench.size(20_000, 4_000),
     }
     kinds = [kind for kind in READERS if kind.is_installed()]
     samples: dict[str, dict[str, list[Sample]]] = {s.name: {k.name: [] for k in kinds} for s in storms}
@@ -104,5 +105,6 @@ def _measure_once(bench: Bench, storm: Storm, kind: Kind, size: int) -> tuple[in
         reader.settle()
         cpu_ns = reader.cpu_ns() - before_ns
         report = reader.report(run)
-    lost = max(report.lost or 0, 0 if report.events is None else run.events - report.events)
+    unheard = 0 if report.events is None or run.of_threads else run.events - report.events
+    lost = max(report.lost or 0, unheard)
     return run.wall_ns, Sample(cpu_ns / run.events, 0.0, report.names, lost)

@@ -39,4 +39,4 @@ def compile_programs(folder: Path) -> Programs:
 
 
 def _compile(source: str, target: Path) -> None:
-    subprocess.run(["gcc", "-O2", "-static", "-o", str(target), str(_SOURCES / source)], check=True)
+    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", str(target), str(_SOURCES / source)], check=True)

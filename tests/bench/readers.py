@@ -250,7 +250,21 @@ EVENTS = Kind(
     None,
     _exporter("--attribution=taskstats", "--exec-names=events"),
 )
+GROUPS = Kind(
+    "groups",
+    "**exporter, taskstats, with the labels of `--group.by pod,unit`**",
+    None,
+    _exporter("--attribution=taskstats", "--group.by=pod,unit"),
+)
 PROCFS = exporter_kind("procfs", "--attribution=procfs")
+PROCFS_EVENTS = Kind(
+    "procfs-events",
+    "**exporter, procfs, without side-band records**",
+    None,
+    _exporter("--attribution=procfs", "--exec-names=events"),
+)
 CAPTURE = Kind("capture", "**exporter, taskstats, capturing**", None, _capturing)
 STREAM = Kind("stream", "**exporter, taskstats, telling a client of everything**", None, _streaming)
-READERS = (BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, EVENTS, PROCFS, CAPTURE, STREAM)
+READERS = (
+    BLOCKING, FLOOR, FORKSTAT, EXTRACE, TASKSTATS, EVENTS, GROUPS, PROCFS, PROCFS_EVENTS, CAPTURE, STREAM,
+)  # fmt: skip

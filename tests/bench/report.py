@@ -7,7 +7,7 @@ from bench import poller
 from bench.growth import Growth
 from bench.matrix import Matrix
 from bench.poller import Seen
-from bench.readers import CAPTURE, READERS, STREAM, Kind
+from bench.readers import CAPTURE, EVENTS, GROUPS, READERS, STREAM, Kind
 from bench.scrape_cost import Rendering
 from bench.series_table import SeriesTable
 from bench.stats import floor_percent, number, percent, times
@@ -68,7 +68,7 @@ def _matrix(matrix: Matrix, seen: dict[str, Seen] | None) -> Iterator[str]:
         for s in storms
     )
     names = [s.name for s in storms]
-    yield "CPU of the whole reader per event, in microseconds:\n\n" + _table(
+    yield "CPU of the whole reader per event (a thread has two), in microseconds:\n\n" + _table(
         ("reader", *names),
         [(kind.what, *(matrix.cpu_us(s, kind.name).show(number) for s in names)) for kind in kinds]
         + [(kind.what, *("not installed" for _ in names)) for kind in matrix.not_installed],
@@ -77,11 +77,11 @@ def _matrix(matrix: Matrix, seen: dict[str, Seen] | None) -> Iterator[str]:
         ("", *(f"{s}, of {letter}" for s in names for letter in ("(a)", "(b)", "(c)"))),
         [_ratios(matrix, names, kind) for kind in kinds if kind.name in ("taskstats", "procfs")],
     )
-    yield "What else it can do at the same time, as a multiple of the exporter that only counts:\n\n" + _table(
+    yield "Other ways to run it, as a multiple of the exporter in taskstats mode:\n\n" + _table(
         ("", *names),
         [
             (kind.what, *(matrix.cpu_ratio(s, kind.name, "taskstats").show(times) for s in names))
-            for kind in (CAPTURE, STREAM)
+            for kind in (EVENTS, GROUPS, CAPTURE, STREAM)
         ],
     )
     yield "How much longer the storm takes, in percent of its time without a reader:\n\n" + _table(

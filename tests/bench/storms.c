@@ -4,17 +4,19 @@
  *   storm spawn N W PREFIX K TRUTH    posix_spawn the programs PREFIX0 and on, K of them in turn, N in all, W at a time;
  *                                     the k-th gets k as argument
  *   storm chain N W PREFIX K TRUTH WRAPPER ...    as spawn, but each executes the wrappers before, one after the other
+ *   storm threads N W                 this process starts N threads, W at a time, that exit at once
  *   storm last SECONDS W              as fork, for a time
  *   storm pace PER_SECOND SECONDS     fork children one by one, evenly spread
  *   storm rename N CODES              N children that take a comm of their own, r000000 and on, and exit with n % CODES
  *   storm hold N SECONDS              keep N children alive until stdin ends, at most SECONDS; prints their pids, one
  *                                     per line, and an empty line when all are there; the time is from their release
  *
- * When all is over it prints "processes nanoseconds", from the first fork to the last wait. TRUTH is a file for
+ * When all is over it prints "processes nanoseconds" (or threads), from the first fork to the last wait. TRUTH is a file for
  * "pid k" of each child in order of birth, or "-". Ends when whoever started it does.
  */
 #define _GNU_SOURCE
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -27,6 +29,7 @@
 #include <unistd.h>
 
 #define MOST_WRAPPERS 14
+#define MOST_THREADS 256
 
 extern char **environ;
 
@@ -129,6 +132,31 @@ static void storm(long n, long width, long every, const char *prefix, int kinds,
 	write_truth(truth, pids, n, kinds);
 }
 
+static void *exit_at_once(void *unused)
+{
+	return unused;
+}
+
+static void threads(long n, long width)
+{
+	pthread_t started[MOST_THREADS];
+	int64_t start = now_ns();
+
+	if (width > MOST_THREADS)
+		width = MOST_THREADS;
+	for (long done = 0; done < n;) {
+		long count = n - done < width ? n - done : width;
+
+		for (long i = 0; i < count; i++)
+			if (pthread_create(&started[i], NULL, exit_at_once, NULL))
+				die("pthread_create");
+		for (long i = 0; i < count; i++)
+			pthread_join(started[i], NULL);
+		done += count;
+	}
+	printf("%ld %lld\n", n, (long long)(now_ns() - start));
+}
+
 static void last(double seconds, long width)
 {
 	int64_t start = now_ns(), deadline = start + (int64_t)(seconds * 1e9);
@@ -228,6 +256,8 @@ int main(int argc, char **argv)
 		storm(atol(argv[2]), atol(argv[3]), 0, argv[4], atoi(argv[5]), argv[6], argv + argc);
 	else if (!strcmp(what, "chain") && argc > 7)
 		storm(atol(argv[2]), atol(argv[3]), 0, argv[4], atoi(argv[5]), argv[6], argv + 7);
+	else if (!strcmp(what, "threads") && argc == 4)
+		threads(atol(argv[2]), atol(argv[3]));
 	else if (!strcmp(what, "last") && argc == 4)
 		last(atof(argv[2]), atol(argv[3]));
 	else if (!strcmp(what, "pace") && argc == 4)

@@ -28,6 +28,8 @@ class StormRun(NamedTuple):
     execs: bool
     wrappers: tuple[str, ...] = ()
     """The comms of what each process executes before its own program."""
+    of_threads: bool = False
+    """Its events are of threads, which the exporter is not asked to count."""
 
     def expected(self, birth: Birth, event: str) -> list[str]:
         """Return the comms of the events of a kind, exec or exit, that a process causes."""
@@ -43,6 +45,7 @@ class Storm(NamedTuple):
         width: Processes at a time.
         execs: Each executes a program; otherwise it only exits.
         wrappers: The comms of what it executes before that.
+        of_threads: They are threads of one process.
     """
 
     name: str
@@ -50,9 +53,13 @@ class Storm(NamedTuple):
     width: int
     execs: bool
     wrappers: tuple[str, ...] = ()
+    of_threads: bool = False
 
     def run(self, programs: Programs, processes: int) -> StormRun:
-        """Make so many processes."""
+        """Make so many processes, or threads."""
+        if self.of_threads:
+            done, wall_ns = _run(programs, ["threads", str(processes), str(self.width)])
+            return StormRun(done, 2 * done, wall_ns, [], execs=False, of_threads=True)
         what, kinds = ("spawn", [f"./{VICTIM_PREFIX}", str(len(VICTIM_COMMS))]) if self.execs else ("fork", ["0"])
         wrappers = [f"./{comm}" for comm in self.wrappers]
         what = "chain" if wrappers else what
@@ -76,7 +83,8 @@ STORM_D = Storm(
     execs=True,
     wrappers=WRAPPER_COMMS,
 )
-STORMS = (STORM_A, STORM_B, STORM_C, STORM_D)
+STORM_T = Storm("T", "threads of one process that exit at once, 64 at a time", 64, execs=False, of_threads=True)
+STORMS = (STORM_A, STORM_B, STORM_C, STORM_D, STORM_T)
 
 
 def _run(programs: Programs, arguments: Sequence[str]) -> tuple[int, int]:

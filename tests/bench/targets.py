@@ -58,10 +58,10 @@ def _at_most(what: str, figure: Figure, limit: float, unit: str, stretch: float 
 def _cpu(matrix: Matrix) -> Iterator[Target]:
     limits = (
         ("taskstats", "AB", "c-blocking", "(a)", 0.60, 0.50),
-        ("taskstats", "AB", "c-floor", "(b)", 3.5, 2.8),
+        ("taskstats", "A", "c-floor", "(b)", 2.6, None),
+        ("taskstats", "B", "c-floor", "(b)", 2.9, None),
         ("taskstats", "AB", "forkstat", "(c)", 0.25, 0.2),
         ("procfs", "A", "c-blocking", "(a)", 0.45, None),
-        ("procfs", "B", "c-blocking", "(a)", 3.2, None),
     )
     for mode, storms, other, letter, limit, stretch in limits:
         if matrix.has(other):
@@ -69,9 +69,28 @@ def _cpu(matrix: Matrix) -> Iterator[Target]:
                 ratio = matrix.cpu_ratio(storm, mode, other)
                 yield _at_most(f"CPU per event, {mode}, {storm}", ratio, limit, f"x {letter}", stretch)
 
+    without = "exporter without side-band records"
+    for storms, limit in (("AB", 1.15), ("C", 1.0)):
+        for storm in storms:
+            ratio = matrix.cpu_ratio(storm, "taskstats", "events")
+            yield _at_most(f"CPU per event, taskstats, {storm}, of the {without}", ratio, limit, "x")
+    for storm in "AB":
+        ratio = matrix.cpu_ratio(storm, "groups", "taskstats")
+        yield _at_most(f"CPU per event, groups, {storm}, of the exporter without groups", ratio, 1.03, "x")
+    for storm in "BC":
+        ratio = matrix.cpu_ratio(storm, "procfs", "procfs-events")
+        yield _at_most(f"CPU per event, procfs, {storm}, of the {without}", ratio, 0.25, "x")
+    for storm in "AB":
+        ratio = matrix.cpu_ratio(storm, "stream", "taskstats")
+        yield _at_most(f"CPU per event, a client gets all, {storm}, of the exporter without", ratio, 2.5, "x")
+    for mode, storm, limit_us in (("procfs", "B", 3.0), ("procfs", "C", 3.5), ("taskstats", "T", 0.6)):
+        cpu_us = matrix.cpu_us(storm, mode)
+        shown = cpu_us.show(number, " us")
+        yield Target(f"CPU per event, {mode}, {storm}", f"<= {limit_us:g} us", shown, cpu_us.median <= limit_us)
+
 
 def _slowdown(matrix: Matrix) -> Iterator[Target]:
-    for storm, limit in (("A", 0.06), ("B", 0.04)):
+    for storm, limit in (("A", 0.06), ("B", 0.04), ("T", 0.10)):
         ours, theirs = (matrix.slowdown(storm, reader) for reader in ("taskstats", "c-blocking"))
         shown = ours.show(percent, " %")
         yield Target(f"slow-down of {storm}, taskstats", f"<= {100 * limit:g} %", shown, ours.median <= limit)
