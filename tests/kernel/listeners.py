@@ -35,20 +35,25 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 11) as connector:
         connector.sendto(ignore, (0, 0))
 """
 
-# A listener that reads all: the kernel sends each event to one after the other.
+# Listeners that read all until the input ends. Each takes its LISTEN back, which the kernel would keep.
 _CROWD = """
 import resource, selectors, socket, sys
-asked, count = bytes.fromhex(sys.argv[1]), int(sys.argv[2])
+listen, ignore, count = bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
 readable = selectors.DefaultSelector()
-for _ in range(count):
-    connector = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 11)
+crowd = [socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 11) for _ in range(count)]
+for connector in crowd:
     connector.bind((0, 1))
-    connector.sendto(asked, (0, 0))
+    connector.sendto(listen, (0, 0))
     readable.register(connector, selectors.EVENT_READ)
+readable.register(sys.stdin, selectors.EVENT_READ)
 print("listening", flush=True)
 while True:
     for key, _ in readable.select():
+        if key.fileobj is sys.stdin:
+            for connector in crowd:
+                connector.sendto(ignore, (0, 0))
+            sys.exit()
         try:
             while key.fileobj.recv(4096):
                 pass
@@ -85,14 +90,15 @@ def _heard(connector: socket.socket, ack: int | None) -> bool:
 @contextmanager
 def crowd(count: int) -> Iterator[None]:
     """Let so many others listen while the block runs."""
-    words = [sys.executable, "-I", "-S", "-c", _CROWD, request(LISTEN).hex(), str(count)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, "-I", "-S", "-c", _CROWD, request(LISTEN).hex(), request(IGNORE).hex(), str(count)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "listening\n"
             yield
         finally:
-            process.kill()
+            process.communicate()
+    assert process.returncode == 0
 
 
 def put_right() -> None:

@@ -483,7 +483,8 @@ def test_the_exit_records_of_threads_stay_in_the_kernel(programs: Programs, tmp_
         before = exporter.scrape().get(records)
         threads, leader = world.program("threads"), world.program("leader")
         processes = 20
-        world.spawn(*([[threads, "threads", "50", "15", "0"], [leader, *LEADER_GONE_FIRST]] * (processes // 2)))
+        kinds: list[list[str | Path]] = [[threads, "threads", "50", "15", "0"], [leader, *LEADER_GONE_FIRST]]
+        world.spawn(*(kinds * (processes // 2)))
         taken = world.check().get(records) - before
         # Of a leader that is gone first, and of the last thread. Other programs end on a host too.
         assert processes + processes // 2 < taken < 10 * 49
