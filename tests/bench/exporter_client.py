@@ -24,6 +24,7 @@ _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.005
 _SAMPLE = re.compile(r"^proc_connector_(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_OF_GROUPS = frozenset({"namespace", "pod", "container", "unit"})
 
 Labels = tuple[str, ...]
 
@@ -41,15 +42,16 @@ class Page(NamedTuple):
 
 
 class Scrape:
-    """What the exporter counted at one moment."""
+    """What the exporter counted at one moment, of all groups together."""
 
     def __init__(self, text: str) -> None:
         self.series = 0
         self._values: dict[str, dict[Labels, float]] = {}
         for name, labels, value in _SAMPLE.findall(text):
             self.series += 1
-            row = tuple(value for _, value in _LABEL.findall(labels))
-            self._values.setdefault(name, {})[row] = float(value)
+            row = tuple(value for label, value in _LABEL.findall(labels) if label not in _OF_GROUPS)
+            rows = self._values.setdefault(name, {})
+            rows[row] = rows.get(row, 0) + float(value)
 
     def counts(self, name: str) -> Counter[Labels]:
         """Return a counter (its name without prefix) by the values of its labels, in the page's order."""
