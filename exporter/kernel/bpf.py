@@ -2,7 +2,7 @@
 
 A dropped message uses no buffer, wakes no reader up and counts as no loss. Filters need no privilege and work on
 every kernel, so they stand in where the kernel knows no event masks (before Linux 6.6), and everywhere they drop
-the events and exit records of threads, which no mask can tell apart.
+the events of threads, which no mask can tell apart.
 
 Source: Documentation/networking/filter.rst, include/uapi/linux/filter.h, include/uapi/linux/bpf_common.h.
 """
@@ -39,8 +39,8 @@ _WHAT = 36
 _PID, _TGID, _EXIT_CODE = 52, 56, 60
 _CHILD_PID, _CHILD_TGID = 60, 64
 
-# Where struct taskstats begins in a record's datagram.
-_STATS = taskstats.USUAL_STATS_OFFSET
+# Where struct taskstats begins in a record's datagram (taskstats.py).
+_STATS = 36
 
 
 class EventFilter(NamedTuple):
@@ -135,29 +135,6 @@ def failure_program(version: int) -> bytes:
         _Instruction(_RET_K, _DROP, label="drop"),
     ]
     return _assemble(program)
-
-
-def end_program(version: int) -> bytes:
-    """Compile the filter that keeps the exit records of a process's last thread and of leaders.
-
-    The others say nothing about a process: the record of its last thread has the sums of all.
-
-    Args:
-        version: Of struct taskstats, AGROUP_SINCE_VERSION or later.
-
-    Returns:
-        As failure_program.
-    """
-    pid, tgid = taskstats.pid_offsets(version)
-    return _assemble(
-        [
-            _Instruction(_LD_B_ABS, _STATS + taskstats.FLAG_OFFSET),
-            _Instruction(_JSET_K, taskstats.AGROUP, true="keep"),
-            *_leader_only(_STATS + pid, _STATS + tgid),
-            _Instruction(_RET_K, _KEEP, label="keep"),
-            _Instruction(_RET_K, _DROP, label="drop"),
-        ]
-    )
 
 
 def _load(offset: int) -> _Instruction:

@@ -97,8 +97,6 @@ class Layout(NamedTuple):
         return max(self.hiwater_rss, self.ac_tgetime or 0) + _U64.size
 
 
-USUAL_STATS_OFFSET = 36
-"""Where struct taskstats begins in a record's datagram, if it is not padded."""
 EXIT_CODE_OFFSET = 4
 FLAG_OFFSET = 8
 _OLDEST_VERSION = 8
@@ -133,19 +131,6 @@ def layout_of(version: int, size: int) -> Layout:
 def pid_offsets(version: int) -> tuple[int, int]:
     """Return the offsets of (ac_pid, ac_tgid) in versions from AGROUP_SINCE_VERSION on."""
     return (176, 464) if version == 15 else (128, 368)
-
-
-def is_usual(datagram: bytes, version: int, pid: int) -> bool:
-    """Return whether a record of a leader has its pids where filters look for them.
-
-    Args:
-        datagram: The answer to encode_get.
-        version: Of its struct taskstats, AGROUP_SINCE_VERSION or later.
-        pid: Of the leader.
-    """
-    return all(
-        datagram[USUAL_STATS_OFFSET + offset :][: _U32.size] == _U32.pack(pid) for offset in pid_offsets(version)
-    )
 
 
 def encode_get_family(seq: int) -> bytes:

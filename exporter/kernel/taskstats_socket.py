@@ -35,16 +35,10 @@ class Taskstats(Receiver):
         super().__init__(sock, slots=_SLOTS, stride=_STRIDE, connected=True)
         self.family_id = 0
         self.version = 0
-        self._is_usual = False
 
     def keep_failed_only(self) -> None:
         """Let only the records of processes that failed through: see bpf.failure_program."""
         attach_filter(self._sock, bpf.failure_program(self.version))
-
-    def keep_ends_only(self) -> None:
-        """Let only the records through that can be a process's end, if it is known where they say so."""
-        if self._is_usual:
-            attach_filter(self._sock, bpf.end_program(self.version))
 
     def register(self, cpus: str) -> None:
         """Look up the family and the version of its records, and ask for those of these CPUs.
@@ -57,12 +51,10 @@ class Taskstats(Receiver):
             netlink.decode_message(self._ask(taskstats.encode_get_family)).payload
         )
         decoder = taskstats.RecordDecoder(family_id)
-        own = self._ask(lambda seq: taskstats.encode_get(family_id, seq, os.getpid()))
-        decoder.decode(own)
+        decoder.decode(self._ask(lambda seq: taskstats.encode_get(family_id, seq, os.getpid())))
         self._ask(lambda seq: taskstats.encode_register(family_id, seq, cpus))
         self.family_id = family_id
         self.version = decoder.version
-        self._is_usual = taskstats.is_usual(own, self.version, os.getpid())
 
     def _ask(self, encode: Callable[[int], bytes]) -> bytes:
         seq = secrets.randbelow(0x7FFFFFFF) + 1

@@ -97,8 +97,6 @@ def open_sources(
         )
         if taskstats is not None and plan.failures_only:
             taskstats.keep_failed_only()
-        elif taskstats is not None and _records_end_processes(taskstats):
-            taskstats.keep_ends_only()
 
         # Before the subscription: then each event finds its record.
         # Of a process that is gone they say in which container it was, where the kernel does not say its cgroup.

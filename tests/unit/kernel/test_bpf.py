@@ -6,8 +6,8 @@ from collections.abc import Callable
 import builders
 import pytest
 
-from exporter.kernel import cn_proc, taskstats
-from exporter.kernel.bpf import EventFilter, end_program, event_program, failure_program
+from exporter.kernel import cn_proc
+from exporter.kernel.bpf import EventFilter, event_program, failure_program
 
 KEEP = 0xFFFFFFFF
 
@@ -104,22 +104,18 @@ def test_a_filter_is_an_event_mask_too(wanted: EventFilter, mask: int) -> None:
     assert wanted.mask == mask
 
 
-def exit_record(version: int, *, pid: int, tgid: int, exit_code: int, last: bool) -> bytes:
-    return builders.taskstats_datagram(
-        pid=pid,
-        comm=b"x",
-        uid=0,
-        exit_code=exit_code,
-        ac_flag=builders.AGROUP if last else 0,
-        version=version,
-        ac_tgid=tgid,
-    )
-
-
 @pytest.mark.parametrize("version", [8, 11, 12, 13, 14, 15, 16])
 def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_outlives(version: int) -> None:
     def record(*, pid: int, tgid: int, exit_code: int, last: bool) -> bytes:
-        return exit_record(version, pid=pid, tgid=tgid, exit_code=exit_code, last=last)
+        return builders.taskstats_datagram(
+            pid=pid,
+            comm=b"x",
+            uid=0,
+            exit_code=exit_code,
+            ac_flag=builders.AGROUP if last else 0,
+            version=version,
+            ac_tgid=tgid,
+        )
 
     verdict: Callable[[bytes], int] = lambda datagram: run(failure_program(version), datagram)  # noqa: E731
     marks_last = version >= 12
@@ -131,25 +127,3 @@ def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_
     assert verdict(record(pid=401, tgid=400, exit_code=0, last=False)) == 0
     assert verdict(record(pid=401, tgid=400, exit_code=0, last=True)) == 0
     assert verdict(record(pid=401, tgid=400, exit_code=9, last=False)) == (0 if marks_last else KEEP)
-
-
-@pytest.mark.parametrize("exit_code", [0, 9])
-@pytest.mark.parametrize("version", [12, 13, 14, 15, 16])
-def test_records_are_kept_of_leaders_and_of_the_last_thread_of_a_process(version: int, exit_code: int) -> None:
-    def verdict(*, pid: int, last: bool) -> int:
-        return run(end_program(version), exit_record(version, pid=pid, tgid=400, exit_code=exit_code, last=last))
-
-    assert verdict(pid=400, last=True) == KEEP
-    assert verdict(pid=400, last=False) == KEEP
-    assert verdict(pid=401, last=True) == KEEP
-    assert verdict(pid=401, last=False) == 0
-
-
-@pytest.mark.parametrize("version", [12, 15, 16])
-def test_pids_that_stand_elsewhere_are_noticed(version: int) -> None:
-    own = exit_record(version, pid=400, tgid=400, exit_code=0, last=False)
-    assert taskstats.is_usual(own, version, 400)
-    assert not taskstats.is_usual(own, version, 401)
-    # TASKSTATS_TYPE_NULL before it, for alignment.
-    assert not taskstats.is_usual(own[:32] + bytes(4) + own[32:], version, 400)
-    assert not taskstats.is_usual(b"", version, 400)
