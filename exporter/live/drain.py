@@ -58,7 +58,7 @@ _LEAST_BATCHES = 4
 # From a FORK to its side-band record it is microseconds, and half a millisecond if 2,000 programs listen. A thread
 # that loses its CPU in between, on a machine that is itself a guest, say, is waited for no longer than this.
 _FORK_RECORD_WITHIN_NS = 5_000_000
-# After a wait in vain: records were lost, or are written late again and again.
+# After a wait in vain: records are lost, and a wait for each would hold up the count.
 _NO_WAIT_FOR_NS = 1_000_000_000
 
 
@@ -149,30 +149,25 @@ class _LateForkRecords:
 
     Args:
         pipeline: Has the FORKs and the records.
-        now_ns: CLOCK_MONOTONIC.
+
+    Attributes:
+        waits: One is waited for.
     """
 
-    def __init__(self, pipeline: Pipeline, now_ns: Callable[[], int]) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._now_ns = now_ns
-        self._waits_since_ns: int | None = None
         self._waits_again_ns = 0
+        self.waits = False
 
-    def are_due(self) -> bool:
-        """Return whether one is missing that is worth waiting for."""
-        if not self._pipeline.lacks_fork_record():
-            self._waits_since_ns = None
-            return False
-        now_ns = self._now_ns()
+    def are_due(self, now_ns: int) -> bool:
+        """Return whether a FORK of just now (CLOCK_MONOTONIC) has no record yet."""
         if now_ns < self._waits_again_ns:
             return False
-        if self._waits_since_ns is None:
-            self._waits_since_ns = now_ns
-        if now_ns - self._waits_since_ns < _FORK_RECORD_WITHIN_NS:
-            return True
-        self._waits_since_ns = None
-        self._waits_again_ns = now_ns + _NO_WAIT_FOR_NS
-        return False
+        waited = self.waits
+        self.waits = self._pipeline.lacks_fork_record(now_ns - _FORK_RECORD_WITHIN_NS)
+        if waited and not self.waits and self._pipeline.lacks_fork_record(now_ns - 2 * _FORK_RECORD_WITHIN_NS):
+            self._waits_again_ns = now_ns + _NO_WAIT_FOR_NS
+        return self.waits
 
 
 class Drain:
@@ -208,11 +203,16 @@ class Drain:
         self._now_ns = now_ns
         self._spent_ns = spent_ns
         self._completeness = _Completeness(self._events, now_ns)
-        self._late_fork_records = _LateForkRecords(pipeline, now_ns)
+        self._late_fork_records = _LateForkRecords(pipeline)
         self._more_events = False
         self.state = State.HOLDING
         self.events_found = 0
         self.drain_ns = new_histogram(DRAIN_NS)
+
+    @property
+    def awaits_record(self) -> bool:
+        """Nothing is left to do until a thread that forks has written its record: it may need this CPU for it."""
+        return self._late_fork_records.waits
 
     @property
     def is_halfway(self) -> bool:
@@ -229,7 +229,7 @@ class Drain:
         self.read_hints()
         if self.state in _BETWEEN_PASSES:
             self._begin_pass(began_ns)
-        if self._read_followers():
+        if self._read_followers(began_ns):
             self.state = State.READING_WHILE_HELD if self._is_held else State.READING_RECORDS
         elif self._is_held:
             self.state = State.HOLDING
@@ -282,15 +282,15 @@ class Drain:
         for follower in self._followers:
             follower.aim()
 
-    def _read_followers(self) -> bool:
-        """Read records; returns whether some that the events need can be left."""
+    def _read_followers(self, now_ns: int) -> bool:
+        """Read records; returns whether some that the events need can be left, or are about to be written."""
         if self._holds_enough():
             return False
         are_left = False
         for follower in self._followers:
             taken = follower.take()
             are_left |= taken.is_full and follower.read < follower.goal
-        return are_left or (not self._is_held and self._late_fork_records.are_due())
+        return are_left or (not self._is_held and self._late_fork_records.are_due(now_ns))
 
     def _count(self) -> bool:
         """Count events; returns whether some are left."""

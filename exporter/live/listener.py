@@ -20,7 +20,7 @@ from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources, drain_order
 from exporter.live.renewal import Renewal
 from exporter.live.silence import Silence
-from exporter.live.turns import drain_all
+from exporter.live.turns import drain_all, pause_between_steps
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 
@@ -145,7 +145,7 @@ class Listener:
             self._timer = None
         fill = self.look_at_buffers()
         if self._drain.step():
-            self._wait_by_timer(0.0)
+            self._wait_by_timer(pause_between_steps(self._drain))
             return
         self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
         pause = self._moderation.pause(self._drain.events_found, fill, time.monotonic_ns())

@@ -11,7 +11,14 @@ _T = TypeVar("_T")
 
 # Work gives the event loop its turn, and is followed by a step of the drain, each time it took this long.
 _SLICE_NS = 5_000_000
+# While a thread has to write a record: the event loop's clock has this grain.
+_RECORD_SECONDS = 0.001
 _NS_PER_SECOND = 1_000_000_000
+
+
+def pause_between_steps(drain: Drain) -> float:
+    """Return after how many seconds a drain goes on that has not come to its end."""
+    return _RECORD_SECONDS if drain.awaits_record else 0.0
 
 
 async def drain_all(drain: Drain) -> None:
@@ -19,10 +26,10 @@ async def drain_all(drain: Drain) -> None:
     # A pass that is under way may have read before it came. Others step the drain too, in turns: a pass can end in
     # a step of theirs, or in one of these.
     while drain.is_halfway and drain.step() and drain.is_halfway:  # noqa: ASYNC110 - lets the loop turn
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause_between_steps(drain))
     goal = drain.goal()
     while drain.step() and not drain.has_reached(goal):
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause_between_steps(drain))
         if drain.has_reached(goal):
             return
 

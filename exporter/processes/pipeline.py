@@ -25,8 +25,8 @@ from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 from exporter.processes.table import ProcessTable
 
-# Of the events that other CPUs can send meanwhile: at each count they are looked at once more.
-_LAST_BYTES = 64 * DATAGRAM_BYTES
+# Enough for what other CPUs send meanwhile. They are looked at once more in each step of a drain.
+_LAST_EVENTS = 128
 NO_EVENTS = EventFilter(frozenset(), frozenset())
 
 
@@ -96,17 +96,25 @@ class Pipeline:
             return
         self.lost["sideband"] += records.lost + self.table.sideband.add(records)
 
-    def lacks_fork_record(self) -> bool:
+    def lacks_fork_record(self, sent_after_ns: int) -> bool:
         """Return whether one of the last FORKs that wait for apply has no side-band record yet.
 
         The kernel writes it when it has sent the FORK to all listeners, so the first of them can have read half.
+
+        Args:
+            sent_after_ns: Older FORKs are not looked at (CLOCK_MONOTONIC).
         """
-        if not self._chunks or not self.table.sideband.is_active:
+        if not self.table.sideband.is_active:
             return False
-        recorded = self.table.sideband.forks.first
-        for what, _, _, _, child_pid, child_tgid, _, _ in iter_proc_events(self._chunks[-1][-_LAST_BYTES:]):
-            if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
-                return True
+        recorded, left = self.table.sideband.forks.first, _LAST_EVENTS
+        for chunk in reversed(self._chunks):
+            for event in reversed(tuple(iter_proc_events(chunk[-left * DATAGRAM_BYTES :]))):
+                what, timestamp_ns, _, _, child_pid, child_tgid, _, _ = event
+                left -= 1
+                if timestamp_ns < sent_after_ns or not left:
+                    return False
+                if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
+                    return True
         return False
 
     def take_names(self, batch: Batch) -> None:

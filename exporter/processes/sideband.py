@@ -10,6 +10,7 @@ it is too old, and names nothing.
 """
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Generic, NamedTuple, TypeVar
 
 from exporter.kernel.perf_event import ExecName, Fork, SidebandRecords
@@ -198,7 +199,7 @@ class Sideband:
         self.forks.take_until(tgid, timestamp_ns - 1)
         record = self.forks.take_oldest(tgid, timestamp_ns + _FORK_WITHIN_NS - 1)
         self._unrecorded.pop(tgid, None)
-        if record is None and self.is_active:
+        if record is None and self.is_active and len(self._unrecorded) < _MOST_WAITING:
             self._unrecorded[tgid] = timestamp_ns
         return record
 
@@ -231,11 +232,10 @@ class Sideband:
         for tgid in unrecorded.keys() & self.forks.first.keys():
             if self.forks.take_until(tgid, unrecorded[tgid] + _FORK_WITHIN_NS - 1):
                 del unrecorded[tgid]
-        # In the order of time.
-        while unrecorded:
-            tgid = next(iter(unrecorded))
-            if unrecorded[tgid] > complete_until_ns - _FORK_WITHIN_NS:
-                break
+        # In the order of time. Not one by one: the first of a dict whose first entries were deleted is looked for
+        # from its beginning each time.
+        too_old_ns = complete_until_ns - _FORK_WITHIN_NS
+        for tgid in list(takewhile(lambda tgid: unrecorded[tgid] <= too_old_ns, unrecorded)):
             del unrecorded[tgid]
 
     def clear(self) -> None:

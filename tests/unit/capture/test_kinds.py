@@ -89,7 +89,7 @@ def test_an_encoder_takes_what_its_method_takes(kind: Kind) -> None:
 def test_every_call_that_changes_a_pipeline_has_a_kind() -> None:
     asks = {
         "canaries", "canary_returned", "group_questions", "is_observed", "known", "known_containers",
-        "known_places", "missing", "nameless", "waiting_records", "waits",
+        "known_places", "lacks_fork_record", "missing", "nameless", "waiting_records", "waits",
     }  # fmt: skip
     # It is a row of calls of forget_oldest_record; observers change nothing of what is counted.
     indirect = {"forget_records", "hand_on_failures", "observe", "take_failures", "wanted_by_names"}

@@ -65,10 +65,11 @@ class FakePipeline:
         self.spent_ns = self.batch_ns = 0
         self.counted: list[int] = []
         self.lacks = False
+        self.forked_ns = 0
         self._log = log
 
-    def lacks_fork_record(self) -> bool:
-        return self.lacks
+    def lacks_fork_record(self, sent_after_ns: int) -> bool:
+        return self.lacks and self.forked_ns > sent_after_ns
 
     def apply(self, complete_until_ns: int, *, most_batches: int) -> bool:
         self._log.append("apply")
@@ -102,6 +103,10 @@ class World:
     def _clock(self) -> int:
         self.now_ns += MS
         return self.now_ns
+
+    def fork_without_record(self) -> None:
+        """The kernel has sent a FORK, and the thread that forks has not written its record yet."""
+        self.events.waiting, self.pipeline.lacks, self.pipeline.forked_ns = 1, True, self.now_ns
 
     def step(self) -> tuple[bool, State, list[str]]:
         """Return whether the drain has to go on, where it stands, and what it did."""
@@ -167,22 +172,23 @@ def test_records_without_end_do_not_hold_up_the_count(world: World) -> None:
 
 
 def test_the_record_of_a_fork_is_waited_for(world: World) -> None:
-    world.events.waiting, world.pipeline.lacks = 1, True
+    world.fork_without_record()
     goes_on, state, log = world.step()
     assert (goes_on, state) == (True, State.READING_RECORDS)
+    assert world.drain.awaits_record
     assert "apply" not in log
     world.pipeline.lacks = False
     goes_on, state, log = world.step()
     assert (goes_on, state) == (False, State.IDLE)
+    assert not world.drain.awaits_record
     assert log == ["read hints", "read 0 records", "read 0 others", "apply", "narrow"]
 
 
 def test_a_record_of_a_fork_that_does_not_come_is_waited_for_once_a_second(world: World) -> None:
-    world.pipeline.lacks = True
-
     def waits() -> int:
-        """Return how long the next event waits to be counted, in milliseconds."""
-        world.events.waiting, began_ns = 1, world.now_ns
+        """Return how long the next FORK waits to be counted, in milliseconds."""
+        world.fork_without_record()
+        began_ns = world.now_ns
         while world.step()[0]:
             pass
         return (world.now_ns - began_ns) // MS
@@ -193,10 +199,19 @@ def test_a_record_of_a_fork_that_does_not_come_is_waited_for_once_a_second(world
     assert waits() > 5
 
 
+def test_the_record_of_a_fork_that_is_long_past_is_not_waited_for(world: World) -> None:
+    world.fork_without_record()
+    world.now_ns += 5 * MS
+    assert world.step()[:2] == (False, State.IDLE)
+    # And that was no wait in vain.
+    world.fork_without_record()
+    assert world.step()[:2] == (True, State.READING_RECORDS)
+
+
 def test_while_it_holds_no_record_of_a_fork_is_waited_for(world: World) -> None:
     """The events are counted much later."""
     world.drain.hold()
-    world.events.waiting, world.pipeline.lacks = 1, True
+    world.fork_without_record()
     assert world.step()[:2] == (False, State.HOLDING)
 
 

@@ -50,26 +50,44 @@ def test_a_record_that_is_taken_after_its_events_finds_them(host: Host) -> None:
     assert host.exits == {("make", "1000", 0): 1}
 
 
+def sends_fork(pipeline: Pipeline, tgid: int, timestamp_ns: int, **fields: int) -> None:
+    fork = builders.fork(parent_tgid=100, child_tgid=tgid, timestamp_ns=timestamp_ns, **fields)
+    pipeline.take_events(builders.batch([fork]))
+
+
 def test_a_fork_lacks_its_record_until_that_is_taken() -> None:
     pipeline = Host(Mode.EXACT, sideband=True).pipeline
-    assert not pipeline.lacks_fork_record()
-    pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=400), builders.exec_(tgid=7)]))
-    assert pipeline.lacks_fork_record()
-    pipeline.take_sideband(builders.perf_fork(time_ns=1, tgid=401, forker_tgid=100))
-    assert pipeline.lacks_fork_record()
-    pipeline.take_sideband(builders.perf_fork(time_ns=1, tgid=400, forker_tgid=100))
-    assert not pipeline.lacks_fork_record()
-    pipeline.take_events(builders.batch([builders.fork(parent_tgid=1, child_tgid=400, child_pid=500)]))
-    assert not pipeline.lacks_fork_record(), "a thread, whose record is left out"
-    pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=600)]))
-    assert pipeline.lacks_fork_record()
+    assert not pipeline.lacks_fork_record(0)
+    sends_fork(pipeline, 400, 7)
+    assert pipeline.lacks_fork_record(7)
+    assert not pipeline.lacks_fork_record(8), "it is too old"
+    pipeline.take_sideband(builders.perf_fork(time_ns=8, tgid=401, forker_tgid=100))
+    assert pipeline.lacks_fork_record(7), "the record is another one's"
+    pipeline.take_sideband(builders.perf_fork(time_ns=8, tgid=400, forker_tgid=100))
+    assert not pipeline.lacks_fork_record(7)
+    sends_fork(pipeline, 400, 9, child_pid=500)
+    assert not pipeline.lacks_fork_record(7), "a thread, whose record is left out"
+    sends_fork(pipeline, 600, 10)
+    pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=11)]))
+    assert pipeline.lacks_fork_record(7), "in the batch before the last one"
     pipeline.apply(0)
-    assert not pipeline.lacks_fork_record()
+    assert not pipeline.lacks_fork_record(7)
+
+
+def test_a_fork_far_behind_the_last_events_is_not_looked_for() -> None:
+    """Each step of a drain looks."""
+    pipeline = Host(Mode.EXACT, sideband=True).pipeline
+    sends_fork(pipeline, 400, 7)
+    for _ in range(3):
+        pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)] * 40))
+    assert pipeline.lacks_fork_record(7)
+    pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)] * 40))
+    assert not pipeline.lacks_fork_record(7)
 
 
 def test_without_sideband_no_fork_lacks_a_record(host: Host) -> None:
-    host.pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=400)]))
-    assert not host.pipeline.lacks_fork_record()
+    sends_fork(host.pipeline, 400, 7)
+    assert not host.pipeline.lacks_fork_record(0)
 
 
 @pytest.mark.parametrize(
