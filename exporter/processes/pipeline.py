@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.errors import MalformedMessage
 from exporter.kernel.bpf import EventFilter
-from exporter.kernel.cn_proc import DATAGRAM_BYTES, PROC_EVENT_FORK, iter_proc_events, sound_datagrams
+from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
 from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
@@ -25,8 +25,6 @@ from exporter.processes.places import PodContainer, PodName
 from exporter.processes.process import KnownProcess
 from exporter.processes.table import ProcessTable
 
-# Enough for what other CPUs send meanwhile. They are looked at once more in each step of a drain.
-_LAST_EVENTS = 128
 NO_EVENTS = EventFilter(frozenset(), frozenset())
 
 
@@ -97,25 +95,8 @@ class Pipeline:
         self.lost["sideband"] += records.lost + self.table.sideband.add(records)
 
     def lacks_fork_record(self, sent_after_ns: int) -> bool:
-        """Return whether one of the last FORKs that wait for apply has no side-band record yet.
-
-        The kernel writes it when it has sent the FORK to all listeners, so the first of them can have read half.
-
-        Args:
-            sent_after_ns: Older FORKs are not looked at (CLOCK_MONOTONIC).
-        """
-        if not self.table.sideband.is_active:
-            return False
-        recorded, left = self.table.sideband.forks.first, _LAST_EVENTS
-        for chunk in reversed(self._chunks):
-            for event in reversed(tuple(iter_proc_events(chunk[-left * DATAGRAM_BYTES :]))):
-                what, timestamp_ns, _, _, child_pid, child_tgid, _, _ = event
-                left -= 1
-                if timestamp_ns < sent_after_ns or not left:
-                    return False
-                if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
-                    return True
-        return False
+        """Return whether one of the last FORKs that wait for apply has no record; see Sideband.lacks_fork."""
+        return self.table.sideband.lacks_fork(self._chunks, sent_after_ns)
 
     def take_names(self, batch: Batch) -> None:
         """Read the comms of the processes in a batch of the second connector socket, at once."""
@@ -280,11 +261,7 @@ class Pipeline:
     # -- observing ----------------------------------------------------------------------------------------------
 
     def observe(self, publish: Publish | None) -> None:
-        """Hand on each thing that is counted from now on, with the names it is counted under.
-
-        Args:
-            publish: Called after each apply with what became known; None ends it.
-        """
+        """Call this after each apply with what became known, under the names it is counted under; None ends it."""
         self.table.observer.publish_to(publish)
 
     @property

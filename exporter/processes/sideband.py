@@ -9,10 +9,11 @@ A record of an exec that died after the point of no return has no EXEC. It waits
 it is too old, and names nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Generic, NamedTuple, TypeVar
 
+from exporter.kernel.cn_proc import DATAGRAM_BYTES, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.perf_event import ExecName, Fork, SidebandRecords
 from exporter.processes.mounts import MountSpaces
 
@@ -25,6 +26,9 @@ _EXEC_WITHIN_NS = 10_000_000_000
 _FORK_WITHIN_NS = 1_000_000_000
 # Of forks, and of execs. A receive buffer of the default size holds the events of no more.
 _MOST_WAITING = 1 << 16
+# Where a FORK is looked for that has no record yet. Enough for what other CPUs send meanwhile, and little work for
+# each step of a drain.
+_LAST_EVENTS = 128
 
 
 class ExecRecord(NamedTuple):
@@ -202,6 +206,28 @@ class Sideband:
         if record is None and self.is_active and len(self._unrecorded) < _MOST_WAITING:
             self._unrecorded[tgid] = timestamp_ns
         return record
+
+    def lacks_fork(self, chunks: Sequence[bytes], sent_after_ns: int) -> bool:
+        """Return whether one of the last FORKs has no record yet.
+
+        The kernel writes it when it has sent the FORK to all listeners, so the first of them can have read half.
+
+        Args:
+            chunks: Events that are not applied yet, end to end, in their order.
+            sent_after_ns: Older FORKs are not looked at (CLOCK_MONOTONIC).
+        """
+        if not self.is_active:
+            return False
+        recorded, left = self.forks.first, _LAST_EVENTS
+        for chunk in reversed(chunks):
+            for event in reversed(tuple(iter_proc_events(chunk[-left * DATAGRAM_BYTES :]))):
+                what, timestamp_ns, _, _, child_pid, child_tgid, _, _ = event
+                left -= 1
+                if timestamp_ns < sent_after_ns or not left:
+                    return False
+                if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
+                    return True
+        return False
 
     def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> list[ExecRecord]:
         """Return the exec records of a process that ended or was renamed, and forget them: no EXEC came of these.
