@@ -151,7 +151,7 @@ class _LateForkRecords:
         pipeline: Has the FORKs and the records.
 
     Attributes:
-        waits: One is waited for.
+        waits: The drain waits for one.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

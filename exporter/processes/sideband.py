@@ -222,11 +222,13 @@ class Sideband:
         for chunk in reversed(chunks):
             for event in reversed(tuple(iter_proc_events(chunk[-left * DATAGRAM_BYTES :]))):
                 what, timestamp_ns, _, _, child_pid, child_tgid, _, _ = event
-                left -= 1
-                if timestamp_ns < sent_after_ns or not left:
+                if timestamp_ns < sent_after_ns:
                     return False
                 if what == PROC_EVENT_FORK and child_pid == child_tgid and child_tgid not in recorded:
                     return True
+                left -= 1
+                if not left:
+                    return False
         return False
 
     def end(self, tgid: int, start_ns: int, timestamp_ns: int) -> list[ExecRecord]:

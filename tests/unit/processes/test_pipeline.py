@@ -78,10 +78,10 @@ def test_a_fork_far_behind_the_last_events_is_not_looked_for() -> None:
     """Each step of a drain looks."""
     pipeline = Host(Mode.EXACT, sideband=True).pipeline
     sends_fork(pipeline, 400, 7)
-    for _ in range(3):
-        pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)] * 40))
-    assert pipeline.lacks_fork_record(7)
-    pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)] * 40))
+    for count in (40, 87):
+        pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)] * count))
+    assert pipeline.lacks_fork_record(7), "it is the 128th from the end"
+    pipeline.take_events(builders.batch([builders.exec_(tgid=7, timestamp_ns=8)]))
     assert not pipeline.lacks_fork_record(7)
 
 
