@@ -274,9 +274,12 @@ class Host:
         rss_kib: int = 2048,
         ms: float = 5,
         flags: int = 0,
+        tgid: int | None = None,
     ) -> None:
-        """The exit record of a thread, where there are any."""
+        """The exit record of a thread, by default the leader of its process, where there are any."""
         if self.mode.has_records:
+            ends_another = last and tgid is not None and tgid != thread.pid
+            sums = builders.TgidStats(tgid or 0, cpu_ms * MS) if ends_another else None
             self._records.append(
                 builders.taskstats_datagram(
                     pid=thread.pid,
@@ -288,6 +291,8 @@ class Host:
                     max_rss_kib=rss_kib,
                     elapsed_us=round(ms * 1000),
                     version=self.version,
+                    ac_tgid=tgid,
+                    tgid_stats=sums,
                 )
             )
 
@@ -310,7 +315,7 @@ class Host:
         thread: int | None = None,
     ) -> None:
         """The record of a thread, by default the leader, and its EXIT. `last`: the process ends with it."""
-        self.record(Thread(tgid if thread is None else thread, comm, uid), status=status, last=last)
+        self.record(Thread(tgid if thread is None else thread, comm, uid), status=status, last=last, tgid=tgid)
         self.exit(tgid, status, thread=thread)
 
     # -- the OOM killer -----------------------------------------------------------------------------------------

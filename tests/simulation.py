@@ -471,7 +471,7 @@ class World(Host):
 
     def _record(self, process: Process, task: Task, status: int, *, last: bool) -> None:
         ms = (self.now_ns - process.start_ns) / MS if process.start_ns else 1.0
-        self.record(Thread(task.tid, task.comm, process.uid), status=status, last=last, ms=ms)
+        self.record(Thread(task.tid, task.comm, process.uid), status=status, last=last, ms=ms, tgid=process.tgid)
 
     def _die(self, process: Process, task: Task, status: int) -> None:
         """A thread makes way for another one's exec."""

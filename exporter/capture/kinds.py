@@ -15,7 +15,7 @@ from exporter.errors import CaptureError
 from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import COMM_UID_BYTES, Record
+from exporter.kernel.taskstats import COMM_UID_BYTES, LastRecord, Record, TaskExit
 from exporter.processes.grouping import Found
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
@@ -27,6 +27,7 @@ _READ = struct.Struct("<iQ?")
 _ADOPT = struct.Struct("<iIQQ?I")
 _KNOWN = struct.Struct("<iqQ??I")
 _RECORD = struct.Struct(f"<IIBQ{COMM_UID_BYTES}sQQ")
+_LAST_RECORD = struct.Struct(f"{_RECORD.format}I")
 _PLACE = struct.Struct("<IiQQ??")
 _LOSE = struct.Struct("<QQ")
 _TIME = struct.Struct("<Q")
@@ -192,14 +193,14 @@ def decode_known(body: bytes) -> list[tuple[KnownProcess]]:
     return [(KnownProcess(tgid, comm, None if uid < 0 else uid, start_ns, leaderless, threads),)]
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: Record | LastRecord) -> bytes:
     """Encode a call of Pipeline.recall_record: an exit record whose datagram is in an earlier file."""
-    return _RECORD.pack(*record)
+    return (_RECORD if len(record) == len(TaskExit._fields) else _LAST_RECORD).pack(*record)
 
 
-def decode_record(body: bytes) -> list[tuple[Record]]:
+def decode_record(body: bytes) -> list[tuple[Record | LastRecord]]:
     """The reverse of encode_record."""
-    record: Record = _RECORD.unpack(body)
+    record: Record | LastRecord = (_RECORD if len(body) == _RECORD.size else _LAST_RECORD).unpack(body)
     return [(record,)]
 
 

@@ -2,7 +2,7 @@
 
 A dropped message uses no buffer, wakes no reader up and counts as no loss. Filters need no privilege and work on
 every kernel, so they stand in where the kernel knows no event masks (before Linux 6.6), and everywhere they drop
-the events of threads, which no mask can tell apart.
+the events and exit records of threads, which no mask can tell apart.
 
 Source: Documentation/networking/filter.rst, include/uapi/linux/filter.h, include/uapi/linux/bpf_common.h.
 """
@@ -38,9 +38,6 @@ _DROP = 0
 _WHAT = 36
 _PID, _TGID, _EXIT_CODE = 52, 56, 60
 _CHILD_PID, _CHILD_TGID = 60, 64
-
-# Where struct taskstats begins in a record's datagram (taskstats.py).
-_STATS = 36
 
 
 class EventFilter(NamedTuple):
@@ -106,7 +103,31 @@ def event_program(wanted: EventFilter) -> bytes:
     return _assemble(program)
 
 
-def failure_program(version: int) -> bytes:
+def end_program(version: int, stats_offset: int) -> bytes:
+    """Compile the filter that keeps the exit records of leaders and of the last thread of each process.
+
+    The others say nothing of a process: its last record has the sums over all of its threads.
+
+    Args:
+        version: Of struct taskstats, AGROUP_SINCE_VERSION or later.
+        stats_offset: Where that begins in each datagram, in bytes.
+
+    Returns:
+        An array of struct sock_filter.
+    """
+    pid, tgid = taskstats.pid_offsets(version)
+    return _assemble(
+        [
+            _Instruction(_LD_B_ABS, stats_offset + taskstats.FLAG_OFFSET),
+            _Instruction(_JSET_K, taskstats.AGROUP, true="keep"),
+            *_leader_only(stats_offset + pid, stats_offset + tgid),
+            _Instruction(_RET_K, _KEEP, label="keep"),
+            _Instruction(_RET_K, _DROP, label="drop"),
+        ]
+    )
+
+
+def failure_program(version: int, stats_offset: int) -> bytes:
     """Compile the filter that keeps the exit records of failed processes only.
 
     Kept are those with a wait status other than 0 of a process's last thread, and those of leaders that exit
@@ -115,21 +136,22 @@ def failure_program(version: int) -> bytes:
 
     Args:
         version: Of struct taskstats.
+        stats_offset: As for end_program.
 
     Returns:
-        An array of struct sock_filter, for datagrams whose struct taskstats begins at its usual place.
+        An array of struct sock_filter.
     """
     program: list[_Instruction] = []
     if version >= taskstats.AGROUP_SINCE_VERSION:
         pid, tgid = taskstats.pid_offsets(version)
         program += [
-            _Instruction(_LD_B_ABS, _STATS + taskstats.FLAG_OFFSET),
+            _Instruction(_LD_B_ABS, stats_offset + taskstats.FLAG_OFFSET),
             _Instruction(_JSET_K, taskstats.AGROUP, true="check code"),
-            *_leader_only(_STATS + pid, _STATS + tgid),
+            *_leader_only(stats_offset + pid, stats_offset + tgid),
             _Instruction(_RET_K, _KEEP),
         ]
     program += [
-        _load(_STATS + taskstats.EXIT_CODE_OFFSET)._replace(label="check code"),
+        _load(stats_offset + taskstats.EXIT_CODE_OFFSET)._replace(label="check code"),
         _Instruction(_JEQ_K, 0, true="drop"),
         _Instruction(_RET_K, _KEEP),
         _Instruction(_RET_K, _DROP, label="drop"),

@@ -80,15 +80,28 @@ class TaskExit(NamedTuple):
 
 
 Record = tuple[int, int, int, int, bytes, int, int]
+LastRecord = tuple[int, int, int, int, bytes, int, int, int]
+"""The record of a process's last thread, if that is not its leader: as Record, then the process's tgid."""
+
+
+class Decoded(NamedTuple):
+    """What a batch has."""
+
+    records: list[Record]
+    """Of leaders; before version 12, where a record does not say whose thread it was, of all threads."""
+    last_threads: list[LastRecord]
+    errors: list[MalformedMessage]
+    """What was wrong with each datagram that is no record."""
 
 
 class Layout(NamedTuple):
-    """Offsets into one version's struct taskstats; ac_tgetime is None where that version lacks it."""
+    """Offsets into one version's struct taskstats; None where that version lacks the field."""
 
     cpu_run_virtual_total: int
     ac_comm: int
     ac_etime: int
     hiwater_rss: int
+    ac_tgid: int | None
     ac_tgetime: int | None
 
     @property
@@ -100,9 +113,10 @@ class Layout(NamedTuple):
 EXIT_CODE_OFFSET = 4
 FLAG_OFFSET = 8
 _OLDEST_VERSION = 8
-_LAYOUT_8 = Layout(72, 80, 144, 200, None)
-_LAYOUT_12 = _LAYOUT_8._replace(ac_tgetime=376)
-_LAYOUT_15 = Layout(120, 128, 192, 248, 472)
+_LAYOUT_8 = Layout(72, 80, 144, 200, None, None)
+_AC_TGID, _AC_TGID_15 = 368, 464
+_LAYOUT_12 = _LAYOUT_8._replace(ac_tgid=_AC_TGID, ac_tgetime=_AC_TGID + 8)
+_LAYOUT_15 = Layout(120, 128, 192, 248, _AC_TGID_15, _AC_TGID_15 + 8)
 
 
 def layout_of(version: int, size: int) -> Layout:
@@ -130,7 +144,7 @@ def layout_of(version: int, size: int) -> Layout:
 
 def pid_offsets(version: int) -> tuple[int, int]:
     """Return the offsets of (ac_pid, ac_tgid) in versions from AGROUP_SINCE_VERSION on."""
-    return (176, 464) if version == 15 else (128, 368)
+    return (176, _AC_TGID_15) if version == 15 else (128, _AC_TGID)
 
 
 def encode_get_family(seq: int) -> bytes:
@@ -212,6 +226,19 @@ class _Form(NamedTuple):
     fields: struct.Struct
     elapsed_first: bool
     """ac_etime stands before hiwater_rss, ac_tgetime after it."""
+    pids: tuple[slice, slice] | None
+    """Which u32 are the pids and the tgids of a batch; None before version 12, which has no tgids."""
+
+    def are_of_leaders(self, datagrams: memoryview) -> bool:
+        """Return whether each thread of a batch leads its process, as far as that is known."""
+        if self.pids is None:
+            return True
+        words = datagrams.cast("I")
+        return words[self.pids[0]] == words[self.pids[1]]
+
+    def tgids(self, datagrams: memoryview) -> list[int] | None:
+        """Return the tgids of a batch's threads, if they are known."""
+        return None if self.pids is None else datagrams.cast("I")[self.pids[1]].tolist()
 
 
 class RecordDecoder:
@@ -220,22 +247,25 @@ class RecordDecoder:
     A kernel writes every record of a thread without AGGR_TGID in the same form. The first one is walked; those
     that follow are compared with it and unpacked in place. All others are walked too.
 
+    A thread that neither leads its process nor is its last says nothing of the process: its record is left out
+    where it shows that (from version 12 on).
+
     Args:
         family_id: The nlmsg_type of records.
+
+    Attributes:
+        version: The struct's version, known from the first record on.
+        stats_offset: Where the struct begins in a datagram, in bytes; known as the version.
     """
 
     def __init__(self, family_id: int) -> None:
         self._family_id = family_id
         self._form: _Form | None = None
         self.version = 0
-        """The struct's version, known from the first record on."""
+        self.stats_offset = 0
 
-    def decode_batch(self, batch: Batch) -> tuple[list[Record], list[MalformedMessage]]:
-        """Decode every datagram of a batch.
-
-        Returns:
-            Records as plain tuples (the fields of TaskExit) in their order, and what was wrong with the others.
-        """
+    def decode_batch(self, batch: Batch) -> Decoded:
+        """Decode every datagram of a batch; records stay in their order."""
         data, stride, lengths = batch
         if self._form is None or self._form.stride != stride:
             self._decode_each(batch, range(min(1, len(lengths))))
@@ -248,44 +278,53 @@ class RecordDecoder:
         records: list[Record] = list(form.fields.iter_unpack(datagrams))
         if form.elapsed_first:
             records = [(*record[:5], record[6], record[5]) for record in records]
-        if lengths.count(form.size) == count:
+        if form.are_of_leaders(datagrams) and lengths.count(form.size) == count:
             # A word's column over all datagrams is a slice: a few comparisons check a whole batch, without calls.
             for word, code, first, step in form.columns:
                 if datagrams.cast(code)[first::step] != word * count:
                     break
             else:
-                return records, []
+                return Decoded(records, [], [])
         sound = [length == form.size for length in lengths]
         for [expected], code, first, step in form.columns:
             words = datagrams.cast(code)[first::step]
             sound = [so_far and words[index] == expected for index, so_far in enumerate(sound)]
-        errors: list[MalformedMessage] = []
-        mixed: list[Record] = []
-        for index, record in enumerate(records):
+        return self._decode_mixed(batch, form, records, sound)
+
+    def _decode_mixed(self, batch: Batch, form: _Form, unpacked: list[Record], sound: list[bool]) -> Decoded:
+        """Choose from what was unpacked by a form, and walk the datagrams that do not have it."""
+        tgids = form.tgids(batch.data[: len(sound) * batch.stride])
+        decoded = Decoded([], [], [])
+        for index, record in enumerate(unpacked):
             if sound[index]:
-                mixed.append(record)
+                _sort(record, record[0] if tgids is None else tgids[index], decoded)
             else:
-                walked, wrong = self._decode_each(batch, (index,))
-                mixed += walked
-                errors += wrong
-        return mixed, errors
+                self._decode_one(batch, index, decoded)
+        return decoded
 
-    def _decode_each(self, batch: Batch, indexes: Iterable[int]) -> tuple[list[Record], list[MalformedMessage]]:
-        records: list[Record] = []
-        errors: list[MalformedMessage] = []
+    def _decode_each(self, batch: Batch, indexes: Iterable[int]) -> Decoded:
+        decoded = Decoded([], [], [])
         for index in indexes:
-            try:
-                records.append(self.decode(batch.datagram(index), stride=batch.stride))
-            except MalformedMessage as error:
-                errors.append(error)
-        return records, errors
+            self._decode_one(batch, index, decoded)
+        return decoded
 
-    def decode(self, datagram: bytes, *, stride: int = 0) -> Record:
+    def _decode_one(self, batch: Batch, index: int, decoded: Decoded) -> None:
+        try:
+            record, tgid = self.decode(batch.datagram(index), stride=batch.stride)
+        except MalformedMessage as error:
+            decoded.errors.append(error)
+        else:
+            _sort(record, tgid, decoded)
+
+    def decode(self, datagram: bytes, *, stride: int = 0) -> tuple[Record, int]:
         """Decode one datagram by walking its attributes.
 
         Args:
             datagram: From the nlmsghdr on.
             stride: Given, the form is remembered for batches of this stride.
+
+        Returns:
+            The record, and the tgid of the thread's process; before version 12 its pid again.
 
         Raises:
             MalformedMessage: Not an exit record, or cut short. No input raises anything else.
@@ -315,10 +354,13 @@ class RecordDecoder:
         elif stride >= end:
             self._form = _learn(datagram[:end], thread, layout, stride)
         self.version = version
+        self.stats_offset = stats
         cpu_from = stats if group is None else group.stats_offset
         elapsed = layout.ac_etime if layout.ac_tgetime is None else layout.ac_tgetime
-        return (
-            _U32.unpack_from(datagram, thread.id_offset)[0],
+        (pid,) = _U32.unpack_from(datagram, thread.id_offset)
+        tgid = pid if layout.ac_tgid is None else _U32.unpack_from(datagram, stats + layout.ac_tgid)[0]
+        record = (
+            pid,
             _U32.unpack_from(datagram, stats + EXIT_CODE_OFFSET)[0],
             datagram[stats + FLAG_OFFSET],
             _U64.unpack_from(datagram, cpu_from + layout.cpu_run_virtual_total)[0],
@@ -326,6 +368,15 @@ class RecordDecoder:
             _U64.unpack_from(datagram, stats + layout.hiwater_rss)[0],
             _U64.unpack_from(datagram, stats + elapsed)[0],
         )
+        return record, tgid
+
+
+def _sort(record: Record, tgid: int, decoded: Decoded) -> None:
+    """Put a record where it belongs, if anywhere."""
+    if record[0] == tgid:
+        decoded.records.append(record)
+    elif record[2] & AGROUP:
+        decoded.last_threads.append((*record, tgid))
 
 
 def _find_aggregate(data: bytes, start: int, end: int, id_type: int) -> _Aggregate:
@@ -342,10 +393,17 @@ def _find_aggregate(data: bytes, start: int, end: int, id_type: int) -> _Aggrega
 
 
 def _learn(datagram: bytes, thread: _Aggregate, layout: Layout, stride: int) -> _Form | None:
-    """Remember a form; None if its parts do not stand in the usual order."""
+    """Remember a form; None if its parts do not stand in the usual order, or its pids not where a u32 can be."""
     stats = thread.stats_offset
     if not _ATTRIBUTES_START < thread.id_offset < stats:
         return None
+    pids: tuple[slice, slice] | None = None
+    if layout.ac_tgid is not None:
+        offsets = thread.id_offset, stats + layout.ac_tgid
+        if any(offset % _U32.size for offset in (*offsets, stride)):
+            return None
+        step = stride // _U32.size
+        pids = slice(offsets[0] // _U32.size, None, step), slice(offsets[1] // _U32.size, None, step)
     # All that is the same in each record: not nlmsg_seq, nlmsg_pid and the id.
     columns = (
         *_columns(datagram, 0, _NLMSG_SEQ_OFFSET, stride),
@@ -370,6 +428,7 @@ def _learn(datagram: bytes, thread: _Aggregate, layout: Layout, stride: int) -> 
         columns=columns,
         fields=struct.Struct(f"{fields}{stride - at}x"),
         elapsed_first=elapsed_first,
+        pids=pids,
     )
 
 

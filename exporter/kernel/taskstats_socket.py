@@ -15,6 +15,7 @@ from exporter.kernel import bpf, netlink, taskstats
 from exporter.kernel.netlink import NLMSG_ERROR
 from exporter.kernel.netlink_socket import NETLINK_GENERIC, RECEIVE_BUFFER_BYTES, attach_filter, open_netlink
 from exporter.kernel.recvmmsg import Receiver
+from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 
 # Room for a record with both aggregates of a struct taskstats twice as long as today's.
 _STRIDE = 2560
@@ -29,16 +30,23 @@ class Taskstats(Receiver):
     Attributes:
         family_id: The nlmsg_type of records.
         version: That of their struct taskstats.
+        stats_offset: Where that begins in a record's datagram, in bytes.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock, slots=_SLOTS, stride=_STRIDE, connected=True)
         self.family_id = 0
         self.version = 0
+        self.stats_offset = 0
 
     def keep_failed_only(self) -> None:
         """Let only the records of processes that failed through: see bpf.failure_program."""
-        attach_filter(self._sock, bpf.failure_program(self.version))
+        attach_filter(self._sock, bpf.failure_program(self.version, self.stats_offset))
+
+    def keep_ends_only(self) -> None:
+        """Let only the records of leaders and last threads through, from the version on that has these."""
+        if self.version >= AGROUP_SINCE_VERSION:
+            attach_filter(self._sock, bpf.end_program(self.version, self.stats_offset))
 
     def register(self, cpus: str) -> None:
         """Look up the family and the version of its records, and ask for those of these CPUs.
@@ -51,10 +59,14 @@ class Taskstats(Receiver):
             netlink.decode_message(self._ask(taskstats.encode_get_family)).payload
         )
         decoder = taskstats.RecordDecoder(family_id)
-        decoder.decode(self._ask(lambda seq: taskstats.encode_get(family_id, seq, os.getpid())))
+        own, tgid = decoder.decode(self._ask(lambda seq: taskstats.encode_get(family_id, seq, os.getpid())))
+        if own[0] != tgid:
+            # A version that moved its fields, as version 15 did.
+            raise MalformedMessage(f"ac_tgid of struct taskstats v{decoder.version}", own[0], tgid)
         self._ask(lambda seq: taskstats.encode_register(family_id, seq, cpus))
         self.family_id = family_id
         self.version = decoder.version
+        self.stats_offset = decoder.stats_offset
 
     def _ask(self, encode: Callable[[int], bytes]) -> bytes:
         seq = secrets.randbelow(0x7FFFFFFF) + 1

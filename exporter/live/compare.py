@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from exporter.errors import MalformedMessage, ShortageError
 from exporter.kernel.procfs import ProcessInfo, Procfs
-from exporter.kernel.taskstats import Record
+from exporter.kernel.taskstats import LastRecord, Record
 from exporter.live.drain import Drain
 from exporter.live.turns import drain_all, drain_for, in_slices
 from exporter.processes.open_names import READING_SETTLES_NS
@@ -189,7 +189,7 @@ class Comparison:
             async for tgid in in_slices(self._drain, await self._list()):
                 await self._ask(partial(self._find_place, tgid))
 
-    async def _lost_exits(self, waiting: list[Record]) -> list[Record]:
+    async def _lost_exits(self, waiting: list[Record | LastRecord]) -> list[Record | LastRecord]:
         """Return the records, of those that wait, whose EXIT is lost unless it is on its way already."""
         newest = {record[0]: record for record in waiting}
         # An EXIT that is still to come is that of a thread which is there, and exiting: the last with its pid.

@@ -95,8 +95,11 @@ def open_sources(
             named=named,
             grouped=grouped,
         )
-        if taskstats is not None and plan.failures_only:
-            taskstats.keep_failed_only()
+        if taskstats is not None:
+            if plan.failures_only:
+                taskstats.keep_failed_only()
+            else:
+                taskstats.keep_ends_only()
 
         # Before the subscription: then each event finds its record.
         # Of a process that is gone they say in which container it was, where the kernel does not say its cgroup.

@@ -38,6 +38,7 @@ class Exits:
         self._roster = shared.roster
         self._naming = shared.naming
         self._records = shared.records
+        self._last_threads = shared.last_threads
         self._observer = shared.observer
         self._canaries = shared.canaries
         self._follow_threads = shared.follow_threads
@@ -109,10 +110,11 @@ class Exits:
             self._naming.unname(process, next(iter(uids)) if len(uids) == 1 else None)
         return self.leader_exit(owner, event, self._records.take_at(event[3], place))
 
-    def thread_exit(self, event: ProcEvent, record: Record | None) -> None:
+    def thread_exit(self, event: ProcEvent) -> None:
         """Take the EXIT of a thread that is not the leader: its process's end, if it is the last one."""
         pid, tgid = event[2], event[3]
         process = owner_of_thread(self._roster, self._records, event, self._follow_threads)
+        record = self._record_of_thread(event, process)
         if self._observer.is_active:
             self._observer.thread_exit(event, self._naming.cell_to_show(tgid))
             self._note_core(process, event[4])
@@ -134,7 +136,7 @@ class Exits:
                     self._roster.remove(process)
                 process.tidy()
                 return
-        elif record is None or not record[2] & AGROUP:
+        elif record is None:
             return
         event = _deciding_exit(event, record, odd)
         # The process has its leader's name, which the leader's record shows; the last record has what it used.
@@ -145,6 +147,13 @@ class Exits:
             self._ends.waiting.wait_for_leader(process)
         else:
             self._ends.end(process, event, leader, record)
+
+    def _record_of_thread(self, event: ProcEvent, process: Process | None) -> Record | None:
+        """Take the record of a thread that is not the leader, if there is one."""
+        _, _, pid, tgid, status, *_ = event
+        if self._follow_threads:
+            return self._records.take_of_thread(pid, status)
+        return self._last_threads.take(tgid, pid, status, 0 if process is None else process.start_ns)
 
     @staticmethod
     def _note_core(process: Process | None, status: int) -> None:

@@ -16,7 +16,7 @@ from exporter.kernel.cn_proc import sound_datagrams
 from exporter.kernel.netlink import Batch
 from exporter.kernel.perf_event import decode_records
 from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import Record, RecordDecoder
+from exporter.kernel.taskstats import LastRecord, Record, RecordDecoder
 from exporter.processes.bad_ends import Take
 from exporter.processes.grouping import Found, GroupQuestion
 from exporter.processes.name_hints import NameHints
@@ -79,9 +79,9 @@ class Pipeline:
         """Take a batch of taskstats' datagrams. Each record waits until the EXIT of its thread comes."""
         if self._decoder is None:
             return
-        records, errors = self._decoder.decode_batch(batch)
-        self.records += len(records)
-        self.table.add_records(records)
+        records, last_threads, errors = self._decoder.decode_batch(batch)
+        self.records += len(batch.lengths) - len(errors)
+        self.table.add_records(records, last_threads)
         for error in errors:
             self._drop("taskstats", error)
 
@@ -164,19 +164,19 @@ class Pipeline:
         """Take processes off that are gone although no event said so; see Reconciler.forget."""
         self.table.reconciler.forget(tgids, listed_ns)
 
-    def waiting_records(self) -> list[Record]:
+    def waiting_records(self) -> list[Record | LastRecord]:
         """Return all exit records whose EXIT has not come, those of one pid in their order."""
-        return list(self.table.records)
+        return [*self.table.records, *self.table.last_threads]
 
-    def forget_records(self, records: Iterable[Record]) -> None:
+    def forget_records(self, records: Iterable[Record | LastRecord]) -> None:
         """Drop some of waiting_records, in their order: their EXIT was lost, if it has not come meanwhile."""
         for record in records:
-            if self.table.records.oldest.get(record[0]) is record:
+            if self.table.is_oldest_record(record):
                 self.forget_oldest_record(record[0])
 
     def forget_oldest_record(self, pid: int) -> None:
         """Drop the record of a pid that has waited longest."""
-        self.table.records.drop_oldest(pid)
+        self.table.forget_oldest_record(pid)
 
     @property
     def waits(self) -> bool:
@@ -254,9 +254,9 @@ class Pipeline:
         """Take over what another pipeline knew of a process."""
         self.table.reconciler.recall(known)
 
-    def recall_record(self, record: Record) -> None:
+    def recall_record(self, record: Record | LastRecord) -> None:
         """Take over an exit record that waited in another pipeline, which has counted it."""
-        self.table.add_records([record])
+        self.table.recall_record(record)
 
     # -- observing ----------------------------------------------------------------------------------------------
 

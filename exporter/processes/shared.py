@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from exporter.processes.bad_ends import BadEnds
 from exporter.processes.canaries import Canaries
 from exporter.processes.grouping import Grouping
+from exporter.processes.last_threads import LastThreads
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
 from exporter.processes.roster import Roster
@@ -26,6 +27,7 @@ class Shared:
         bad_ends: Gets each end with a wait status other than 0.
         canaries: Processes that are left out of all counts.
         records: Exit records that wait for their EXIT.
+        last_threads: Those of last threads that are not leaders.
         sideband: Side-band records that wait for their event.
         follow_threads: Remember which threads a process has: records do not mark the last one.
         keeps: All processes are kept, not only those of which something odd was seen.
@@ -41,6 +43,7 @@ class Shared:
     bad_ends: BadEnds
     canaries: Canaries
     records: WaitingRecords
+    last_threads: LastThreads
     sideband: Sideband
     follow_threads: bool
     keeps: bool

@@ -1,6 +1,6 @@
 """From events and exit records to counts: the hot loop, and what it leaves to others.
 
-    exit records --> WaitingRecords ---+
+    exit records --> WaitingRecords ---+  (and LastThreads)
                                        v
     events --> ProcessTable.apply --> Exits --> Ends --+--> cells of the tallies
                        |                               v
@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
-from exporter.kernel.taskstats import AGROUP, Record
+from exporter.kernel.taskstats import AGROUP, LastRecord, Record
 from exporter.kernel.wait_status import SIGKILL, SIGNAL_BITS, STATUS_BITS
 from exporter.processes.bad_ends import MOST_NOTES, BadEnds
 from exporter.processes.canaries import Canaries
@@ -24,6 +24,7 @@ from exporter.processes.ends import LEADERLESS_REMEMBERED, Ends
 from exporter.processes.exits import Exits
 from exporter.processes.forks_and_execs import ForksAndExecs
 from exporter.processes.grouping import Grouping
+from exporter.processes.last_threads import LastThreads
 from exporter.processes.name_hints import HintsByEvent
 from exporter.processes.naming import Naming
 from exporter.processes.observer import Observer
@@ -67,6 +68,7 @@ class ProcessTable:
     Attributes:
         sideband: Side-band records that wait for their event.
         records: Exit records that wait for their EXIT.
+        last_threads: Those of last threads that are not leaders.
         observer: Gets each event.
         oom_kills: Knows which processes the OOM killer chose.
         bad_ends: Gets each end with a wait status other than 0.
@@ -102,6 +104,7 @@ class ProcessTable:
         self._roster = roster = Roster()
         self.records = records = WaitingRecords()
         records.on_stale = roster.note_dropped_record
+        self.last_threads = LastThreads()
         self.sideband = Sideband(is_active=sideband, since_ns=since_ns)
         self.oom_kills = OomKills(tallies, roster.by_tgid, oom_source)
         self.observer = observer = Observer(tallies.groups.unknown, self.oom_kills)
@@ -120,6 +123,7 @@ class ProcessTable:
             bad_ends=self.bad_ends,
             canaries=canaries,
             records=records,
+            last_threads=self.last_threads,
             sideband=self.sideband,
             follow_threads=follow,
             keeps=keeps,
@@ -149,7 +153,7 @@ class ProcessTable:
         processes = self._roster.by_tgid
         late_of = self._roster.late_of
         oldest_records, later_records = self.records.oldest, self.records.later
-        aged_records = self.records.aged
+        aged_records, last_threads = self.records.aged, self.last_threads.by_tgid
         claim_cell_of_record = self._tallies.claim_cell_of_record
         claim_cell = self._tallies.claim_cell
         nameless: dict[tuple[int | None, Group], Cell] = {}
@@ -229,20 +233,12 @@ class ProcessTable:
                 elif what == PROC_EVENT_EXIT:
                     if pid != tgid:
                         thread_exits += 1
-                        if not later_records and not each_thread:
-                            record = pop_record(pid, None)
-                            if record is not None and record[2] & AGROUP and record[1] not in {third, 0}:
-                                # Of a process that has the pid now: the thread's own was lost.
-                                self.records.put_back(record)
-                                record = None
-                            if record is None or not record[2] & AGROUP:
-                                process = get(tgid)
-                                if process is not None and process.odd is not None:
-                                    exit_events.pass_thread(process, event)
-                                continue
-                        else:
-                            record = self.records.take_of_thread(pid, third)
-                        exit_events.thread_exit(event, record)
+                        if tgid in last_threads or each_thread:
+                            exit_events.thread_exit(event)
+                            continue
+                        process = get(tgid)
+                        if process is not None and process.odd is not None:
+                            exit_events.pass_thread(process, event)
                         continue
                     if late_of and pid in late_of:
                         exits += exit_events.late_exit(event)
@@ -385,14 +381,41 @@ class ProcessTable:
         # Of failures alone, no event comes of processes that end well: their leaders' records would stay for ever.
         self.records.keep(self._most_records)
         self.records.age(complete_until_ns)
+        self.last_threads.keep(self._most_records)
+        self.last_threads.age(complete_until_ns)
         self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
         self.grouping.end_batch(complete_until_ns)
         self._naming.look(complete_until_ns)
 
-    def add_records(self, records: Sequence[Record]) -> None:
+    # -- exit records ---------------------------------------------------------------------------------------------
+
+    def add_records(self, records: Sequence[Record], last_threads: Sequence[LastRecord]) -> None:
         """Take exit records in; each waits for the EXIT event of its thread."""
         self.records.add(records)
+        self.last_threads.add(last_threads)
+
+    def recall_record(self, record: Record | LastRecord) -> None:
+        """Take in an exit record of either kind."""
+        # The two differ in their length.
+        if len(record) == 8:
+            self.last_threads.add([record])
+        else:
+            self.records.add([record])
+
+    def is_oldest_record(self, record: Record | LastRecord) -> bool:
+        """Return whether a record waits, and is the one that forget_oldest_record drops."""
+        oldest = self.records.oldest.get(record[0])
+        if len(record) == 8:
+            return oldest is None and self.last_threads.holds(record)
+        return oldest is record
+
+    def forget_oldest_record(self, pid: int) -> None:
+        """Drop the record of a pid that has waited longest."""
+        if pid in self.records.oldest:
+            self.records.drop_oldest(pid)
+        else:
+            self.last_threads.drop_of(pid)
 
     # -- what is known ------------------------------------------------------------------------------------------
 
@@ -412,12 +435,15 @@ class ProcessTable:
 
         Each is a reason to compare with /proc.
         """
-        return self.records.stale + self.records.overdue + self.reconciler.overdue
+        return sum(waiting.stale + waiting.overdue for waiting in (self.records, self.last_threads)) + (
+            self.reconciler.overdue
+        )
 
     @property
     def missed_events(self) -> dict[str, int]:
         """How many events did not come although a record shows that they were due, by kind."""
-        return {"fork": self.missed_forks, "exec": self.sideband.missed_execs, "exit": self.records.missed}
+        exits = self.records.missed + self.last_threads.missed
+        return {"fork": self.missed_forks, "exec": self.sideband.missed_execs, "exit": exits}
 
     @property
     def unknown_lifetimes(self) -> int:

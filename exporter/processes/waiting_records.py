@@ -1,4 +1,7 @@
-"""Exit records whose EXIT event has not come yet: it can take seconds, as the memory is freed in between."""
+"""Exit records whose EXIT event has not come yet: it can take seconds, as the memory is freed in between.
+
+Here are those of leaders, and before taskstats version 12 those of all threads. last_threads.py has the others.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
@@ -8,12 +11,13 @@ from exporter.kernel.taskstats import AGROUP, Record
 
 # So many owners of a pid are looked through for the one that sends its EXIT before those that had the pid earlier.
 _MOST_OVERTAKEN = 1 << 8
-_MOST_AGED = 1 << 12
+# Each record that waits is looked at in each batch; in an overload many do, whose EXITs have not been read yet.
+MOST_AGED = 1 << 12
 # From the release of a thread, after which its pid can be used again, to its EXIT.
-_RELEASED_WITHIN_NS = 1_000_000_000
+RELEASED_WITHIN_NS = 1_000_000_000
 # To free the memory of a large process takes seconds.
-_OVERDUE_AFTER_NS = 10_000_000_000
-_COUNTED_AGAIN_AFTER_NS = 600_000_000_000
+OVERDUE_AFTER_NS = 10_000_000_000
+COUNTED_AGAIN_AFTER_NS = 600_000_000_000
 
 _pid_of = itemgetter(0)
 
@@ -109,7 +113,7 @@ class WaitingRecords:
         self._now_ns = complete_until_ns
         if self._early:
             self._early = {pid: record for pid, record in self._early.items() if self.oldest.get(pid) is record}
-        if len(self.oldest) > _MOST_AGED:
+        if len(self.oldest) > MOST_AGED:
             # An overload: so many records wait that their EXITs have not been read yet.
             self.aged, self._seen_once, self._seen_twice = {}, {}, {}
             return
@@ -132,9 +136,9 @@ class WaitingRecords:
 
     def _since(self, record: Record, since_ns: int, complete_until_ns: int) -> int:
         """Count a last record of a process that waits too long: a comparison finds out whether it still exits."""
-        if complete_until_ns - since_ns > _OVERDUE_AFTER_NS and record[2] & AGROUP:
+        if complete_until_ns - since_ns > OVERDUE_AFTER_NS and record[2] & AGROUP:
             self.overdue += 1
-            return complete_until_ns + _COUNTED_AGAIN_AFTER_NS
+            return complete_until_ns + COUNTED_AGAIN_AFTER_NS
         return since_ns
 
     def is_stale(self, pid: int, timestamp_ns: int) -> bool:
@@ -142,7 +146,7 @@ class WaitingRecords:
         aged = self.aged.get(pid)
         if aged is None or self.oldest.get(pid) is not aged[0]:
             return False
-        return timestamp_ns - aged[1] > _RELEASED_WITHIN_NS
+        return timestamp_ns - aged[1] > RELEASED_WITHIN_NS
 
     def of(self, pid: int) -> list[Record]:
         """Return a pid's records in their order."""
@@ -169,7 +173,7 @@ class WaitingRecords:
         return self.take_at(pid, places[0]) if places else None
 
     def take_of_thread(self, pid: int, status: int) -> Record | None:
-        """As take, of a thread that is not a leader: before version 12 its record has no wait status."""
+        """As take, of a thread that is not a leader before version 12: its record has no wait status."""
         places = self.places(pid, status) or self.places(pid, 0)
         return self.take_at(pid, places[0]) if places else None
 

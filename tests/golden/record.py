@@ -79,6 +79,7 @@ class Recording:
             cpu_ns=tgid * 100_000,
             max_rss_kib=tgid * 16,
             elapsed_us=7_200_000_000,
+            ac_tgid=tgid,
         )
         self._records.append(record)
         self.event(builders.exit_, tgid=tgid, pid=pid, exit_code=status)

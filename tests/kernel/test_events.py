@@ -474,3 +474,17 @@ def test_nothing_is_kept_of_processes_whose_end_was_not_asked_for(
         # Of each process that is remembered there are more than a hundred bytes.
         assert resident_kib() - before < 15000 * 100 / 1024
         assert exporter.scrape().get("proc_connector_lost_ends_total") == 0
+
+
+def test_the_exit_records_of_threads_stay_in_the_kernel(programs: Programs, tmp_path: Path) -> None:
+    records = "proc_connector_exit_records_total"
+    with running("taskstats", tmp_path / "log", "--canary.interval", "0") as exporter:
+        world = World(exporter, programs)
+        before = exporter.scrape().get(records)
+        threads, leader = world.program("threads"), world.program("leader")
+        processes = 20
+        kinds: list[list[str | Path]] = [[threads, "threads", "50", "15", "0"], [leader, *LEADER_GONE_FIRST]]
+        world.spawn(*(kinds * (processes // 2)))
+        taken = world.check().get(records) - before
+        # Of a leader that is gone first, and of the last thread. Other programs end on a host too.
+        assert processes + processes // 2 <= taken < 10 * 49

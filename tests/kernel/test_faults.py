@@ -68,6 +68,26 @@ def test_pids_that_come_round_again_and_again_are_other_processes(
         world.check()
 
 
+@pytest.mark.slow
+def test_a_thread_and_the_next_process_with_its_pid_are_told_apart(
+    few_pids: int, programs: Programs, tmp_path: Path
+) -> None:
+    """No exit record comes of a thread that neither leads nor ends its process."""
+    with running("taskstats", tmp_path / "log") as exporter:
+        world = World(exporter, programs)
+        threads, leader, short = (world.program(name) for name in ("threads", "leader", "short"))
+        per_round: list[list[str | Path]] = [
+            [threads, "burn", "0", "30"],
+            [leader, "leader_first", "thread", "17", "group", "33"],
+            [threads, "threads", "20", "15", "0"],
+        ]
+        per_round += [[short, "exit", str(status)] for status in range(10)]
+        # Each makes some sixty pids.
+        for _ in range(3 * few_pids // 60 // 4):
+            world.spawn(*(per_round * 4))
+        world.check()
+
+
 @pytest.fixture
 def many_pids() -> Iterator[int]:
     """A host with room for thirty thousand processes more."""

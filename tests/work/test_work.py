@@ -11,6 +11,7 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
+import builders
 import pytest
 from work.record_storm import STORM
 
@@ -202,6 +203,22 @@ def test_a_process_that_ends_well_costs_nothing_for_failures(replay: Replay) -> 
     assert {0: PROCESSES} in replay.tallies.snapshot_cells().exits
     # A few for each batch, none for each process.
     assert more["call"] + more["c_call"] < PROCESSES / 20
+
+
+def test_a_thread_that_ends_costs_one_look_for_its_process(replay: Replay) -> None:
+    """Its exit record stays in the kernel."""
+    replay.run()
+    batches, of_each = 10, 256
+    ends = [builders.exit_(timestamp_ns=n, tgid=400, pid=401 + n) for n in range(of_each)]
+    found = []
+    for events in ([], ends):
+        replay.drains = [[*[("take_events", (builders.batch(events),))] * batches, ("apply", (1,))]]
+        found.append(count_calls(replay))
+    more = found[1] - found[0]
+    threads = replay.pipeline.table.events.thread_exit
+    assert threads >= batches * of_each
+    assert more["call"] < threads / 20
+    assert more["c_call"] < 1.2 * threads
 
 
 def test_nothing_is_left_of_an_event_that_was_counted(replay: Replay) -> None:

@@ -37,6 +37,7 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("recall", (KnownProcess(7, "zürich", 1000, 123, leaderless=True, threads=frozenset({8, 9})),)),
     ("recall", (KnownProcess(7, None, None, 0, leaderless=False, threads=frozenset()),)),
     ("recall_record", ((7, 0x100, 32, 1 << 40, bytes(range(44)), 4096, 1500),)),
+    ("recall_record", ((7, 0x100, 32, 1 << 40, bytes(range(44)), 4096, 1500, 6),)),
     ("lose", ("taskstats", 3, 99)),
     ("lose_track", ()),
     ("forget", ([1, 2], 99)),

@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import builders
 import pytest
 
 from exporter.kernel import cn_proc
-from exporter.kernel.bpf import EventFilter, event_program, failure_program
+from exporter.kernel.bpf import EventFilter, end_program, event_program, failure_program
 
 KEEP = 0xFFFFFFFF
 
@@ -104,20 +105,41 @@ def test_a_filter_is_an_event_mask_too(wanted: EventFilter, mask: int) -> None:
     assert wanted.mask == mask
 
 
-@pytest.mark.parametrize("version", [8, 11, 12, 13, 14, 15, 16])
-def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_outlives(version: int) -> None:
-    def record(*, pid: int, tgid: int, exit_code: int, last: bool) -> bytes:
-        return builders.taskstats_datagram(
-            pid=pid,
-            comm=b"x",
-            uid=0,
-            exit_code=exit_code,
-            ac_flag=builders.AGROUP if last else 0,
-            version=version,
-            ac_tgid=tgid,
-        )
+def exit_record(*, pid: int, tgid: int, exit_code: int, last: bool, version: int, null_pad: bool = False) -> bytes:
+    return builders.taskstats_datagram(
+        pid=pid,
+        comm=b"x",
+        uid=0,
+        exit_code=exit_code,
+        ac_flag=builders.AGROUP if last else 0,
+        version=version,
+        ac_tgid=tgid,
+        null_pad=null_pad,
+    )
 
-    verdict: Callable[[bytes], int] = lambda datagram: run(failure_program(version), datagram)  # noqa: E731
+
+@pytest.mark.parametrize("null_pad", [False, True], ids=["", "padded"])
+@pytest.mark.parametrize("exit_code", [0, 9])
+@pytest.mark.parametrize("version", [12, 13, 14, 15, 16])
+def test_records_are_kept_of_leaders_and_of_the_last_thread_of_a_process(
+    version: int, exit_code: int, null_pad: bool
+) -> None:
+    program = end_program(version, 40 if null_pad else 36)
+    record = partial(exit_record, tgid=400, exit_code=exit_code, version=version, null_pad=null_pad)
+    assert run(program, record(pid=400, last=True)) == KEEP
+    assert run(program, record(pid=400, last=False)) == KEEP
+    assert run(program, record(pid=401, last=True)) == KEEP
+    assert run(program, record(pid=401, last=False)) == 0
+
+
+@pytest.mark.parametrize("null_pad", [False, True], ids=["", "padded"])
+@pytest.mark.parametrize("version", [8, 11, 12, 13, 14, 15, 16])
+def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_outlives(
+    version: int, null_pad: bool
+) -> None:
+    record = partial(exit_record, version=version, null_pad=null_pad)
+    program = failure_program(version, 40 if null_pad else 36)
+    verdict: Callable[[bytes], int] = lambda datagram: run(program, datagram)  # noqa: E731
     marks_last = version >= 12
     assert verdict(record(pid=400, tgid=400, exit_code=0, last=True)) == 0
     assert verdict(record(pid=400, tgid=400, exit_code=0x100, last=True)) == KEEP

@@ -55,7 +55,7 @@ class Recording:
 
     def decoded_records(self) -> list[TaskExit]:
         decoder = RecordDecoder(self.family_id)
-        return [TaskExit(*decoder.decode(record)) for record in self.records]
+        return [TaskExit(*decoder.decode(record)[0]) for record in self.records]
 
 
 @pytest.fixture(params=VERSIONS)
@@ -119,9 +119,13 @@ def test_the_version_is_the_kernels_and_batches_decode_like_single_records(
     recording: Recording, name: str
 ) -> None:
     decoder = RecordDecoder(recording.family_id)
-    records, errors = decoder.decode_batch(batch(recording.records, TASKSTATS_STRIDE))
+    records, last_threads, errors = decoder.decode_batch(batch(recording.records, TASKSTATS_STRIDE))
     assert errors == []
-    assert records == [tuple(record) for record in recording.decoded_records()]
+    tgids = {truth.pid for truth in recording.truth.values()}
+    assert records == [tuple(record) for record in recording.decoded_records() if record.pid in tgids]
+    ends = [record for record in recording.decoded_records() if record.ac_flag & AGROUP]
+    assert [record[:-1] for record in last_threads] == [tuple(end) for end in ends if end.pid not in tgids]
+    assert {record[-1] for record in last_threads} <= tgids
     assert decoder.version == VERSIONS[name]
 
 

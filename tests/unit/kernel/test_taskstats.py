@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from itertools import permutations
+from typing import NamedTuple
 
 import pytest
 from builders import (
@@ -24,6 +25,8 @@ from builders import (
 from exporter.errors import MalformedMessage
 from exporter.kernel.netlink import decode_message
 from exporter.kernel.taskstats import (
+    AGROUP,
+    LastRecord,
     Record,
     RecordDecoder,
     TaskExit,
@@ -66,20 +69,35 @@ def set_nlmsg_len(datagram: bytes) -> bytes:
     return struct.pack("=I", len(datagram)) + datagram[4:]
 
 
-def one_by_one(datagrams: list[bytes]) -> tuple[list[Record], int]:
-    """What a decoder that never learns makes of each: (records, how many were malformed)."""
-    records = []
+class Sorted(NamedTuple):
+    """What a batch has, and how many of its datagrams were malformed."""
+
+    records: list[Record]
+    last_threads: list[LastRecord]
+    malformed: int
+
+
+def one_by_one(datagrams: list[bytes]) -> Sorted:
+    """What a decoder that never learns makes of each."""
+    records: list[Record] = []
+    last_threads: list[LastRecord] = []
+    malformed = 0
     for datagram in datagrams:
         try:
-            records.append(RecordDecoder(FAMILY_ID).decode(datagram))
+            record, tgid = RecordDecoder(FAMILY_ID).decode(datagram)
         except MalformedMessage:
+            malformed += 1
             continue
-    return records, len(datagrams) - len(records)
+        if record[0] == tgid:
+            records.append(record)
+        elif record[2] & AGROUP:
+            last_threads.append((*record, tgid))
+    return Sorted(records, last_threads, malformed)
 
 
-def in_batches(datagrams: list[bytes], decoder: RecordDecoder, stride: int) -> tuple[list[Record], int]:
-    records, errors = decoder.decode_batch(batch(datagrams, stride))
-    return records, len(errors)
+def in_batches(datagrams: list[bytes], decoder: RecordDecoder, stride: int) -> Sorted:
+    records, last_threads, errors = decoder.decode_batch(batch(datagrams, stride))
+    return Sorted(records, last_threads, len(errors))
 
 
 # -- requests and their answers ------------------------------------------------------------------------------
@@ -135,19 +153,30 @@ def test_a_family_number_of_one_byte_is_malformed() -> None:
 def test_a_record_of_each_version_says_the_same(version: int, null_pad: bool) -> None:
     decoder = RecordDecoder(FAMILY_ID)
     assert decoder.version == 0
-    assert TaskExit._make(decoder.decode(DEATH(version=version, null_pad=null_pad))) == EXPECTED
+    assert TaskExit._make(decoder.decode(DEATH(version=version, null_pad=null_pad))[0]) == EXPECTED
     assert decoder.version == version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_where_sums_of_the_process_are_given_the_cpu_time_is_the_processs(version: int) -> None:
-    record = RecordDecoder(FAMILY_ID).decode(DEATH(version=version, tgid_stats=GROUP))
+    record, tgid = RecordDecoder(FAMILY_ID).decode(DEATH(version=version, tgid_stats=GROUP))
     assert TaskExit._make(record) == EXPECTED._replace(cpu_ns=GROUP.cpu_ns)
+    # Before version 12 it is in no struct taskstats; what is beside that is not looked at.
+    assert tgid == (GROUP.tgid if version >= 12 else EXPECTED.pid)
+
+
+@pytest.mark.parametrize("null_pad", [False, True], ids=["", "padded"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_where_the_struct_begins_is_known_from_the_first_record_on(version: int, null_pad: bool) -> None:
+    decoder = RecordDecoder(FAMILY_ID)
+    assert decoder.stats_offset == 0
+    decoder.decode(DEATH(version=version, null_pad=null_pad))
+    assert decoder.stats_offset == (40 if null_pad else 36)
 
 
 @pytest.mark.parametrize(("version", "size"), [(17, 688), (18, 1000), (0xFFFF, 560)])
 def test_a_later_version_is_read_as_one_that_added_to_the_end(version: int, size: int) -> None:
-    assert TaskExit._make(RecordDecoder(FAMILY_ID).decode(DEATH(version=version, size=size))) == EXPECTED
+    assert TaskExit._make(RecordDecoder(FAMILY_ID).decode(DEATH(version=version, size=size))[0]) == EXPECTED
 
 
 @pytest.mark.parametrize("version", range(8))
@@ -181,7 +210,7 @@ def test_a_struct_cut_anywhere_is_malformed_or_still_has_every_field(version: in
         with pytest.raises(MalformedMessage):
             decoder.decode(DEATH(version=version, size=size))
     for size in (enough, taskstats_size(version), taskstats_size(version) + 4):
-        assert TaskExit._make(decoder.decode(DEATH(version=version, size=size))) == EXPECTED
+        assert TaskExit._make(decoder.decode(DEATH(version=version, size=size))[0]) == EXPECTED
 
 
 def test_sums_of_the_process_cut_short_make_the_record_malformed() -> None:
@@ -207,7 +236,7 @@ def test_a_datagram_cut_anywhere_with_its_length_set_right_is_malformed(group: T
     for length in range(16, len(datagram)):
         # Without the second aggregate (and with less than a header of it) it is a whole record of a thread.
         if 596 <= length < 600:
-            assert TaskExit._make(decoder.decode(set_nlmsg_len(datagram[:length]))) == EXPECTED
+            assert TaskExit._make(decoder.decode(set_nlmsg_len(datagram[:length]))[0]) == EXPECTED
         else:
             with pytest.raises(MalformedMessage):
                 decoder.decode(set_nlmsg_len(datagram[:length]))
@@ -245,7 +274,7 @@ def test_what_is_no_exit_record_is_malformed(datagram: bytes) -> None:
     "comm", [b"", b"sh", b"\xff\n(x)", b"c" * 15, b"c" * 31], ids=["empty", "short", "odd", "15 bytes", "31 bytes"]
 )
 def test_comm_and_uid_of_a_record_come_without_padding(comm: bytes) -> None:
-    comm_uid = TaskExit._make(RecordDecoder(FAMILY_ID).decode(DEATH(comm=comm, uid=1000))).comm_uid
+    comm_uid = TaskExit._make(RecordDecoder(FAMILY_ID).decode(DEATH(comm=comm, uid=1000))[0]).comm_uid
     assert (len(comm_uid), decode_comm_uid(comm_uid)) == (44, (comm, 1000))
 
 
@@ -256,8 +285,11 @@ STATS_FIRST = nlmsg(
     b"\2\1\0\0" + nlattr(4, nlattr(3, taskstats_struct({"ac_comm": b"odd"}, version=16)) + PID),
 )
 KINDS: dict[str, Callable[[int], bytes]] = {
-    "thread": lambda n: DEATH(pid=n, seq=n, comm=b"n%d" % n, cpu_ns=n, elapsed_us=n, exit_code=n),
-    "thread and process": lambda n: DEATH(pid=n, tgid_stats=TgidStats(n, n * 1000)),
+    "leader": lambda n: DEATH(pid=n, seq=n, comm=b"n%d" % n, cpu_ns=n, elapsed_us=n, exit_code=n),
+    "leader and process": lambda n: DEATH(pid=n, tgid_stats=TgidStats(n, n * 1000)),
+    "thread": lambda n: DEATH(pid=n, ac_tgid=n - 1, ac_flag=0),
+    "last thread": lambda n: DEATH(pid=n, ac_tgid=n - 1, uid=n),
+    "last thread and process": lambda n: DEATH(pid=n, tgid_stats=TgidStats(n - 1, n * 1000)),
     "padded": lambda n: DEATH(pid=n, null_pad=True, max_rss_kib=n),
     "another version": lambda n: DEATH(pid=n, version=15, uid=n),
     "an old version": lambda n: DEATH(pid=n, version=9, elapsed_us=n),
@@ -285,8 +317,35 @@ def test_batch_after_batch_is_decoded_as_its_datagrams_one_by_one(
             )
             for n in numbers
         ]  # fmt: skip
-        assert in_batches(datagrams, decoder, TASKSTATS_STRIDE) == one_by_one(datagrams)
-        assert [record[0] for record in one_by_one(datagrams)[0]] == list(numbers)
+        found = in_batches(datagrams, decoder, TASKSTATS_STRIDE)
+        assert found == one_by_one(datagrams)
+        are_last_threads = "tgid_stats" in kind and version >= 12
+        assert [record[0] for record in (found.last_threads if are_last_threads else found.records)] == [*numbers]
+
+
+@pytest.mark.parametrize("null_pad", [False, True], ids=["", "padded"])
+@pytest.mark.parametrize("version", [*VERSIONS, 17])
+def test_threads_that_neither_lead_nor_end_their_process_are_left_out_where_records_say_so(
+    version: int, null_pad: bool
+) -> None:
+    make = partial(DEATH, version=version, null_pad=null_pad)
+    datagrams = [
+        make(pid=400, ac_tgid=400, ac_flag=0), make(pid=401, ac_tgid=400, ac_flag=0),
+        make(pid=402, ac_tgid=400, ac_flag=AGROUP), make(pid=403, ac_tgid=403, ac_flag=AGROUP),
+    ]  # fmt: skip
+    for decoder in (RecordDecoder(FAMILY_ID), learned(make())):
+        found = in_batches(datagrams, decoder, TASKSTATS_STRIDE)
+        says_so = version >= 12
+        assert [record[0] for record in found.records] == ([400, 403] if says_so else [400, 401, 402, 403])
+        assert [(record[0], record[-1]) for record in found.last_threads] == ([(402, 400)] if says_so else [])
+        assert found.malformed == 0
+
+
+def learned(datagram: bytes) -> RecordDecoder:
+    """Return a decoder that knows a form of datagram."""
+    decoder = RecordDecoder(FAMILY_ID)
+    in_batches([datagram], decoder, TASKSTATS_STRIDE)
+    return decoder
 
 
 @pytest.mark.parametrize("first", KINDS)
@@ -296,9 +355,9 @@ def test_mixed_batches_keep_order_and_count_whatever_came_first(first: str) -> N
     for rotation in range(len(KINDS)):
         kinds = [*KINDS.values()][rotation:] + [*KINDS.values()][:rotation]
         datagrams = [make(n) for n, make in enumerate(kinds, start=100)]
-        records, malformed = in_batches(datagrams, decoder, TASKSTATS_STRIDE)
-        assert (records, malformed) == one_by_one(datagrams)
-        assert (len(records), malformed) == (7, 4)
+        found = in_batches(datagrams, decoder, TASKSTATS_STRIDE)
+        assert found == one_by_one(datagrams)
+        assert (len(found.records), len(found.last_threads), found.malformed) == (6, 2, 4)
 
 
 def test_batches_of_three_kinds_in_every_order_are_decoded_as_their_datagrams_one_by_one() -> None:
@@ -311,8 +370,8 @@ def test_batches_of_three_kinds_in_every_order_are_decoded_as_their_datagrams_on
 
 def test_records_of_a_known_form_are_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = RecordDecoder(FAMILY_ID)
-    in_batches([KINDS["thread"](1)], decoder, TASKSTATS_STRIDE)
-    datagrams = [KINDS["thread"](n) for n in (2, 3)]
+    in_batches([KINDS["leader"](1)], decoder, TASKSTATS_STRIDE)
+    datagrams = [KINDS[kind](n) for n, kind in enumerate(("leader", "thread", "last thread", "leader"), start=2)]
     expected = one_by_one(datagrams)
     monkeypatch.delattr(RecordDecoder, "decode")
     assert in_batches(datagrams, decoder, TASKSTATS_STRIDE) == expected
@@ -321,26 +380,26 @@ def test_records_of_a_known_form_are_not_walked_again(monkeypatch: pytest.Monkey
 def test_a_later_batch_may_have_another_stride() -> None:
     decoder = RecordDecoder(FAMILY_ID)
     for stride in (TASKSTATS_STRIDE, 1200, 596, TASKSTATS_STRIDE, 4096):
-        datagrams = [KINDS["thread"](stride + n) for n in range(3)]
+        datagrams = [KINDS["leader"](stride + n) for n in range(3)]
         assert in_batches(datagrams, decoder, stride) == one_by_one(datagrams)
 
 
 def test_a_batch_may_be_empty_or_shorter_than_its_buffer() -> None:
     decoder = RecordDecoder(FAMILY_ID)
-    datagrams = [KINDS["thread"](n) for n in range(1, 5)]
+    datagrams = [KINDS["leader"](n) for n in range(1, 5)]
     for _ in range(2):
-        assert decoder.decode_batch(batch([], TASKSTATS_STRIDE)) == ([], [])
+        assert decoder.decode_batch(batch([], TASKSTATS_STRIDE)) == ([], [], [])
         half = batch(datagrams, TASKSTATS_STRIDE)._replace(lengths=[596, 596])
-        assert decoder.decode_batch(half) == (one_by_one(datagrams[:2])[0], [])
+        assert decoder.decode_batch(half) == (one_by_one(datagrams[:2]).records, [], [])
 
 
 def test_records_of_a_batch_are_plain_values_that_outlive_its_buffer() -> None:
     decoder = RecordDecoder(FAMILY_ID)
     in_batches([DEATH()], decoder, TASKSTATS_STRIDE)
     buffer = bytearray(DEATH().ljust(TASKSTATS_STRIDE, b"\0"))
-    records, _ = decoder.decode_batch(batch([], TASKSTATS_STRIDE)._replace(data=memoryview(buffer), lengths=[596]))
+    found = decoder.decode_batch(batch([], TASKSTATS_STRIDE)._replace(data=memoryview(buffer), lengths=[596]))
     buffer[:] = bytes(TASKSTATS_STRIDE)
-    assert records == [tuple(EXPECTED)]
+    assert found.records == [tuple(EXPECTED)]
 
 
 def test_every_damaged_byte_of_a_known_form_is_decoded_as_without_knowing_it() -> None:

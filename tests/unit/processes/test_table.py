@@ -923,7 +923,7 @@ def test_a_process_whose_pid_is_used_again_before_a_thread_ends_it_keeps_its_nam
     host.rename(400, b"server")
     host.thread(400, 401)
     host.end(400, b"server", 1000, 9, last=False)
-    host.record(_thread(401, b"worker"), status=9)
+    host.record(_thread(401, b"worker"), status=9, tgid=400)
     host.fork(100, 400)
     host.exit(400, 9, thread=401)
     host.drain()
@@ -950,6 +950,69 @@ def test_a_name_that_is_shared_by_two_processes_that_had_one_pid_is_counted_for_
     assert host.live == {"make": 1}
 
 
+def test_a_thread_does_not_take_the_record_of_the_next_process_with_its_pid(exact: Host) -> None:
+    """Of a thread that is not the last one no record comes."""
+    exact.fork(100, 300)
+    exact.rename(300, b"server")
+    exact.exit(300, thread=400)
+    exact.fork(100, 400)
+    exact.end(400, b"make", 1000)
+    exact.drain()
+    assert exact.exits == {("make", "1000", 0): 1}
+    assert exact.live == {"sh": 1, "server": 1}
+    assert exact.pipeline.waiting_records() == []
+
+
+def test_a_leader_does_not_take_the_record_of_a_last_thread_that_had_its_pid(exact: Host) -> None:
+    exact.fork(100, 300)
+    exact.rename(300, b"server")
+    exact.end(300, b"server", 1000, last=False)
+    exact.record(Thread(400, b"worker", 33), cpu_ms=700, tgid=300)
+    # The thread is stopped before its EXIT, and its pid is used again.
+    exact.fork(100, 400)
+    exact.rename(400, b"make")
+    exact.exit(400)
+    exact.exit(300, thread=400)
+    exact.settle()
+    # Of the second no record came: it is known by its EXIT alone, and may live on.
+    assert exact.exits == {("server", "1000", 0): 1}
+    assert [(p.comm, p.cpu_ns[-1]) for p in exact.tallies.snapshot_programs() if sum(p.cpu_ns[:-1])] == [
+        ("server", 700 * MS)
+    ]
+
+
+def test_a_thread_does_not_take_the_record_of_another_processs_last_thread(exact: Host) -> None:
+    for tgid, comm in ((300, b"first"), (350, b"second")):
+        exact.fork(100, tgid)
+        exact.rename(tgid, comm)
+        exact.end(tgid, comm, 1000, last=False)
+    exact.record(Thread(400, b"worker", 1000), cpu_ms=700, tgid=350)
+    exact.exit(300, thread=400)
+    exact.drain()
+    assert exact.exits == {}
+    exact.exit(350, thread=400)
+    exact.drain()
+    assert exact.exits == {("second", "1000", 0): 1}
+    assert exact.live == {"sh": 1, "first": 1}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_last_thread_whose_exit_is_lost_is_missed_when_its_process_is_gone(exact: Host, gone: bool) -> None:
+    exact.fork(100, 300)
+    exact.end(300, b"sh", 1000, last=False)
+    exact.drain()
+    exact.record(Thread(301, b"worker", 1000), tgid=300)
+    exact.drain()
+    waiting = exact.pipeline.waiting_records()
+    assert [(record[0], record[-1]) for record in waiting] == [(301, 300)]
+    exact.pipeline.forget_records(waiting if gone else [])
+    assert exact.table.missed_events["exit"] == gone
+    assert exact.pipeline.waiting_records() == ([] if gone else waiting)
+    exact.exit(300, thread=301)
+    exact.drain()
+    assert exact.exits == ({} if gone else {("sh", "1000", 0): 1})
+
+
 def test_lifetimes_run_from_fork_to_the_last_exit(host: Host) -> None:
     host.fork(100, 400)
     host.thread(400, 401)
@@ -968,7 +1031,7 @@ def test_what_a_process_used_is_in_its_last_record(exact: Host) -> None:
     exact.thread(400, 401)
     exact.record(_thread(400, b"sh"), last=False, cpu_ms=1, rss_kib=4096)
     exact.exit(400)
-    exact.record(_thread(401, b"worker"), cpu_ms=700, rss_kib=8192)
+    exact.record(_thread(401, b"worker"), cpu_ms=700, rss_kib=8192, tgid=400)
     exact.exit(400, thread=401)
     exact.drain()
     assert [
@@ -1443,7 +1506,7 @@ def test_a_record_whose_exit_came_after_all_does_not_take_the_next_one_with_it(e
 
 @pytest.mark.parametrize(("arrived", "kept"), [(140_000, 140_000), (200_000, 150_000)])
 def test_what_a_receive_buffer_held_waits_and_no_more(exact: Host, arrived: int, kept: int) -> None:
-    exact.table.add_records([(400 + n % 20_000, 0, AGROUP, n, bytes(44), 0, 0) for n in range(arrived)])
+    exact.table.add_records([(400 + n % 20_000, 0, AGROUP, n, bytes(44), 0, 0) for n in range(arrived)], [])
     exact.table.apply([], exact.now_ns)
     waiting = exact.pipeline.waiting_records()
     assert len(waiting) == kept
@@ -1513,7 +1576,7 @@ def test_a_reading_of_a_zombie_is_given_up_when_the_next_process_with_its_pid_en
 def test_ends_that_wait_for_their_leader_count_once_when_there_are_too_many(failures: Host) -> None:
     for n in range(1100):
         tgid = 1000 + 2 * n
-        failures.record(Thread(tgid + 1, b"worker"), status=0x100)
+        failures.record(Thread(tgid + 1, b"worker"), status=0x100, tgid=tgid)
         failures.exit(tgid, 0x100, thread=tgid + 1)
     failures.drain()
     failures.rest(3000)
@@ -1531,7 +1594,7 @@ def _dies_with_a_worker(host: Host, status: int, *, flags: int, rest_ms: int = 1
     host.record(Thread(400, b"sh", 1000), status=status, last=False)
     host.exit(400, status)
     host.rest(rest_ms)
-    host.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags)
+    host.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags, tgid=400)
     host.exit(400, 0, thread=401)
     host.drain()
 
@@ -1549,7 +1612,7 @@ def test_a_kernel_worker_whose_exit_overtakes_its_leaders_decides_nothing(
     exact.fork(100, 400)
     exact.thread(400, 401)
     exact.record(Thread(400, b"sh", 1000), status=0xF00, last=False)
-    exact.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags)
+    exact.record(Thread(401, b"iou-sqp-400", 1000), status=0, last=True, flags=flags, tgid=400)
     exact.exit(400, 0, thread=401)
     exact.exit(400, 0xF00)
     exact.drain()
@@ -1582,7 +1645,7 @@ def test_a_thread_that_ends_the_group_decides_although_a_worker_is_the_last_one(
     host.thread(400, 402)
     host.end(400, b"sh", 1000, 0, last=False)
     host.end(400, b"sh", 1000, 0x300, thread=401, last=False)
-    host.record(Thread(402, b"iou-sqp-400", 1000), status=0, last=True, flags=AXSIG)
+    host.record(Thread(402, b"iou-sqp-400", 1000), status=0, last=True, flags=AXSIG, tgid=400)
     host.exit(400, 0, thread=402)
     host.drain()
     assert host.exits == {("sh", "1000", 0x300): 1}
