@@ -84,6 +84,8 @@ class Listener:
         self._around: asyncio.Task[None] | None = None
         # The connector's socket is in the event loop.
         self._is_woken = False
+        # When the last step of a drain began, something waited.
+        self._found_some = False
         self.drain_ns = self._drain.drain_ns
         self.crashed: asyncio.Future[None] = self._loop.create_future()
 
@@ -144,6 +146,7 @@ class Listener:
             self._timer.cancel()
             self._timer = None
         fill = self.look_at_buffers()
+        self._found_some = bool(fill)
         if self._drain.step():
             self._wait_by_timer(pause_between_steps(self._drain))
             return
@@ -161,8 +164,18 @@ class Listener:
             # On a quiet host no event would come to settle what was read.
             self._timer = self._loop.call_later(_SETTLE_SECONDS, self._guard, self._wake_up)
         elif self._has_rings:
-            # On a host that was silenced no event would come to have the rings read, which prove the silence.
-            self._timer = self._loop.call_later(_RINGS_SECONDS, self._guard, self._wake_up)
+            self._look_at_rings_later()
+
+    def _look_at_rings_later(self) -> None:
+        # On a host that was silenced no event would come to have the rings read, which prove the silence.
+        self._timer = self._loop.call_later(_RINGS_SECONDS, self._guard, self._look_at_rings)
+
+    def _look_at_rings(self) -> None:
+        """Drain, if anything waits or has come since the last drain began."""
+        if self.look_at_buffers() or self._found_some:
+            self._wake_up()
+        else:
+            self._look_at_rings_later()
 
     def _wait_by_timer(self, seconds: float) -> None:
         if self._is_woken:

@@ -7,6 +7,8 @@ import builders
 import pytest
 from live_rig import EVENTS_PER_STEP, RECORDS_PER_STEP, Rig
 
+from exporter.kernel.recvmmsg import Meminfo
+
 
 async def test_however_much_waits_a_step_takes_on_no_more_than_its_share(rig: Rig) -> None:
     for tgid in range(1000, 11000):
@@ -46,6 +48,44 @@ async def test_a_client_that_begins_to_wait_does_not_wait_for_the_end_of_a_long_
     async with asyncio.timeout(30):
         while not rig.exits():  # noqa: ASYNC110 - what it waits for makes no event
             await asyncio.sleep(0.01)
+    rig.listener.stop()
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_at_rest_it_looks_whether_anything_waits_and_drains_only_then(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rings, which wake it up for nothing: what is in them proves that the host was silenced."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
+    monkeypatch.setattr("exporter.live.listener._RINGS_SECONDS", 0.001)
+    monkeypatch.setattr(rig.listener, "_has_rings", True)
+    looks = 0
+    meminfo = rig.connector.meminfo
+
+    def look() -> Meminfo:
+        nonlocal looks
+        looks += 1
+        return meminfo()
+
+    async def look_times(times: int) -> None:
+        goal = looks + times
+        async with asyncio.timeout(30):
+            while looks < goal:  # noqa: ASYNC110 - what it waits for makes no event
+                await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(rig.connector, "meminfo", look)
+    rig.listener._wake_up()  # noqa: SLF001 - as the event loop calls it
+    await look_times(10)
+    rig.applied.clear()
+    await look_times(20)
+    assert rig.applied == []
+    rig.lives_and_dies(1000, b"make")
+    await look_times(10)
+    # One drain with the events, and one more: what was read with them may show only then what it proves.
+    assert rig.exits() == {"make": 1}
+    assert rig.applied == [3, 0]
     rig.listener.stop()
     os.close(reader)
     os.close(writer)
