@@ -15,7 +15,7 @@ from exporter.errors import CaptureError
 from exporter.groups.cgroup_path import Placement
 from exporter.kernel.netlink import Batch
 from exporter.kernel.procfs import ProcessInfo
-from exporter.kernel.taskstats import COMM_UID_BYTES, LastRecord, Record, TaskExit
+from exporter.kernel.taskstats import COMM_UID_BYTES, LastRecord, Record
 from exporter.processes.grouping import Found
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import PodContainer, PodName
@@ -27,11 +27,12 @@ _READ = struct.Struct("<iQ?")
 _ADOPT = struct.Struct("<iIQQ?I")
 _KNOWN = struct.Struct("<iqQ??I")
 _RECORD = struct.Struct(f"<IIBQ{COMM_UID_BYTES}sQQ")
-_LAST_RECORD = struct.Struct(f"{_RECORD.format}I")
+_TGID = struct.Struct("<I")
 _PLACE = struct.Struct("<IiQQ??")
 _LOSE = struct.Struct("<QQ")
 _TIME = struct.Struct("<Q")
 _PID = struct.Struct("<i")
+_THREAD = struct.Struct("<ii")
 _OOM_LINES = struct.Struct("<Q?")
 _OOM_TOTAL = struct.Struct("<QQ")
 
@@ -193,15 +194,19 @@ def decode_known(body: bytes) -> list[tuple[KnownProcess]]:
     return [(KnownProcess(tgid, comm, None if uid < 0 else uid, start_ns, leaderless, threads),)]
 
 
-def encode_record(record: Record | LastRecord) -> bytes:
+def encode_record(record: Record | LastRecord, leads: bool = True) -> bytes:
     """Encode a call of Pipeline.recall_record: an exit record whose datagram is in an earlier file."""
-    return (_RECORD if len(record) == len(TaskExit._fields) else _LAST_RECORD).pack(*record)
+    tgid = record[7] if len(record) == 8 else record[0]
+    return _RECORD.pack(*record[:7]) + (_TGID.pack(tgid) if leads else b"")
 
 
-def decode_record(body: bytes) -> list[tuple[Record | LastRecord]]:
+def decode_record(body: bytes) -> list[tuple[Record | LastRecord, bool]]:
     """The reverse of encode_record."""
-    record: Record | LastRecord = (_RECORD if len(body) == _RECORD.size else _LAST_RECORD).unpack(body)
-    return [(record,)]
+    record: Record = _RECORD.unpack(body[: _RECORD.size])
+    if len(body) == _RECORD.size:
+        return [(record, False)]
+    (tgid,) = _TGID.unpack(body[_RECORD.size :])
+    return [(record if tgid == record[0] else (*record, tgid), True)]
 
 
 # -- groups -------------------------------------------------------------------------------------------------------
@@ -312,6 +317,17 @@ def decode_each_pid(body: bytes) -> Iterator[tuple[int]]:
     return _PID.iter_unpack(body)
 
 
+def encode_thread(tgid: int, pid: int) -> bytes:
+    """Encode a call of a method that takes a thread."""
+    return _THREAD.pack(tgid, pid)
+
+
+def decode_thread(body: bytes) -> list[tuple[int, int]]:
+    """The reverse of encode_thread."""
+    tgid, pid = _THREAD.unpack(body)
+    return [(tgid, pid)]
+
+
 # -- the rows -----------------------------------------------------------------------------------------------------
 
 APPLY = Kind("A", Pipeline.apply, encode_apply, decode_apply, reads_proc=True)
@@ -338,6 +354,7 @@ KINDS = (
     Kind("Y", Pipeline.lose_track, _encode_nothing, _decode_nothing),
     Kind("F", Pipeline.forget, encode_forget, decode_forget),
     Kind("G", Pipeline.forget_oldest_record, encode_pid, decode_each_pid),
+    Kind("I", Pipeline.forget_last_thread, encode_thread, decode_thread),
     EXPECT_CANARY,
     PLACE,
     NAME_CONTAINER,

@@ -110,7 +110,10 @@ def open_taskstats(cpus: str, *, buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> Ta
     except FileNotFoundError as error:
         receiver.close()
         raise SetupError("the kernel has no taskstats: it needs CONFIG_TASKSTATS=y") from error
-    except (OSError, MalformedMessage) as error:
+    except MalformedMessage as error:
+        receiver.close()
+        raise SetupError(f"cannot read this kernel's exit records: {error}") from error
+    except OSError as error:
         receiver.close()
         raise SetupError(f"cannot register for taskstats: {error}; run in the host's pid namespace") from error
     return receiver

@@ -191,12 +191,14 @@ class Comparison:
 
     async def _lost_exits(self, waiting: list[Record | LastRecord]) -> list[Record | LastRecord]:
         """Return the records, of those that wait, whose EXIT is lost unless it is on its way already."""
-        newest = {record[0]: record for record in waiting}
+        # Of a leader and of a last thread that had one pid it is not known which was the later.
+        newest = {(record[0], len(record)): record for record in waiting}
         # An EXIT that is still to come is that of a thread which is there, and exiting: the last with its pid.
         return [
             record
             async for record in in_slices(self._drain, waiting)
-            if newest[record[0]] is not record or not await self._ask(partial(self._procfs.is_exiting, record[0]))
+            if newest[record[0], len(record)] is not record
+            or not await self._ask(partial(self._procfs.is_exiting, record[0]))
         ]
 
 

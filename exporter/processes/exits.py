@@ -153,7 +153,23 @@ class Exits:
         _, _, pid, tgid, status, *_ = event
         if self._follow_threads:
             return self._records.take_of_thread(pid, status)
-        return self._last_threads.take(tgid, pid, status, 0 if process is None else process.start_ns)
+        if self._records.recalled and (record := self._records.take_recalled(pid)) is not None:
+            return record if record[2] & AGROUP else None
+        is_only_owner = tgid not in self._roster.late_of
+        if process is None and self._keeps:
+            # Of one that has ended, whose thread was stopped before its EXIT: a record is of the next with its
+            # tgid. Or its FORK and its leader's EXIT were lost; then its end is missed.
+            return None
+        if process is not None and is_only_owner and self._has_other_end(process):
+            return None
+        return self._last_threads.take(event, process, is_only_owner=is_only_owner)
+
+    def _has_other_end(self, process: Process) -> bool:
+        """Return whether the last thread of a process is known to be another than that whose EXIT has come."""
+        if process.odd is not None and process.odd.unnamed_end is not None:
+            return True
+        leader = self._records.oldest.get(process.tgid)
+        return not process.leader_exited and leader is not None and bool(leader[2] & AGROUP)
 
     @staticmethod
     def _note_core(process: Process | None, status: int) -> None:

@@ -57,9 +57,9 @@ class Pipeline:
         self._on_malformed = on_malformed
         self._hints = hints
         self.records = 0
-        sources = ("connector", "taskstats" if decoder else None, "sideband" if table.sideband.is_active else None)
-        self.malformed = {source: 0 for source in sources if source is not None}
-        self.lost = dict.fromkeys(self.malformed, 0)
+        sources = ["connector", *["taskstats"] * (decoder is not None), *["sideband"] * table.sideband.is_active]
+        self.malformed = dict.fromkeys(sources, 0)
+        self.lost = dict.fromkeys(sources, 0)
         self._chunks: list[bytes] = []
         self._halfway = False
         self.held_bytes = 0
@@ -77,13 +77,12 @@ class Pipeline:
 
     def take_records(self, batch: Batch) -> None:
         """Take a batch of taskstats' datagrams. Each record waits until the EXIT of its thread comes."""
-        if self._decoder is None:
-            return
-        records, last_threads, errors = self._decoder.decode_batch(batch)
-        self.records += len(batch.lengths) - len(errors)
-        self.table.add_records(records, last_threads)
-        for error in errors:
-            self._drop("taskstats", error)
+        if self._decoder is not None:
+            records, last_threads, errors = self._decoder.decode_batch(batch)
+            self.records += len(batch.lengths) - len(errors)
+            self.table.add_records(records, last_threads)
+            for error in errors:
+                self._drop("taskstats", error)
 
     def take_sideband(self, data: bytes) -> None:
         """Take what one ring of side-band records had; each record waits for its event."""
@@ -91,8 +90,8 @@ class Pipeline:
             records = decode_records(data)
         except MalformedMessage as error:
             self._drop("sideband", error)
-            return
-        self.lost["sideband"] += records.lost + self.table.sideband.add(records)
+        else:
+            self.lost["sideband"] += records.lost + self.table.sideband.add(records)
 
     def lacks_fork_record(self, sent_after_ns: int) -> bool:
         """Return whether one of the last FORKs that wait for apply has no record; see Sideband.lacks_fork."""
@@ -109,14 +108,11 @@ class Pipeline:
         return NO_EVENTS if self._hints is None else self._hints.wanted
 
     def apply(self, complete_until_ns: int, most_batches: int | None = None) -> bool:
-        """Count the events that were taken.
+        """Count the events that were taken; returns whether some are left.
 
         Args:
             complete_until_ns: All that happened before has been taken (CLOCK_MONOTONIC); 0 if that is not known.
             most_batches: Leave the rest of the events to the next call.
-
-        Returns:
-            Whether some are left.
         """
         table, hints = self.table, self._hints
         if not self._halfway:
@@ -165,18 +161,24 @@ class Pipeline:
         self.table.reconciler.forget(tgids, listed_ns)
 
     def waiting_records(self) -> list[Record | LastRecord]:
-        """Return all exit records whose EXIT has not come, those of one pid in their order."""
+        """Return all exit records whose EXIT has not come, those of one pid and kind in their order."""
         return [*self.table.records, *self.table.last_threads]
 
     def forget_records(self, records: Iterable[Record | LastRecord]) -> None:
         """Drop some of waiting_records, in their order: their EXIT was lost, if it has not come meanwhile."""
         for record in records:
-            if self.table.is_oldest_record(record):
+            if len(record) == 8 and self.table.last_threads.holds(record):
+                self.forget_last_thread(record[-1], record[0])
+            elif self.table.records.oldest.get(record[0]) is record:
                 self.forget_oldest_record(record[0])
 
     def forget_oldest_record(self, pid: int) -> None:
-        """Drop the record of a pid that has waited longest."""
-        self.table.forget_oldest_record(pid)
+        """Drop the record of a leader that has waited longest; before taskstats version 12 of any thread."""
+        self.table.records.drop_oldest(pid)
+
+    def forget_last_thread(self, tgid: int, pid: int) -> None:
+        """Drop the record of a last thread that has waited longest."""
+        self.table.last_threads.drop(tgid, pid)
 
     @property
     def waits(self) -> bool:
@@ -254,9 +256,9 @@ class Pipeline:
         """Take over what another pipeline knew of a process."""
         self.table.reconciler.recall(known)
 
-    def recall_record(self, record: Record | LastRecord) -> None:
-        """Take over an exit record that waited in another pipeline, which has counted it."""
-        self.table.recall_record(record)
+    def recall_record(self, record: Record | LastRecord, leads: bool = True) -> None:
+        """Take over an exit record that is counted elsewhere; `leads`: see ProcessTable.recall_record."""
+        self.table.recall_record(record, leads=leads)
 
     # -- observing ----------------------------------------------------------------------------------------------
 

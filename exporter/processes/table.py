@@ -164,7 +164,7 @@ class ProcessTable:
         # While a client observes, the fast ways look into an empty dict: then no event goes them.
         observed = self.observer.is_active
         usual: dict[int, Process] = {} if observed else processes
-        each_thread = follow or observed
+        each_thread = follow or observed or bool(self.records.recalled)
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
@@ -395,27 +395,19 @@ class ProcessTable:
         self.records.add(records)
         self.last_threads.add(last_threads)
 
-    def recall_record(self, record: Record | LastRecord) -> None:
-        """Take in an exit record of either kind."""
-        # The two differ in their length.
+    def recall_record(self, record: Record | LastRecord, *, leads: bool) -> None:
+        """Take in an exit record that waited elsewhere.
+
+        Args:
+            record: Of either kind; the two differ in their length.
+            leads: Its thread is known to lead its process, or to be its last. Captures of 0.1.0 do not say that.
+        """
         if len(record) == 8:
             self.last_threads.add([record])
-        else:
+        elif leads or self._follow_threads:
             self.records.add([record])
-
-    def is_oldest_record(self, record: Record | LastRecord) -> bool:
-        """Return whether a record waits, and is the one that forget_oldest_record drops."""
-        oldest = self.records.oldest.get(record[0])
-        if len(record) == 8:
-            return oldest is None and self.last_threads.holds(record)
-        return oldest is record
-
-    def forget_oldest_record(self, pid: int) -> None:
-        """Drop the record of a pid that has waited longest."""
-        if pid in self.records.oldest:
-            self.records.drop_oldest(pid)
         else:
-            self.last_threads.drop_of(pid)
+            self.records.recall(record)
 
     # -- what is known ------------------------------------------------------------------------------------------
 

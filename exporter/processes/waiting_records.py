@@ -34,6 +34,7 @@ class WaitingRecords:
         later: The further ones, of pids that have any.
         aged: The first records whose process's FORK has been applied, and since when (CLOCK_MONOTONIC): a record
             can be read a batch before its FORK, as records are read after events.
+        recalled: Those of `recall` by their pid, whether they wait still or not.
         stale: How many were dropped because the EXIT that each waited for cannot come any more.
         overdue: How many last records of a process have waited so long that their EXIT must be lost.
         missed: How many were dropped, by whatever rule, because their EXIT did not come. Those that were there
@@ -46,6 +47,7 @@ class WaitingRecords:
         self.later: dict[int, list[Record]] = {}
         self._later_records = 0
         self.aged: dict[int, tuple[Record, int]] = {}
+        self.recalled: dict[int, Record] = {}
         # The first records that were left at the last look, and those that were left at the one before too.
         self._seen_once: dict[int, Record] = {}
         self._seen_twice: dict[int, Record] = {}
@@ -176,6 +178,16 @@ class WaitingRecords:
         """As take, of a thread that is not a leader before version 12: its record has no wait status."""
         places = self.places(pid, status) or self.places(pid, 0)
         return self.take_at(pid, places[0]) if places else None
+
+    def recall(self, record: Record) -> None:
+        """Take in a record of a thread of which it is not known whether it is a leader: from an old capture."""
+        self.add([record])
+        self.recalled[record[0]] = record
+
+    def take_recalled(self, pid: int) -> Record | None:
+        """Take the record of a thread whose EXIT came, if it is one that was recalled."""
+        record = self.recalled.pop(pid, None)
+        return self.take_at(pid, 0) if record is not None and self.oldest.get(pid) is record else None
 
     def put_back(self, record: Record) -> None:
         """Let the oldest record of a pid, which was taken out, wait on."""

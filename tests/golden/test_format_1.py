@@ -118,4 +118,4 @@ def test_a_recording_of_its_replay_is_the_capture(name: str) -> None:
 def test_there_is_an_old_entry_of_each_kind() -> None:
     entries = (entry for name in CAPTURES for frame in frames_of(name) for entry in iter_entries(frame.entries))
     # Side-band records came with format 2, where processes are with format 3, OOM kills with format 4.
-    assert {letter for letter, _ in entries} == {READ_COMM, *(kind.letter for kind in KINDS)} - set("SBDOVU")
+    assert {letter for letter, _ in entries} == {READ_COMM, *(kind.letter for kind in KINDS)} - set("SBDOVUI")

@@ -1377,14 +1377,82 @@ def test_a_process_that_waits_for_its_leaders_record_and_is_found_gone_ends_once
     assert exact.live == {"sh": 1}
 
 
-def test_a_process_of_which_only_a_thread_was_seen_ends_once_although_its_pid_is_used_again(exact: Host) -> None:
+def test_the_end_of_a_process_of_which_only_its_last_thread_was_seen_is_missed(exact: Host) -> None:
+    """Its EXIT can be that of a thread of an earlier process with the tgid, and the record that of a later one."""
     # The FORK of 400 was lost, and the EXIT of its leader.
     exact.end(400, b"worker", 1000, 9, thread=401)
     exact.fork(100, 400)
     exact.end(400, b"sh", 1000, 0)
     exact.drain()
-    assert exact.exits == {(UNKNOWN, "1000", 9): 1, ("sh", "1000", 0): 1}
+    assert exact.exits == {("sh", "1000", 0): 1}
     assert exact.live == {"sh": 1}
+    exact.pipeline.forget_records(exact.pipeline.waiting_records())
+    assert exact.table.missed_events["exit"] == 1
+    assert exact.pipeline.waiting_records() == []
+
+
+def test_a_thread_does_not_take_the_record_of_a_thread_with_its_pid_and_tgid(exact: Host) -> None:
+    """Two processes had the tgid one after the other, and each a thread with the same pid, within one drain."""
+    exact.fork(100, 302)
+    exact.rename(302, b"first")
+    exact.record(Thread(302, b"first", 1000), tgid=302)
+    exact.exit(302)
+    # It was stopped between its record, which is not kept as it was not the last one, and this EXIT.
+    exact.exit(302, thread=301)
+    exact.fork(100, 302)
+    exact.rename(302, b"second")
+    exact.end(302, b"second", 1000, last=False)
+    exact.end(302, b"worker", 1000, thread=301)
+    exact.drain()
+    assert exact.exits == {("first", "1000", 0): 1, ("second", "1000", 0): 1}
+    assert exact.live == {"sh": 1}
+    assert exact.pipeline.waiting_records() == []
+
+
+def test_a_thread_that_is_not_the_last_does_not_take_the_record_of_the_next_process(exact: Host) -> None:
+    exact.fork(100, 302)
+    exact.rename(302, b"first")
+    exact.exit(302, thread=301)
+    exact.end(302, b"first", 1000)
+    exact.fork(100, 302)
+    exact.rename(302, b"second")
+    exact.end(302, b"second", 1000, last=False)
+    exact.end(302, b"worker", 1000, thread=301)
+    exact.drain()
+    assert exact.exits == {("first", "1000", 0): 1, ("second", "1000", 0): 1}
+    assert exact.live == {"sh": 1}
+
+
+def test_a_record_of_a_leader_that_exits_is_not_forgotten_for_that_of_a_thread_with_its_pid(exact: Host) -> None:
+    """A comparison asks /proc whether the thread of a record exits: that says nothing of the other kind."""
+    exact.fork(100, 300)
+    exact.end(300, b"sh", 1000, last=False)
+    exact.record(Thread(301, b"worker", 1000), tgid=300)
+    exact.fork(100, 301)
+    exact.rename(301, b"make")
+    exact.record(Thread(301, b"make", 1000))
+    exact.drain()
+    last_thread = [record for record in exact.pipeline.waiting_records() if len(record) == 8]
+    exact.pipeline.forget_records(last_thread)
+    assert [record[0] for record in exact.pipeline.waiting_records()] == [301]
+    exact.exit(301)
+    exact.drain()
+    assert exact.exits == {("make", "1000", 0): 1}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_thread_whose_record_waited_in_a_capture_of_before_takes_it(exact: Host, last: bool) -> None:
+    """Such records do not say of which process their thread was."""
+    exact.fork(100, 300)
+    exact.end(300, b"sh", 1000, last=False)
+    exact.drain()
+    exact.pipeline.recall_record((301, 0, AGROUP if last else 0, 5, bytes(44), 0, 0), False)
+    exact.exit(300, thread=301)
+    exact.fork(100, 301)
+    exact.end(301, b"make", 1000)
+    exact.drain()
+    assert exact.exits == {("make", "1000", 0): 1} | ({("sh", "1000", 0): 1} if last else {})
+    assert exact.pipeline.waiting_records() == []
 
 
 def test_after_a_loss_a_scan_corrects_names_and_uids(host: Host) -> None:
