@@ -27,7 +27,7 @@ SECOND_NS = 1_000_000_000
 
 # What one step may take on: about ten milliseconds' worth.
 EVENTS_PER_STEP = 16 * 256
-RECORDS_PER_STEP = 64 * 64
+RECORDS_PER_STEP = 16 * 256
 
 
 class FakeSocket:
@@ -66,7 +66,7 @@ class Rig:
 
     def __init__(self, root: Path) -> None:
         self.connector = FakeSocket(256, builders.CONNECTOR_STRIDE)
-        self.taskstats = FakeSocket(64, builders.TASKSTATS_STRIDE)
+        self.taskstats = FakeSocket(256, builders.TASKSTATS_STRIDE)
         self.tallies = Tallies()
         procfs = Procfs(str(root))
         self.table = ProcessTable(self.tallies, procfs.read_comm, time.monotonic_ns, records_end_processes=True)

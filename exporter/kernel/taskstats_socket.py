@@ -19,7 +19,7 @@ from exporter.kernel.taskstats import AGROUP_SINCE_VERSION
 
 # Room for a record with both aggregates of a struct taskstats twice as long as today's.
 _STRIDE = 2560
-_SLOTS = 64
+_SLOTS = 256
 
 _ANSWER_SECONDS = 1.0
 

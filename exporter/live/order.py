@@ -14,7 +14,7 @@ from exporter.processes.pipeline import Pipeline
 
 # One step of a drain reads so many batches of each source, about ten milliseconds' worth.
 _EVENT_BATCHES_PER_STEP = 16
-_RECORD_BATCHES_PER_STEP = 64
+_RECORD_BATCHES_PER_STEP = 16
 _NAME_BATCHES_PER_STEP = 4
 
 
