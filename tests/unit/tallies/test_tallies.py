@@ -260,6 +260,30 @@ def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     assert again.forks == 0
 
 
+def test_names_without_series_are_remembered_up_to_a_number_and_keep_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "_FOLDED_REMEMBERED", 10)
+    tallies = Tallies(LEAST_LIMIT)
+    base = tallies.groups.base
+    known = tallies.claim_cell_of_exec(b"known", 0, base)
+    fill(tallies)
+    record = struct.pack("=32sB7xI", b"fill-1", 0, 0)
+    of_record = tallies.claim_cell_of_record(record)
+    late = []
+    for n in range(1000):
+        tallies.claim_cell_of_exec(b"late-%d" % n, 0, base).execs += 1
+        cell = tallies.claim_cell_of_record(struct.pack("=32sB7xI", b"late-%d" % n, 0, 0))
+        cell.forks += 1
+        late.append(weakref.ref(cell))
+        assert base.known_exec((b"late-%d" % n, 0)) in {cell, None}
+        del cell
+    gc.collect()
+    assert len([ref for ref in late if ref() is not None]) <= 10
+    assert (base.known_exec((b"known", 0)), base.known_record(record)) == (known, of_record)
+    assert forks(tallies)[OTHER, "0"] == 1000
+
+
 # -- copies --------------------------------------------------------------------------------------------------
 
 
