@@ -26,10 +26,8 @@ def budget(snapshot: TallySnapshot) -> Budget:
         series[spec.name] = len(values) - values.count(0)
         folded[spec.name] = sum(values[i] for i in others)
     for spec, least in snapshot.ends():
-        series[spec.name] = sum(len(exits) - (least > 0 and 0 in exits) for exits in cells.exits)
-        folded[spec.name] = sum(
-            count for i in others for status, count in cells.exits[i].items() if status >= least
-        )
+        series[spec.name] = sum(map(least.__le__, cells.statuses))
+        folded[spec.name] = sum(count for status, count in cells.ends_of(others) if status >= least)
     for row, of_programs in snapshot.histograms():
         # Beside a bucket for each bound: the one without a bound, count and sum.
         series[row.spec.name] = len(of_programs) * (len(row.bounds) + 3)

@@ -8,7 +8,7 @@ Source: https://github.com/prometheus/client_model/blob/master/io/prometheus/cli
 
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache, partial
-from itertools import chain, compress, islice, repeat
+from itertools import chain, compress, islice
 from operator import add
 from typing import NamedTuple
 
@@ -149,19 +149,20 @@ class ProtobufRenderer:
 
     def _ends(self, snapshot: TallySnapshot, labels: list[bytes]) -> _Ends:
         """Return the labels of all ends, their wait statuses, how many there are and when they were born."""
-        every, born = snapshot.cells.exits, snapshot.cells.born
-        statuses = list(chain.from_iterable(every))
-        of_cells = chain.from_iterable(map(repeat, labels, map(len, every)))
+        cells = snapshot.cells
         times = (
-            repeat(0.0, len(statuses))
-            if born is None
-            else [times[status] for times, exits in zip(born.exits, every, strict=True) for status in exits]
+            [0.0] * len(cells.statuses)
+            if cells.born is None
+            else [
+                times[status]
+                for times, status in zip(cells.for_ends(cells.born.exits), cells.statuses, strict=True)
+            ]
         )
         return _Ends(
-            list(map(add, of_cells, map(_status_labels, statuses))),
-            statuses,
-            list(chain.from_iterable(map(dict.values, every))),
-            list(times),
+            list(map(add, cells.for_ends(labels), map(_status_labels, cells.statuses))),
+            cells.statuses,
+            cells.ends,
+            times,
         )
 
     def _histograms(

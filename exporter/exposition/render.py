@@ -20,7 +20,7 @@ from exporter.tallies.labels import write_group_labels, write_program_labels, wr
 from exporter.tallies.programs import ProgramCounts
 
 # Rows that are written in one piece.
-_SLICE = 4000
+_SLICE = 1000
 _NO_EXEMPLARS: Exemplars = {}
 
 
@@ -93,17 +93,20 @@ def _cells(snapshot: TallySnapshot, *, openmetrics: bool, exemplars: Exemplars) 
             yield from _join(
                 f"{start}{labels}{write_status_labels(status)}}} {value}"
                 f"{write_exemplar(of_spec.get((*key, group, status)))}\n"
-                for key, group, labels, exits in zip(
-                    cells.keys, cells.groups, cells.labels, cells.exits, strict=True
+                for key, group, labels, status, value in zip(
+                    cells.for_ends(cells.keys),
+                    cells.for_ends(cells.groups),
+                    cells.for_ends(cells.labels),
+                    cells.statuses,
+                    cells.ends,
+                    strict=True,
                 )
-                for status, value in exits.items()
                 if status >= least
             )
             continue
         yield from _join(
             f"{start}{labels}{write_status_labels(status)}}} {value}\n"
-            for labels, exits in zip(cells.labels, cells.exits, strict=True)
-            for status, value in exits.items()
+            for labels, status, value in zip(cells.for_ends(cells.labels), cells.statuses, cells.ends, strict=True)
             if status >= least
         )
 
@@ -131,10 +134,15 @@ def _cells_with_births(
                 times_of[status],
                 of_spec.get((*key, group, status)),
             )
-            for key, group, labels, exits, times_of in zip(
-                cells.keys, cells.groups, cells.labels, cells.exits, born, strict=True
+            for key, group, labels, times_of, status, value in zip(
+                cells.for_ends(cells.keys),
+                cells.for_ends(cells.groups),
+                cells.for_ends(cells.labels),
+                cells.for_ends(born),
+                cells.statuses,
+                cells.ends,
+                strict=True,
             )
-            for status, value in exits.items()
             if status >= least
         )
 

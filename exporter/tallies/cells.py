@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from exporter.tallies.counters import BY_EVENT, EVENT_NAMES, FIELDS, Counters, values_of
-from exporter.tallies.histograms import NO_HISTOGRAMS
+from exporter.tallies.histograms import NO_HISTOGRAMS, Bounds, new_histograms
 from exporter.tallies.labels import (
     EXCLUDED,
     GroupName,
@@ -35,7 +35,7 @@ class Program:
     Attributes:
         comm: The label value.
         group: Of its histograms; None where they have none.
-        labels: The same as it is written in an exposition.
+        labels: The same as it is written in an exposition, for its own histograms; empty without.
         histograms: Its own, or those of `<other>`.
         cells: How many there are.
     """
@@ -45,9 +45,15 @@ class Program:
     def __init__(self, comm: str, group: "Group | None" = None) -> None:
         self.comm = comm
         self.group = group
-        self.labels = write_program_labels(comm)
+        # Most of many programs are beyond the limit of histograms.
+        self.labels = ""
         self.histograms = NO_HISTOGRAMS
         self.cells = 0
+
+    def own_histograms(self, bounds: Bounds) -> None:
+        """Give it histograms of its own."""
+        self.labels = write_program_labels(self.comm)
+        self.histograms = new_histograms(bounds)
 
 
 class Group:
@@ -149,7 +155,7 @@ class Cell(Counters):
         self.group = self.home = group
         self.known_record = group.known_record
         self.known_exec = group.known_exec
-        self.labels = write_cell_labels(program.labels, uid) + group.labels
+        self.labels = write_cell_labels(program.comm, uid) + group.labels
         self.overflow = overflow
         self.exits: dict[int, int] = {}
         self.lifetime_ns, self.cpu_ns, self.max_rss_kib = program.histograms

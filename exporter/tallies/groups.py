@@ -6,16 +6,22 @@ takes what has no room elsewhere.
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import TypeVar
 
-from exporter.tallies.cells import Cell, Group
+from exporter.tallies.cells import Cell, FoldedCell, Group
 from exporter.tallies.labels import EXCLUDED, OTHER, UNKNOWN, printable
 from exporter.tallies.room import CELLS
 
 # Where a record's 44 bytes lead is remembered for this many of them, then learned anew: hostile names must not
 # fill the memory.
 _REMEMBERED = 1 << 14
+# So many of them may have no series of their own: each has a cell only because it is remembered, and comes once in
+# a storm of names.
+_FOLDED_REMEMBERED = 1 << 11
 # Cells that a group can have beside its own: <unknown> and <other>.
 _OTHERS = 2
+
+T = TypeVar("T")
 
 
 class Groups:
@@ -40,7 +46,7 @@ class Groups:
         self.excluded = self._make((EXCLUDED,) * len(names))
         self._by_values = {self.base.values: self.base}
         self.open: dict[Group, None] = {}
-        self._records = self._execs = 0
+        self._records = self._execs = self._folded = 0
         self.unknown = self.claim((UNKNOWN,) * len(names))
 
     def __iter__(self) -> Iterator[Group]:
@@ -79,6 +85,7 @@ class Groups:
             self._records = 1
             for each in self._all():
                 each.by_record.clear()
+        self._make_room(cell)
         group.by_record[comm_uid] = cell
 
     def remember_exec(self, group: Group, key: tuple[bytes, int | None], cell: Cell) -> None:
@@ -88,11 +95,29 @@ class Groups:
             self._execs = 1
             for each in self._all():
                 each.by_exec.clear()
+        self._make_room(cell)
         group.by_exec[key] = cell
+
+    def _make_room(self, cell: Cell) -> None:
+        """Forget the names without series if this is one more of them than there may be."""
+        if not isinstance(cell, FoldedCell):
+            return
+        self._folded += 1
+        if self._folded > _FOLDED_REMEMBERED:
+            self._folded = 1
+            for group in self._all():
+                _forget_folded(group.by_record)
+                _forget_folded(group.by_exec)
 
     def forget_names(self) -> None:
         """Forget which records and execs lead to which cells."""
-        self._records = self._execs = 0
+        self._records = self._execs = self._folded = 0
         for group in self._all():
             group.by_record.clear()
             group.by_exec.clear()
+
+
+def _forget_folded(known: dict[T, Cell]) -> None:
+    # In place: the cells of a group have its lookup.
+    for key in [key for key, cell in known.items() if isinstance(cell, FoldedCell)]:
+        del known[key]

@@ -103,14 +103,9 @@ def write_program_labels(comm: str) -> str:
     return f'comm="{escape_label_value(comm)}"'
 
 
-def write_cell_labels(program_labels: str, uid: int | None) -> str:
-    """Return the labels of a program and user as an exposition has them.
-
-    Args:
-        program_labels: The program's, which are escaped once for all its users.
-        uid: The user's.
-    """
-    return f'{program_labels},uid="{uid_label(uid)}"'
+def write_cell_labels(comm: str, uid: int | None) -> str:
+    """Return the labels of a program and user as an exposition has them, without braces."""
+    return f'{write_program_labels(comm)},uid="{uid_label(uid)}"'
 
 
 def write_group_labels(names: Iterable[str], values: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from weakref import WeakValueDictionary
 
 from exporter.tallies.births import Births
 from exporter.tallies.cells import Cell, FoldedCell, Group, Program
-from exporter.tallies.histograms import Bounds, new_histograms
+from exporter.tallies.histograms import Bounds
 from exporter.tallies.labels import EXCLUDED, OTHER, OTHER_UID, UNKNOWN
 
 MOST_OTHER_UIDS = 64
@@ -88,5 +88,5 @@ class Overflow:
 
 def _unlimited_cell(comm: str, bounds: Bounds, group: Group) -> Cell:
     program = Program(comm, group)
-    program.histograms = new_histograms(bounds)
+    program.own_histograms(bounds)
     return Cell(program, OTHER_UID, group)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from exporter.tallies.births import Births
 from exporter.tallies.cells import Cell, Group, Program
-from exporter.tallies.histograms import NO_HISTOGRAMS, Bounds, Histogram, add_histograms, new_histograms
+from exporter.tallies.histograms import NO_HISTOGRAMS, Bounds, Histogram, add_histograms
 from exporter.tallies.overflow import Overflow
 from exporter.tallies.room import PROGRAMS, Rooms
 
@@ -90,9 +90,9 @@ class Programs:
         program = cell.program
         if program.histograms is NO_HISTOGRAMS:
             if cell.overflow is None or _is_apart(program):
-                program.histograms = new_histograms(self._bounds)
+                program.own_histograms(self._bounds)
             elif self._rooms.take(PROGRAMS, cell.home):
-                program.histograms = new_histograms(self._bounds)
+                program.own_histograms(self._bounds)
                 if self._births is not None:
                     self._births.note_histograms(program)
             else:

@@ -4,9 +4,10 @@ Comms and uids come from strangers, so there is a limit to each family's series.
 cells of `<other>`; see overflow.py. Where series have groups, room.py says how much room each group has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain, islice, repeat
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from exporter.kernel.taskstats import decode_comm_uid
 from exporter.tallies.births import Births, CellTimes
@@ -44,10 +45,12 @@ _RESERVED_PROGRAMS = 2
 # A histogram's samples: its buckets, the one without a bound, count and sum.
 _SAMPLES = max(len(LIFETIME_NS), len(CPU_NS), len(MAX_RSS_KIB)) + 3
 
+T = TypeVar("T")
+
 
 class CellCounts(NamedTuple):
     """All cells at the time of a snapshot, a column for each thing: with a hundred thousand series it takes
-    tenths of the time of an object for each."""
+    tenths of the time, and of the memory, of an object for each."""
 
     keys: list[Key]
     groups: list[tuple[str, ...]]
@@ -56,9 +59,31 @@ class CellCounts(NamedTuple):
     """All labels as they are written in an exposition."""
     counters: dict[str, list[int]]
     """By the name of the field of Counters."""
-    exits: list[dict[int, int]]
+    ways: list[int]
+    """In how many ways, by wait status, processes of a cell ended."""
+    statuses: list[int]
+    """The wait statuses of all cells, those of each cell together, in the order of the cells."""
+    ends: list[int]
+    """How many processes ended with each of these."""
     born: CellTimes | None = None
     """None if it is not noted."""
+
+    @property
+    def exits(self) -> list[dict[int, int]]:
+        """How many processes ended, by wait status: a dict for each cell."""
+        ends = zip(self.statuses, self.ends, strict=True)
+        return [dict(islice(ends, ways)) for ways in self.ways]
+
+    def for_ends(self, column: Iterable[T]) -> Iterator[T]:
+        """Return the values of a column of the cells so that they stand beside `statuses` and `ends`."""
+        return chain.from_iterable(map(repeat, column, self.ways))
+
+    def ends_of(self, places: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Return wait status and number of the ends of the cells at these places."""
+        starts = list(accumulate(self.ways, initial=0))
+        for place in places:
+            of_cell = slice(starts[place], starts[place + 1])
+            yield from zip(self.statuses[of_cell], self.ends[of_cell], strict=True)
 
 
 class Tallies:
@@ -259,17 +284,25 @@ class Tallies:
     def snapshot_cells(self) -> CellCounts:
         """Copy what is counted per comm and uid."""
         base = self.groups.base
-        cells = [*base.cells.values(), *self._overflow]
+        cells, keys = [*base.cells.values()], [*base.cells]
+        beside = [*self._overflow]
         for group in self.groups:
             if group is not base:
-                cells += (*group.cells.values(), *group.others.values())
+                cells += group.cells.values()
+                keys += group.cells
+                beside += group.others.values()
+        cells += beside
+        keys += [(cell.program.comm, cell.uid) for cell in beside]
         counters = {name: list(map(attrgetter(name), cells)) for name in FIELDS}
+        exits = [cell.exits for cell in cells]
         return CellCounts(
-            [(cell.program.comm, cell.uid) for cell in cells],
+            keys,
             [cell.group.values for cell in cells],
             [cell.labels for cell in cells],
             counters,
-            [cell.exits.copy() for cell in cells],
+            list(map(len, exits)),
+            list(chain.from_iterable(exits)),
+            list(chain.from_iterable(map(dict.values, exits))),
             None if self.births is None else self.births.of_cells(cells, counters),
         )
 

@@ -109,6 +109,10 @@ class Program:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
+    def forget_peak_rss(self) -> None:
+        """Let the peak begin anew, with what is resident now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     @property
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))

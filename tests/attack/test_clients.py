@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from serving import Authority
 
 SCRAPES = 12
 SCRAPE_BUDGET_MIB = 96
+PAIR_BUDGET_MIB = 3
 KEY_UPDATES_SECONDS = 6.0
 GZIP = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n"
 IDENTITY = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
@@ -32,6 +34,14 @@ def sockets() -> Iterator[contextlib.ExitStack]:
 def others(count: int) -> list[str]:
     """Addresses of the loopback that are not the honest client's."""
     return [f"127.0.{1 + n // 250}.{1 + n % 250}" for n in range(count)]
+
+
+def length_of_answer(sock: socket.socket) -> int:
+    """Read an answer that ends with the connection."""
+    length = 0
+    while piece := sock.recv(1 << 16):
+        length += len(piece)
+    return length
 
 
 @pytest.mark.slow
@@ -113,6 +123,27 @@ def test_all_clients_together_hold_a_bounded_amount_of_memory(
                 time.sleep(0.5)
         assert program.get("/metrics")[0] == 200
         assert program.peak_rss_mib < before + SCRAPE_BUDGET_MIB
+
+
+@pytest.mark.slow
+def test_two_scrapes_at_once_take_a_small_part_of_what_they_show(tmp_path: Path) -> None:
+    # Every metric is at its limit of series.
+    capture = many_names(tmp_path / "capture", 30_000)
+    with running(tmp_path / "log", capture=capture) as program:
+        wait_until(lambda: b"has ended" in program.log.read_bytes(), bool, "it is played")
+        program.forget_peak_rss()
+        before = program.rss_mib
+        for _ in range(5):
+            with contextlib.ExitStack() as pair:
+                both = [pair.enter_context(program.connect()) for _ in range(2)]
+                for sock in both:
+                    sock.sendall(IDENTITY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                for sock in both:
+                    # The first is not read before the second has its answer, too.
+                    assert sock.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
+                read = [length_of_answer(sock) for sock in both]
+            assert min(read) > 3 << 20
+        assert program.peak_rss_mib < before + PAIR_BUDGET_MIB, (program.peak_rss_mib, before)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -101,6 +101,16 @@ class ExporterProcess:
         if status != http.client.OK:
             raise ExporterDiedError(f"/metrics answers {status}: {body!r}")
         return Page(body, time.monotonic_ns() - begin_ns, machine.cpu_ns(self.pid) - cpu_ns)
+
+    def get_later(self, may_read: Callable[[], object], **headers: str) -> None:
+        """Get /metrics, and read no more than the head of the answer until a call returns."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_HTTP_SECONDS)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics", headers={k.replace("_", "-"): v for k, v in headers.items()})
+            answer = connection.getresponse()
+            may_read()
+            if answer.status != http.client.OK or len(answer.read()) != int(answer.headers["Content-Length"]):
+                raise ExporterDiedError(f"/metrics answers {answer.status}, not to its end")
 
     def scrape(self) -> Scrape:
         """Get /metrics and read it."""

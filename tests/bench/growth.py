@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from bench import machine
+from bench import machine, pairs
 from bench.exporter_client import ExporterProcess, exporter_running
 from bench.readers import Reader, Report, report_of
 from bench.setup import Bench, say
@@ -79,6 +79,7 @@ class Growth(NamedTuple):
     starts: list[Start]
     idle: list[Idle]
     pages: list[Page]
+    pairs: list[pairs.Pair]
 
     @property
     def age_ratio(self) -> float:
@@ -99,6 +100,7 @@ def measure(bench: Bench) -> Growth:
         starts,
         _idle(bench),
         pages,
+        pairs.measure(bench),
     )
 
 

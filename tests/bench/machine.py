@@ -41,6 +41,11 @@ def peak_rss_bytes(pid: int) -> int:
     return _status_kib(pid, "VmHWM") << 10
 
 
+def forget_peak_rss(pid: int) -> None:
+    """Let the peak begin anew, with what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
 def _status_kib(pid: int, field: str) -> int:
     match = re.search(
         rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE

@@ -191,6 +191,21 @@ def _growth(growth: Growth) -> Iterator[str]:
             for row in growth.memory
         ],
     )
+    yield "Peak of the resident memory at the limit of series, in MiB:\n\n" + _table(
+        ("two scrapes at once", "read", "series", "before", "one scrape", "two at once", "20 times two"),
+        [
+            (
+                pair.forms,
+                pair.readers,
+                f"{pair.series:,}",
+                *(
+                    f"{each / _MIB:.1f}"
+                    for each in (pair.before_bytes, pair.one_bytes, pair.pair_bytes, pair.pairs_bytes)
+                ),
+            )
+            for pair in growth.pairs
+        ],
+    )
     yield "One /metrics over HTTP, the whole exporter:\n\n" + _table(
         ("series", "format", "KiB", "time, ms", "CPU, ms"),
         [

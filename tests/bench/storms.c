@@ -8,6 +8,8 @@
  *   storm last SECONDS W              as fork, for a time
  *   storm pace PER_SECOND SECONDS     fork children one by one, evenly spread
  *   storm rename N CODES              N children that take a comm of their own, r000000 and on, and exit with n % CODES
+ *   storm crowd N                     N programs with a name of 15 odd bytes each, one after the other: each forks a child,
+ *                                     changes its effective uid and fails, as does the child; needs root
  *   storm hold N SECONDS              keep N children alive until stdin ends, at most SECONDS; prints their pids, one
  *                                     per line, and an empty line when all are there; the time is from their release
  *
@@ -211,6 +213,49 @@ static void renamed(long n, long codes)
 	printf("%ld %lld\n", n, (long long)(now_ns() - start));
 }
 
+/* One of the programs of a crowd. */
+static int member(int code)
+{
+	fork_child(code);
+	wait_for_one();
+	if (seteuid(1))
+		die("seteuid");
+	return code;
+}
+
+static void crowd(char *self, long n)
+{
+	uint64_t state = 0x9E3779B97F4A7C15u;
+	int64_t start = now_ns();
+
+	for (long i = 0; i < n; i++) {
+		char name[18] = "./", code[8];
+		pid_t pid;
+
+		for (int at = 2; at < 17; at++) {
+			state ^= state << 13;
+			state ^= state >> 7;
+			state ^= state << 17;
+			name[at] = (char)(state % 255 + 1);
+			if (name[at] == '/')
+				name[at] = 'x';
+		}
+		snprintf(code, sizeof(code), "%ld", i % 200 + 1);
+		if (link(self, name))
+			die("link");
+		pid = fork();
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			execl(name, name, "member", code, NULL);
+			_exit(127);
+		}
+		wait_for_one();
+		unlink(name);
+	}
+	printf("%ld %lld\n", n, (long long)(now_ns() - start));
+}
+
 static void hold(long n, int seconds)
 {
 	struct pollfd input = {.fd = 0, .events = POLLIN};
@@ -264,6 +309,10 @@ int main(int argc, char **argv)
 		pace(atof(argv[2]), atof(argv[3]));
 	else if (!strcmp(what, "rename") && argc == 4)
 		renamed(atol(argv[2]), atol(argv[3]));
+	else if (!strcmp(what, "crowd") && argc == 3)
+		crowd(argv[0], atol(argv[2]));
+	else if (!strcmp(what, "member") && argc == 3)
+		return member(atoi(argv[2]));
 	else if (!strcmp(what, "hold") && argc == 4)
 		hold(atol(argv[2]), atoi(argv[3]));
 	else

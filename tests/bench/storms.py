@@ -125,6 +125,12 @@ def run_renamed(programs: Programs, comms: int) -> StormRun:
     return _forks(_run(programs, ["rename", str(comms), "1"]))
 
 
+def run_crowd(programs: Programs, members: int) -> StormRun:
+    """Run programs with an odd name each; two processes of each name end, with the same exit code."""
+    done, wall_ns = _run(programs, ["crowd", str(members)])
+    return StormRun(2 * done, 6 * done, wall_ns, [], execs=True)
+
+
 class Held:
     """Processes that live until they are released."""
 

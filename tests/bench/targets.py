@@ -155,6 +155,13 @@ def _growth(growth: Growth) -> Iterator[Target]:
                 shown = f"{row.rss_bytes / _MIB:.1f} MiB"
                 label = f"RSS with {row.series:,} series and {row.processes:,} live processes"
                 yield Target(label, f"<= {limit} MiB", shown, row.rss_bytes <= limit * _MIB)
+    for pair in growth.pairs:
+        yield Target(
+            f"peak RSS of two scrapes at once of {pair.series:,} series, {pair.forms}, {pair.readers}",
+            "<= 70 MiB",
+            f"{pair.peak_bytes / _MIB:.1f} MiB",
+            pair.peak_bytes <= 70 * _MIB,
+        )
     start = growth.starts[-1]
     yield Target(
         f"start-up with {start.processes:,} processes, to the first good scrape",

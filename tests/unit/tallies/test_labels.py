@@ -103,7 +103,7 @@ def test_a_label_value_is_escaped_as_the_text_formats_say(text: str, escaped: st
 
 def test_the_labels_that_are_written_are_those_that_have_a_name() -> None:
     program = write_program_labels('say "hi"')
-    cell = write_cell_labels(program, 1000)
+    cell = write_cell_labels('say "hi"', 1000)
     end = cell + write_status_labels(11)
     assert end == r'comm="say \"hi\"",uid="1000",exit_code="139",signal="SIGSEGV"'
     for names, text in ((PROGRAM_LABELS, program), (CELL_LABELS, cell), (END_LABELS, end)):

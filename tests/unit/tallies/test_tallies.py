@@ -258,3 +258,58 @@ def test_what_is_dropped_makes_room_and_stays_in_the_sums() -> None:
     again = tallies.claim_cell(b"fill-1", 0)
     assert again is not old
     assert again.forks == 0
+
+
+def test_names_without_series_are_remembered_up_to_a_number_and_keep_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "_FOLDED_REMEMBERED", 10)
+    tallies = Tallies(LEAST_LIMIT)
+    base = tallies.groups.base
+    known = tallies.claim_cell_of_exec(b"known", 0, base)
+    fill(tallies)
+    record = struct.pack("=32sB7xI", b"fill-1", 0, 0)
+    of_record = tallies.claim_cell_of_record(record)
+    late = []
+    for n in range(1000):
+        tallies.claim_cell_of_exec(b"late-%d" % n, 0, base).execs += 1
+        cell = tallies.claim_cell_of_record(struct.pack("=32sB7xI", b"late-%d" % n, 0, 0))
+        cell.forks += 1
+        late.append(weakref.ref(cell))
+        assert base.known_exec((b"late-%d" % n, 0)) in {cell, None}
+        del cell
+    gc.collect()
+    assert len([ref for ref in late if ref() is not None]) <= 10
+    assert (base.known_exec((b"known", 0)), base.known_record(record)) == (known, of_record)
+    assert forks(tallies)[OTHER, "0"] == 1000
+
+
+# -- copies --------------------------------------------------------------------------------------------------
+
+
+def test_the_columns_of_ends_stand_beside_those_of_cells() -> None:
+    tallies = Tallies()
+    for comm, statuses in ((b"sh", (0, 9)), (b"lives", ()), (b"make", (0x200,))):
+        cell = tallies.claim_cell(comm, 0)
+        cell.forks += 1
+        for status in statuses:
+            tallies.count_end(cell, status, status + 1)
+    cells = tallies.snapshot_cells()
+    rows = zip(cells.for_ends(cells.keys), cells.statuses, cells.ends, strict=True)
+    assert [*rows] == [(("sh", 0), 0, 1), (("sh", 0), 9, 10), (("make", 0), 0x200, 0x201)]
+    exits = dict(zip(cells.keys, cells.exits, strict=True))
+    assert (exits["sh", 0], exits["lives", 0], exits["make", 0]) == ({0: 1, 9: 10}, {}, {0x200: 0x201})
+    places = [cells.keys.index(key) for key in (("make", 0), ("lives", 0), ("sh", 0))]
+    assert [*cells.ends_of(places)] == [(0x200, 0x201), (0, 1), (9, 10)]
+
+
+def test_a_copy_stays_as_it_was_while_counting_goes_on() -> None:
+    tallies = Tallies()
+    cell = tallies.claim_cell(b"sh", 0)
+    tallies.count_end(cell, 0)
+    cells = tallies.snapshot_cells()
+    tallies.count_end(cell, 0)
+    tallies.count_end(cell, 9)
+    tallies.claim_cell(b"late", 0)
+    assert (sum(cells.ends), cells.statuses) == (1, [0])
+    assert ("late", 0) not in cells.keys
