@@ -45,7 +45,7 @@ _RESERVED_PROGRAMS = 2
 # A histogram's samples: its buckets, the one without a bound, count and sum.
 _SAMPLES = max(len(LIFETIME_NS), len(CPU_NS), len(MAX_RSS_KIB)) + 3
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class CellCounts(NamedTuple):
@@ -74,7 +74,7 @@ class CellCounts(NamedTuple):
         ends = zip(self.statuses, self.ends, strict=True)
         return [dict(islice(ends, ways)) for ways in self.ways]
 
-    def for_ends(self, column: Iterable[T]) -> Iterator[T]:
+    def for_ends(self, column: Iterable[_T]) -> Iterator[_T]:
         """Return the values of a column of the cells so that they stand beside `statuses` and `ends`."""
         return chain.from_iterable(map(repeat, column, self.ways))
 
