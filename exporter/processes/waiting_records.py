@@ -115,8 +115,8 @@ class WaitingRecords:
         self._now_ns = complete_until_ns
         if self._early:
             self._early = {pid: record for pid, record in self._early.items() if self.oldest.get(pid) is record}
-        if len(self.oldest) > MOST_AGED:
-            # An overload: so many records wait that their EXITs have not been read yet.
+        if not self.oldest or len(self.oldest) > MOST_AGED:
+            # None is left, or it is an overload: so many wait that their EXITs have not been read yet.
             self.aged, self._seen_once, self._seen_twice = {}, {}, {}
             return
         aged = {
