@@ -113,7 +113,8 @@ class Exits:
     def thread_exit(self, event: ProcEvent) -> None:
         """Take the EXIT of a thread that is not the leader: its process's end, if it is the last one."""
         pid, tgid = event[2], event[3]
-        process = owner_of_thread(self._roster, self._records, event, self._follow_threads)
+        followed = None if self._follow_threads else self._last_threads
+        process = owner_of_thread(self._roster, self._records, event, followed)
         record = self._record_of_thread(event, process)
         if self._observer.is_active:
             self._observer.thread_exit(event, self._naming.cell_to_show(tgid))
@@ -157,9 +158,7 @@ class Exits:
             return record if record[2] & AGROUP else None
         is_only_owner = tgid not in self._roster.late_of
         if process is None and self._keeps:
-            # Of one that has ended, whose thread was stopped before its EXIT: a record is of the next with its
-            # tgid. Or its FORK and its leader's EXIT were lost; then its end is missed.
-            return None
+            return self._last_threads.take_of_stranger(event)
         if process is not None and is_only_owner and self._has_other_end(process):
             return None
         return self._last_threads.take(event, process, is_only_owner=is_only_owner)

@@ -23,6 +23,8 @@ _MOST_OF_ONE = 8
 _SETTLED_LOOKS = 3
 # A record is older than its EXIT. The process's time begins a moment before its FORK is sent.
 _FORK_SENT_WITHIN_NS = 1_000_000_000
+# So much later than an EXIT no record was written that has been read when the EXIT is applied, in a flood too.
+_READ_AHEAD_NS = 10_000_000_000
 
 
 class _Waiting:
@@ -32,14 +34,16 @@ class _Waiting:
         is_early: It came before the first events.
         looks: How often it was looked at.
         due_since_ns: Since when its EXIT has been due (CLOCK_MONOTONIC); 0: it is not.
+        overdue_from_ns: When it is overdue, for the first time or again.
     """
 
-    __slots__ = ("due_since_ns", "is_early", "looks", "record")
+    __slots__ = ("due_since_ns", "is_early", "looks", "overdue_from_ns", "record")
 
     def __init__(self, record: LastRecord, *, is_early: bool) -> None:
         self.record = record
         self.looks = 0
         self.due_since_ns = 0
+        self.overdue_from_ns = 0
         self.is_early = is_early
 
     def is_stale(self, now_ns: int) -> bool:
@@ -100,12 +104,31 @@ class LastThreads:
             if len(waiting) > _MOST_OF_ONE:
                 self._miss(tgid, waiting[0])
 
+    def place(self, tgid: int, pid: int, status: int) -> int | None:
+        """Return where among the records of a tgid that of an EXIT stands; None if it has none."""
+        waiting = self.by_tgid.get(tgid, ())
+        return next((at for at, each in enumerate(waiting) if each.record[:2] == (pid, status)), None)
+
+    def take_of_stranger(self, event: ProcEvent) -> Record | None:
+        """Take the record of a thread whose process is not known, because it is older than the subscription, say.
+
+        It may as well have been stopped before its EXIT until its process had ended. Then a record that fits is of
+        the next process with the tgid, which began after the EXIT.
+        """
+        _, timestamp_ns, _, tgid, *_ = event
+        for each in self.by_tgid.get(tgid, ())[:1]:
+            began_before = 1000 * each.record[6] > max(0, self._now_ns - timestamp_ns) + _READ_AHEAD_NS
+            if began_before and each.is_of(event, 0):
+                self._remove(tgid, each)
+                return each.record[:-1]
+        return None
+
     def take(self, event: ProcEvent, owner: Process | None, *, is_only_owner: bool) -> Record | None:
         """Take the record of a thread whose EXIT came; None if it is not the last one, or its record was lost.
 
         Args:
             event: The EXIT.
-            owner: Its process; None if nothing is known of it.
+            owner: Its process; None if no processes are kept.
             is_only_owner: No other process that had the tgid can send EXITs yet.
         """
         tgid, start_ns = event[3], 0 if owner is None else owner.start_ns
@@ -161,9 +184,10 @@ class LastThreads:
                     continue
                 if not each.due_since_ns:
                     each.due_since_ns = complete_until_ns
-                elif complete_until_ns - each.due_since_ns > OVERDUE_AFTER_NS:
+                    each.overdue_from_ns = complete_until_ns + OVERDUE_AFTER_NS
+                elif complete_until_ns > each.overdue_from_ns:
                     self.overdue += 1
-                    each.due_since_ns = complete_until_ns + COUNTED_AGAIN_AFTER_NS
+                    each.overdue_from_ns = complete_until_ns + COUNTED_AGAIN_AFTER_NS + OVERDUE_AFTER_NS
 
     def keep(self, most: int) -> None:
         """Throw away the records of the tgids that have waited longest, beyond so many records."""

@@ -5,10 +5,12 @@ the next owner can overtake its own. Three facts tell them apart: a process that
 EXIT; the wait status is in the EXIT and in the exit record; an EXIT is younger than its process.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from exporter.kernel.cn_proc import ProcEvent
-from exporter.kernel.taskstats import AGROUP
+from exporter.kernel.taskstats import AGROUP, Record
+from exporter.processes.last_threads import LastThreads
 from exporter.processes.process import Process
 from exporter.processes.roster import Roster
 from exporter.processes.waiting_records import WaitingRecords
@@ -48,31 +50,44 @@ def owner_of_exit(roster: Roster, records: WaitingRecords, event: ProcEvent) -> 
 
 
 def owner_of_thread(
-    roster: Roster, records: WaitingRecords, event: ProcEvent, follow_threads: bool
+    roster: Roster, records: WaitingRecords, event: ProcEvent, last_threads: LastThreads | None
 ) -> Process | None:
     """Return to which of the processes that had a pid a thread belongs that exits.
 
     Args:
         roster: All processes.
-        records: Exit records that wait for their EXIT.
+        records: Exit records of leaders that wait for their EXIT.
         event: The EXIT of the thread.
-        follow_threads: It is known which threads a process has.
+        last_threads: Those of last threads; None: it is known which threads a process has.
     """
-    _, _, pid, tgid, *_ = event
+    _, _, pid, tgid, status, *_ = event
     current = roster.by_tgid.get(tgid)
     if tgid not in roster.late_of:
         return current
     owners: list[Process | None] = [*roster.late_of[tgid], current]
-    if follow_threads:
+    if last_threads is None:
         return next((o for o in owners if o and o.odd and o.odd.threads and pid in o.odd.threads), current)
     # Only a process that a thread ends has a leader whose record does not mark its end. Where that was lost,
     # it is not known.
     owners = [o for o in owners if not (o and o.odd and o.odd.unnamed_end)] or [current]
     sure = [o for o in owners if not (o and o.odd and o.odd.unsure_end)]
-    for owner in sure:
-        if owner and owner.leader_exited:
-            return owner
-    for owner, record in zip(sure, records.of(tgid), strict=False):
-        if not record[2] & AGROUP:
-            return owner
+    ended_by_thread = list(_ended_by_thread(sure, records.of(tgid)))
+    # Each has a record of its last thread, in their order.
+    place = last_threads.place(tgid, pid, status)
+    if ended_by_thread:
+        return ended_by_thread[0 if place is None else min(place, len(ended_by_thread) - 1)]
     return next((o for o in owners if o not in sure), owners[0])
+
+
+def _ended_by_thread(owners: list[Process | None], records: list[Record]) -> Iterator[Process | None]:
+    """Iterate over the owners of a pid, in their order, that end by another thread than their leader.
+
+    Args:
+        owners: In the order in which they had the pid.
+        records: Of leaders with the pid whose EXIT has not come.
+    """
+    waiting = iter(records)
+    for owner in owners:
+        is_gone = owner is not None and owner.leader_exited
+        if is_gone or ((record := next(waiting, None)) is not None and not record[2] & AGROUP):
+            yield owner

@@ -118,6 +118,27 @@ def test_a_record_is_overdue_once_after_ten_seconds() -> None:
         assert threads.overdue == 1
 
 
+def test_one_that_is_overdue_does_not_stand_before_the_records_of_the_next_process() -> None:
+    threads = waiting(record(401, 400))
+    for seconds in (1, 2, 3, 14):
+        threads.age(seconds * SECOND)
+    assert threads.overdue == 1
+    threads.add([record(405, 400)])
+    assert take(threads, 400, 405, start_ns=13 * SECOND) is not None
+    assert threads.missed == 1
+
+
+def test_a_stranger_takes_the_record_of_a_process_that_is_older_than_its_exit() -> None:
+    """A younger process's is that of the next one with the tgid."""
+    for elapsed_seconds, is_taken in ((9, False), (11, True), (3600, True)):
+        threads = waiting(record(401, 400, elapsed_us=elapsed_seconds * 1_000_000))
+        event = (PROC_EVENT_EXIT, 5 * SECOND, 401, 400, 0, 0, 0, 0)
+        assert (threads.take_of_stranger(event) is not None) == is_taken
+    threads = waiting(record(401, 400, elapsed_us=3600_000_000))
+    assert threads.take_of_stranger((PROC_EVENT_EXIT, 5 * SECOND, 402, 400, 0, 0, 0, 0)) is None
+    assert threads.take_of_stranger((PROC_EVENT_EXIT, 5 * SECOND, 401, 402, 0, 0, 0, 0)) is None
+
+
 def test_time_that_stands_still_ages_nothing() -> None:
     threads = waiting(record(401, 400))
     for _ in range(5):

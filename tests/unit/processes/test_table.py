@@ -1391,6 +1391,44 @@ def test_the_end_of_a_process_of_which_only_its_last_thread_was_seen_is_missed(e
     assert exact.pipeline.waiting_records() == []
 
 
+@pytest.mark.parametrize("leader_comes", [False, True])
+def test_the_end_of_a_process_that_is_older_than_the_first_scan_counts(exact: Host, leader_comes: bool) -> None:
+    """It ends before the scan reads it, and its last thread's EXIT is the first that is seen of it."""
+    exact.record(Thread(400, b"java", 1000), last=False, tgid=400)
+    exact.record(Thread(401, b"worker", 1000), ms=60_000, tgid=400)
+    exact.exit(400, thread=401)
+    if leader_comes:
+        exact.exit(400)
+    exact.settle()
+    exact.rest(2000)
+    exact.settle()
+    assert exact.exits == {("java" if leader_comes else UNKNOWN, "1000", 0): 1}
+    assert exact.live == {"sh": 1}
+
+
+@pytest.mark.parametrize("lived_ms", [5, 60_000])
+def test_two_processes_that_threads_end_keep_their_ends_whichever_exit_comes_first(
+    exact: Host, lived_ms: int
+) -> None:
+    """They had one tgid, and the last thread of the first was stopped before its EXIT."""
+    exact.fork(100, 300)
+    exact.rename(300, b"first")
+    exact.rest(lived_ms)
+    exact.end(300, b"first", 1000, last=False)
+    exact.record(Thread(301, b"worker", 1000), cpu_ms=700, ms=lived_ms, tgid=300)
+    exact.fork(100, 300)
+    exact.rename(300, b"second")
+    exact.end(300, b"second", 1000, last=False)
+    exact.record(Thread(302, b"worker", 1000), cpu_ms=5, tgid=300)
+    exact.exit(300, thread=302)
+    exact.exit(300, thread=301)
+    exact.settle()
+    assert exact.exits == {("first", "1000", 0): 1, ("second", "1000", 0): 1}
+    used = {p.comm: p.cpu_ns[-1] for p in exact.tallies.snapshot_programs() if sum(p.cpu_ns[:-1])}
+    assert used == {"first": 700 * MS, "second": 5 * MS}
+    assert exact.pipeline.waiting_records() == []
+
+
 def test_a_thread_does_not_take_the_record_of_a_thread_with_its_pid_and_tgid(exact: Host) -> None:
     """Two processes had the tgid one after the other, and each a thread with the same pid, within one drain."""
     exact.fork(100, 302)
