@@ -27,7 +27,6 @@ _COMM_BYTES = 15
 # Fields of stat behind the comm, up to starttime (field 22).
 _FIELDS_NEEDED = 20
 # include/linux/sched.h
-_PF_KTHREAD = 0x00200000
 _PF_EXITING = 0x00000004
 _CREATED = re.compile(rb"^processes ([0-9]{1,19})\n", re.MULTILINE)
 _PRESENT = re.compile(rb"[0-9.]+ [0-9.]+ [0-9.]+ [0-9]+/([0-9]{1,19}) [0-9]+\n")
@@ -243,15 +242,15 @@ class Procfs:
         """
         return self._read(f"{tgid}/cgroup") or None
 
-    def is_kernel_thread(self, tgid: int) -> bool:
-        """Return whether a process is there, and is the kernel's own.
+    def is_alive(self, tgid: int) -> bool:
+        """Return whether a process is there, and its leader has not begun to exit.
 
         Raises:
             ShortageError: Nothing can be opened now.
         """
         # state, ppid, pgrp, session, tty_nr, tpgid, flags
         fields = (self._read(f"{tgid}/stat") or b"").rpartition(b")")[2].split(None, 7)
-        return len(fields) > 7 and fields[6].isdigit() and bool(int(fields[6]) & _PF_KTHREAD)
+        return len(fields) > 7 and fields[6].isdigit() and not int(fields[6]) & _PF_EXITING
 
     def read_process(self, tgid: int, *, with_start: bool = True) -> ProcessInfo | None:
         """Return what /proc says of a process, or None if it is gone.

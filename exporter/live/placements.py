@@ -81,7 +81,8 @@ class Placements:
 
     def _place(self, tgid: int, data: bytes) -> _Places:
         places = self._parse(data)
-        if places.looks_ended and self._procfs.is_exiting(tgid) and not self._procfs.is_kernel_thread(tgid):
+        # From the moment when it begins to exit, while it has its memory still, and perhaps it is gone by now.
+        if places.looks_ended and not self._procfs.is_alive(tgid):
             placement = parse_cgroup(data, own_pod_uid=self._own_pod_uid, root=self._own, ended=True)
             return _Places(self._shown(placement), None, looks_ended=True)
         return places

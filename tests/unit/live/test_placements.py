@@ -18,7 +18,15 @@ CRON = Placement("", "", "cron.service", "")
 DOCKER = Placement("", "", "docker.service", "")
 V2 = b"0::/docker/" + ID.encode() + b"\n"
 V2_CRON = b"0::/system.slice/cron.service\n"
+PF_EXITING = 0x4
 SECOND_NS = 1_000_000_000
+
+
+def set_flags(stat: Path, flags: int) -> None:
+    """Set the flags of a process, the ninth field of its /proc/PID/stat."""
+    fields = stat.read_bytes().split(b" ")
+    fields[8] = str(flags).encode()
+    stat.write_bytes(b" ".join(fields))
 
 
 class World:
@@ -51,8 +59,7 @@ class World:
         directory = self.root / str(tgid)
         if not directory.exists():
             add_process(self.root, tgid, b"x")
-        status = (directory / "status").read_bytes().replace(b"VmSize:\t1 kB\n", b"")
-        (directory / "status").write_bytes(status if exiting else status + b"VmSize:\t1 kB\n")
+        set_flags(directory / "stat", PF_EXITING if exiting else 0)
         (directory / "cgroup").write_bytes(cgroup)
         self.ids[tgid] = cgroup_id
 
@@ -134,12 +141,9 @@ def test_of_a_zombie_only_the_v2_line_is_believed(world: World) -> None:
     assert world.placements.read(10) == NOWHERE
     assert world.placements.read(20) is None
     assert world.placements.read(30) == CONTAINER
-    # A kernel thread has no memory either.
-    stat = world.root / "20" / "stat"
-    fields = stat.read_bytes().split(b" ")
-    fields[8] = str(0x00200000 | 0x40).encode()
-    stat.write_bytes(b" ".join(fields))
-    assert world.placements.read(20) == NOWHERE
+    # It was reaped between the two looks.
+    (world.root / "10" / "stat").unlink()
+    assert world.placements.read(10) is None
 
 
 def test_where_the_kernel_says_no_ids_files_are_read(world: World) -> None:
