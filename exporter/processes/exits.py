@@ -113,8 +113,8 @@ class Exits:
     def thread_exit(self, event: ProcEvent) -> None:
         """Take the EXIT of a thread that is not the leader: its process's end, if it is the last one."""
         pid, tgid = event[2], event[3]
-        followed = None if self._follow_threads else self._last_threads
-        process = owner_of_thread(self._roster, self._records, event, followed)
+        last_threads = None if self._follow_threads else self._last_threads
+        process = owner_of_thread(self._roster, self._records, event, last_threads)
         record = self._record_of_thread(event, process)
         if self._observer.is_active:
             self._observer.thread_exit(event, self._naming.cell_to_show(tgid))

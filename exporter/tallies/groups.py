@@ -21,7 +21,7 @@ _FOLDED_REMEMBERED = 1 << 11
 # Cells that a group can have beside its own: <unknown> and <other>.
 _OTHERS = 2
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Groups:
@@ -117,7 +117,7 @@ class Groups:
             group.by_exec.clear()
 
 
-def _forget_folded(known: dict[T, Cell]) -> None:
+def _forget_folded(known: dict[_T, Cell]) -> None:
     # In place: the cells of a group have its lookup.
     for key in [key for key, cell in known.items() if isinstance(cell, FoldedCell)]:
         del known[key]

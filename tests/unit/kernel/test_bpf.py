@@ -1,7 +1,6 @@
 """exporter/kernel/bpf.py, run by an interpreter of its own (Documentation/networking/filter.rst)."""
 
 import struct
-from collections.abc import Callable
 from functools import partial
 
 import builders
@@ -138,8 +137,7 @@ def test_records_are_kept_of_failed_processes_and_of_leaders_that_their_process_
     version: int, null_pad: bool
 ) -> None:
     record = partial(exit_record, version=version, null_pad=null_pad)
-    program = failure_program(version, 40 if null_pad else 36)
-    verdict: Callable[[bytes], int] = lambda datagram: run(program, datagram)  # noqa: E731
+    verdict = partial(run, failure_program(version, 40 if null_pad else 36))
     marks_last = version >= 12
     assert verdict(record(pid=400, tgid=400, exit_code=0, last=True)) == 0
     assert verdict(record(pid=400, tgid=400, exit_code=0x100, last=True)) == KEEP
