@@ -53,6 +53,8 @@ from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 _MOST_BYTES_HELD = 8 << 20
 # CPU time of one count. As many batches as a step reads take about as much, if names are few.
 _COUNT_NS = 10_000_000
+# Less than that, about 430 events, does not take as long whatever they are: their time is not worth two looks at it.
+_SHORT_COUNT_BYTES = 32 << 10
 # Each count has a part that does not depend on its batches, such as looks into /proc: fewer only repeat that.
 _LEAST_BATCHES = 4
 # From a FORK to its side-band record it is microseconds, and half a millisecond if 2,000 programs listen. A thread
@@ -77,8 +79,6 @@ class State(Enum):
     """As READING_RECORDS, during a scan of /proc."""
 
 
-_BETWEEN_PASSES = frozenset({State.IDLE, State.HOLDING})
-_HELD = frozenset({State.HOLDING, State.READING_WHILE_HELD})
 _RELEASED = {State.HOLDING: State.IDLE, State.READING_WHILE_HELD: State.READING_RECORDS}
 
 
@@ -88,12 +88,14 @@ class _Progress:
     Attributes:
         read: How many messages so far.
         goal: How many it will be when all that waited at the last aim() has been read.
+        has_goal: The goal is of this pass.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self.read = 0
         self.goal = 0
+        self.has_goal = False
 
     @property
     def batches_per_step(self) -> int:
@@ -113,6 +115,7 @@ class _Progress:
     def aim(self) -> None:
         """Set the goal."""
         self.goal = self.with_waiting()
+        self.has_goal = True
 
 
 class _Completeness:
@@ -217,7 +220,7 @@ class Drain:
     @property
     def is_halfway(self) -> bool:
         """A pass is under way: what it has read of the events is not counted yet, or kept."""
-        return self.state not in _BETWEEN_PASSES
+        return self.state is not State.IDLE and self.state is not State.HOLDING
 
     def step(self) -> bool:
         """Take one step of a pass, or begin one.
@@ -227,7 +230,7 @@ class Drain:
         """
         began_ns = self._now_ns()
         self.read_hints()
-        if self.state in _BETWEEN_PASSES:
+        if not self.is_halfway:
             self._begin_pass(began_ns)
         if self._read_followers(began_ns):
             self.state = State.READING_WHILE_HELD if self._is_held else State.READING_RECORDS
@@ -267,20 +270,20 @@ class Drain:
 
     @property
     def _is_held(self) -> bool:
-        return self.state in _HELD
+        return self.state is State.HOLDING or self.state is State.READING_WHILE_HELD
 
     def _holds_enough(self) -> bool:
         return self._is_held and self._pipeline.held_bytes > _MOST_BYTES_HELD
 
     def _begin_pass(self, began_ns: int) -> None:
-        """Read events, and note how many records can belong to them."""
+        """Read events; how many records can belong to them is to be found out."""
         self.events_found = 0
         self._more_events = False
         if not self._holds_enough():
             self.events_found, self._more_events = self._events.take()
             self._completeness.advance(began_ns, emptied=not self._more_events)
         for follower in self._followers:
-            follower.aim()
+            follower.has_goal = False
 
     def _read_followers(self, now_ns: int) -> bool:
         """Read records; returns whether some that the events need can be left, or are about to be written."""
@@ -288,15 +291,20 @@ class Drain:
             return False
         are_left = False
         for follower in self._followers:
-            taken = follower.take()
-            are_left |= taken.is_full and follower.read < follower.goal
+            if follower.take().is_full:
+                # What waited when the events had been read was just read, or waits still.
+                if not follower.has_goal:
+                    follower.aim()
+                are_left |= follower.read < follower.goal
         return are_left or (not self._is_held and self._late_fork_records.are_due(now_ns))
 
     def _count(self) -> bool:
         """Count events; returns whether some are left."""
-        began_ns = self._spent_ns()
+        is_short = self._pipeline.held_bytes < _SHORT_COUNT_BYTES
+        began_ns = 0 if is_short else self._spent_ns()
         are_left = self._pipeline.apply(self._completeness.until_ns, most_batches=self._batches_per_count)
-        self._pace(self._spent_ns() - began_ns, is_full=are_left)
+        if not is_short:
+            self._pace(self._spent_ns() - began_ns, is_full=are_left)
         if self._placing is not None:
             self._placing.answer()
         if self._oom is not None:

@@ -23,6 +23,7 @@ class Losses:
         self._sources = sources
         self._pipeline = pipeline
         self._now_ns = now_ns
+        self._unsettling = [source.name for source in sources if source.loss_unsettles]
 
     def count(self) -> None:
         """Ask how full the sources are, and count what they lost since the last look."""
@@ -35,7 +36,10 @@ class Losses:
 
     def unsettling(self) -> int:
         """Return how many messages are counted as lost of which one can have made the table wrong."""
-        return sum(self._pipeline.lost[source.name] for source in self._sources if source.loss_unsettles)
+        lost = 0
+        for name in self._unsettling:
+            lost += self._pipeline.lost[name]
+        return lost
 
     def buffers(self) -> dict[str, Meminfo]:
         """Return how full each source was at the last look, by name."""
@@ -43,7 +47,12 @@ class Losses:
 
     def fullest(self) -> float:
         """Return how full the fullest source was at the last look, from 0 to 1."""
-        return max(source.fill.used_bytes / source.fill.limit_bytes for source in self._sources)
+        fullest = 0.0
+        for source in self._sources:
+            fill = source.fill
+            if fill.used_bytes > fullest * fill.limit_bytes:
+                fullest = fill.used_bytes / fill.limit_bytes
+        return fullest
 
     def holds_events(self) -> int:
         """Return how many events can be queued without a loss."""

@@ -183,6 +183,8 @@ class OpenNames:
             complete_until_ns: All events before that have been applied.
             living: The tgids of processes that live.
         """
+        if not self._names and not self.graves:
+            return
         for tgid, name in list(self.graves.items()):
             if tgid in living or name.reading is None:
                 self.reuse(tgid)

@@ -247,7 +247,8 @@ class Sideband:
         Returns:
             How many were of forks: their FORK came before their record, so it was lost, or the kernel sends none.
         """
-        self._drop_late_forks(complete_until_ns)
+        if self._unrecorded:
+            self._drop_late_forks(complete_until_ns)
         if not complete_until_ns or not (self.execs.first or self.forks.first):
             return 0
         self.execs.drop(complete_until_ns - _EXEC_WITHIN_NS)

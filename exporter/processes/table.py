@@ -427,9 +427,9 @@ class ProcessTable:
 
         Each is a reason to compare with /proc.
         """
-        return sum(waiting.stale + waiting.overdue for waiting in (self.records, self.last_threads)) + (
-            self.reconciler.overdue
-        )
+        records, last_threads = self.records, self.last_threads
+        of_records = records.stale + records.overdue + last_threads.stale + last_threads.overdue
+        return of_records + self.reconciler.overdue
 
     @property
     def missed_events(self) -> dict[str, int]:

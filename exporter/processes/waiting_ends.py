@@ -81,7 +81,9 @@ class WaitingEnds:
     @property
     def waits(self) -> bool:
         """Some of them become known soon, without an event."""
-        return bool(self.unnamed) or any(
+        if self.unnamed or not self.unended:
+            return bool(self.unnamed)
+        return any(
             (event := _unended_event(process)) is not None and look_ns - event[1] < _SOON_NS
             for process, look_ns in self.unended.items()
         )

@@ -229,7 +229,7 @@ def test_what_is_too_much_to_be_counted_in_a_step_is_counted_in_the_next(world: 
 
 def test_a_step_counts_as_many_batches_as_it_has_time_for(world: World) -> None:
     world.events.batches_per_step = 16
-    world.pipeline.left = 1000
+    world.pipeline.left, world.pipeline.held_bytes = 1000, 1 << 20
     for batch_ns in (MS // 10, 4 * MS, 100 * MS, MS // 10):
         world.pipeline.batch_ns = batch_ns
         for _ in range(3):
@@ -241,13 +241,27 @@ def test_a_step_counts_as_many_batches_as_it_has_time_for(world: World) -> None:
 def test_a_count_that_left_nothing_says_only_that_a_batch_costs_more(world: World) -> None:
     """How many batches it was of is not known."""
     world.events.batches_per_step = 16
-    world.pipeline.left, world.pipeline.batch_ns = 1000, MS // 10
+    world.pipeline.left, world.pipeline.held_bytes, world.pipeline.batch_ns = 1000, 1 << 20, MS // 10
     world.step()
     world.pipeline.batch_ns = 2 * MS
     for left in (10, 3, 3, 40):
         world.pipeline.left = left
         world.step()
     assert world.pipeline.counted == [4, 10, 3, 3, 8]
+
+
+def test_a_count_of_few_events_is_not_timed(world: World) -> None:
+    """However long it took: it says nothing about a count of many."""
+    world.events.batches_per_step = 16
+    for left, held_bytes, batch_ns in (
+        (1000, 1 << 20, MS // 10),
+        (1000, 1 << 20, MS // 10),
+        (1, 1000, 100 * MS),
+        (1000, 1 << 20, MS // 10),
+    ):
+        world.pipeline.left, world.pipeline.held_bytes, world.pipeline.batch_ns = left, held_bytes, batch_ns
+        world.step()
+    assert world.pipeline.counted == [4, 16, 1, 16]
 
 
 def test_when_many_records_come_while_events_are_counted_they_are_read_first(world: World) -> None:
