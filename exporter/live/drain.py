@@ -53,7 +53,7 @@ from exporter.tallies.histograms import DRAIN_NS, new_histogram, observe
 _MOST_BYTES_HELD = 8 << 20
 # CPU time of one count. As many batches as a step reads take about as much, if names are few.
 _COUNT_NS = 10_000_000
-# Less than that, about 430 events, does not take as long whatever they are: their time is not worth two looks at it.
+# Less than that, about 430 events, does not take as long whatever they are: not worth two looks at the clock.
 _SHORT_COUNT_BYTES = 32 << 10
 # Each count has a part that does not depend on its batches, such as looks into /proc: fewer only repeat that.
 _LEAST_BATCHES = 4

@@ -14,7 +14,7 @@ from exporter.kernel.recvmmsg import Meminfo
 from exporter.live.compare import Comparison
 from exporter.live.drain import Drain
 from exporter.live.losses import Losses
-from exporter.live.moderation import Moderation
+from exporter.live.moderation import NAMES_ARE_READ, NAMES_ARE_SENT, Moderation
 from exporter.live.oom_sources import OomKillReader
 from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources, drain_order
@@ -77,7 +77,8 @@ class Listener:
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
         self._silence = Silence(self._renewal, time.monotonic_ns, self._crash)
         self._has_rings = opened.rings is not None
-        self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1)
+        events = NAMES_ARE_SENT if self._has_rings else NAMES_ARE_READ
+        self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1, events)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None

@@ -4,15 +4,22 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.live.moderation import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Moderation
+from exporter.live.moderation import (
+    LONGEST_PAUSE_SECONDS,
+    NAMES_ARE_READ,
+    NAMES_ARE_SENT,
+    PAUSE_SECONDS,
+    Moderation,
+    Range,
+)
 
 MILLISECOND = 1_000_000
 LARGE = (64 << 20) // 960
 
 
-def busy(buffer_bytes: int = LARGE, cpus: int = 2) -> tuple[Moderation, float]:
+def busy(buffer_bytes: int = LARGE, cpus: int = 2, events: Range = NAMES_ARE_READ) -> tuple[Moderation, float]:
     """A moderation that has been woken up every 0.1 ms until it asked for a pause, and that pause."""
-    moderation = Moderation(buffer_bytes, cpus)
+    moderation = Moderation(buffer_bytes, cpus, events)
     for step in range(1000):
         if pause := moderation.pause(1, 0.0, step * MILLISECOND // 10):
             return moderation, pause
@@ -21,31 +28,31 @@ def busy(buffer_bytes: int = LARGE, cpus: int = 2) -> tuple[Moderation, float]:
 
 @pytest.mark.parametrize("events_per_wake_up", [0, 1, 1000])
 def test_a_quiet_host_is_heard_at_once_for_ever(events_per_wake_up: int) -> None:
-    moderation = Moderation(LARGE, 2)
+    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
     pauses = {moderation.pause(events_per_wake_up, 0.0, n * 250 * MILLISECOND) for n in range(10_000)}
     assert pauses == {0.0}
 
 
 def test_a_burst_that_ends_soon_is_heard_at_once() -> None:
-    moderation = Moderation(LARGE, 2)
+    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
     assert [moderation.pause(3, 0.0, n * 1000) for n in range(30)] == [0.0] * 30
 
 
 def test_a_rest_fills_the_budget_again() -> None:
-    moderation = Moderation(LARGE, 2)
+    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
     times = [rest * 10_000 * MILLISECOND + n * 1000 for rest in range(10) for n in range(30)]
     assert {moderation.pause(3, 0.0, now) for now in times} == {0.0}
 
 
 def test_a_long_rest_fills_it_no_further() -> None:
-    moderation = Moderation(LARGE, 2)
+    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
     moderation.pause(1, 0.0, 0)
     pauses = [moderation.pause(1, 0.0, 10**18 + n) for n in range(31)]
     assert pauses == [0.0] * 30 + [PAUSE_SECONDS]
 
 
 def test_a_steady_trickle_is_drained_by_timer_in_the_end() -> None:
-    moderation = Moderation(LARGE, 2)
+    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
     at_once = sum(moderation.pause(1, 0.0, n * 100 * MILLISECOND) == 0.0 for n in range(100))
     assert at_once < 60
 
@@ -62,6 +69,20 @@ def test_the_fewer_events_a_pause_finds_the_longer_is_the_next() -> None:
     assert [moderation.pause(20, 0.0, 0) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.5, 0.5])
     assert moderation.pause(1000, 0.0, 0) == LONGEST_PAUSE_SECONDS
     assert moderation.pause(2001, 0.0, 0) == PAUSE_SECONDS
+
+
+def test_where_names_are_sent_a_drain_is_to_find_more() -> None:
+    moderation, _ = busy(events=NAMES_ARE_SENT)
+    assert [moderation.pause(1999, 0.0, 0) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.5, 0.5])
+    assert moderation.pause(4000, 0.0, 0) == LONGEST_PAUSE_SECONDS
+    assert moderation.pause(4001, 0.0, 0) == PAUSE_SECONDS
+    assert {moderation.pause(2000, 0.0, 0) for _ in range(4)} == {PAUSE_SECONDS}
+
+
+def test_a_buffer_that_could_fill_bounds_that_too() -> None:
+    moderation, _ = busy(8738, 2, NAMES_ARE_SENT)
+    assert max(moderation.pause(1999, 0.0, 0) for _ in range(9)) == pytest.approx(8738 / 100_000)
+    assert moderation.pause(1999, 0.26, 0) < 8738 / 100_000
 
 
 @pytest.mark.parametrize("fill", [0.0, 0.9])
