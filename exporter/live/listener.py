@@ -151,7 +151,8 @@ class Listener:
         if self._drain.step():
             self._wait_by_timer(pause_between_steps(self._drain))
             return
-        self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
+        if self._has_rings:
+            self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
         pause = self._moderation.pause(self._drain.events_found, fill, time.monotonic_ns())
         if self._pipeline.is_observed:
             pause = min(pause, _NEWS_WITHIN_SECONDS)

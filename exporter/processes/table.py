@@ -383,9 +383,11 @@ class ProcessTable:
         self.records.age(complete_until_ns)
         self.last_threads.keep(self._most_records)
         self.last_threads.age(complete_until_ns)
-        self.missed_forks += self.sideband.end_batch(complete_until_ns)
+        if self.sideband.is_active:
+            self.missed_forks += self.sideband.end_batch(complete_until_ns)
         self.reconciler.end_batch(complete_until_ns)
-        self.grouping.end_batch(complete_until_ns)
+        if self.grouping.is_active:
+            self.grouping.end_batch(complete_until_ns)
         self._naming.look(complete_until_ns)
 
     # -- exit records ---------------------------------------------------------------------------------------------
