@@ -237,9 +237,11 @@ class Grouping:
             self._decide(group, complete_until_ns)
         if len(self._open) != open_before:
             self._move_settled()
-        for tgid in dict.fromkeys(self.execd):
-            process = self._roster.by_tgid.get(tgid)
-            if process is not None and (process.odd is None or process.odd.group is None):
+        by_tgid = self._roster.by_tgid
+        # In a storm nearly all of them are gone.
+        for tgid in filter(by_tgid.__contains__, dict.fromkeys(self.execd)):
+            odd = by_tgid[tgid].odd
+            if odd is None or odd.group is None:
                 self._questions.append(GroupQuestion(0, tgid, 0, 0))
         self.execd.clear()
         self._mounts.end_batch(complete_until_ns, self._roster.by_tgid)
