@@ -207,10 +207,10 @@ class Naming:
         self._has_put_off = False
         looks = _MOST_LOOKS
         looks_at_newborn = _MOST_LOOKS_AT_NEWBORN if self._ends_are_recorded else _MOST_LOOKS
-        for tgid in unread:
-            process = self._roster.by_tgid.get(tgid)
-            if process is None:
-                continue
+        by_tgid = self._roster.by_tgid
+        # In a storm nearly all of them are gone.
+        for tgid in filter(by_tgid.__contains__, unread):
+            process = by_tgid[tgid]
             if process.odd is MERE_STRANGER and process.start_ns + READING_SETTLES_NS > complete_until_ns:
                 if not looks_at_newborn:
                     self._has_put_off = True
