@@ -21,6 +21,7 @@ from exporter.processes.ends import Ends
 from exporter.processes.owners import owner_of_exit, owner_of_thread
 from exporter.processes.process import Odd, Process, UnnamedEnd
 from exporter.processes.shared import Shared
+from exporter.tallies.cells import Cell
 
 # From the EXIT of the thread that ends a process to that of a kernel worker that is killed with it.
 _WORKER_DIES_WITHIN_NS = 1_000_000_000
@@ -148,6 +149,17 @@ class Exits:
             self._ends.waiting.wait_for_leader(process)
         else:
             self._ends.end(process, event, leader, record)
+
+    def publish(self, event: ProcEvent, cell: Cell, lifetime_ns: int, record: Record | None) -> None:
+        """Hand the end of a usual process on to the observer; the loop has counted it."""
+        self._observer.end(
+            event,
+            cell,
+            parent_tgid=event[7],
+            core=bool(event[4] & CORE_BIT),
+            lifetime_ns=lifetime_ns,
+            last=record,
+        )
 
     def _record_of_thread(self, event: ProcEvent, process: Process | None) -> Record | None:
         """Take the record of a thread that is not the leader, if there is one."""

@@ -71,7 +71,7 @@ class Observer:
         oom_kills: Knows which ends by SIGKILL are OOM kills.
 
     Attributes:
-        is_active: It has a publisher. The table then leaves its fast ways, so that each event comes here.
+        is_active: It has a publisher. Each event then comes here.
     """
 
     def __init__(self, unknown: Group, oom_kills: OomKills) -> None:

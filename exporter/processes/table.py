@@ -76,6 +76,7 @@ class ProcessTable:
         reconciler: Compares with /proc.
         grouping: Knows in which group a process is.
         missed_forks: Side-band records of forks whose FORK event never came.
+        has_fast_ways: Nearly all events are handled in the loop. Without, none is: both have to come to the same.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ProcessTable:
         self._tallies = tallies
         self._follow_threads = follow
         self.missed_forks = 0
+        self.has_fast_ways = True
         self._most_records = LEADERLESS_REMEMBERED if failures_only else _MOST_RECORDS
         self._roster = roster = Roster()
         self.records = records = WaitingRecords()
@@ -161,10 +163,11 @@ class ProcessTable:
         lifetime_bounds, cpu_bounds, rss_bounds = self._tallies.bounds
         graves = naming.names.graves
         follow = self._follow_threads
-        # While a client observes, the fast ways look into an empty dict: then no event goes them.
-        observed = self.observer.is_active
-        usual: dict[int, Process] = {} if observed else processes
-        each_thread = follow or observed or bool(self.records.recalled)
+        observer = self.observer
+        observed = observer.is_active
+        # A fast way that looks into an empty dict finds nothing.
+        usual: dict[int, Process] = processes if self.has_fast_ways else {}
+        each_thread = follow or observed or not self.has_fast_ways or bool(self.records.recalled)
         get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
@@ -222,6 +225,8 @@ class ProcessTable:
                         child.before = None
                         cell.forks += 1
                         processes[third] = child
+                        if observed:
+                            observer.fork(timestamp_ns, third, tgid, cell)
                         if odd is not None:
                             # See ForksAndExecs.fork: its comm need not be its parent's.
                             key = cell.uid, cell.group
@@ -265,12 +270,14 @@ class ProcessTable:
                                     if third & SIGNAL_BITS:
                                         # See Ends: an exec that failed may have changed the comm.
                                         key = cell.uid, cell.group
-                                        unsure = nameless.get(key) or nameless.setdefault(
+                                        execd_cell = nameless.get(key) or nameless.setdefault(
                                             key, claim_cell(None, *key)
                                         )
-                                        unsure.execs += 1
                                     else:
-                                        cell.execs += 1
+                                        execd_cell = cell
+                                    execd_cell.execs += 1
+                                    if observed:
+                                        observer.exec(process.execd_ns, pid, execd_cell)
                                 status = third & STATUS_BITS
                                 statuses = cell.exits
                                 if status in statuses:
@@ -287,6 +294,8 @@ class ProcessTable:
                                 histogram = cell.max_rss_kib
                                 histogram[bisect_left(rss_bounds, max_rss_kib)] += 1
                                 histogram[-1] += max_rss_kib
+                                if observed:
+                                    exit_events.publish(event, cell, lifetime_ns, record)
                                 if status and note_bad_end is not None and (note_all or status == SIGKILL):
                                     # As BadEnds.note.
                                     parent = processes.get(parent_tgid)
@@ -318,6 +327,8 @@ class ProcessTable:
                             histogram = cell.lifetime_ns
                             histogram[bisect_left(lifetime_bounds, lifetime_ns)] += 1
                             histogram[-1] += lifetime_ns
+                            if observed:
+                                exit_events.publish(event, cell, lifetime_ns, None)
                             if status and note_bad_end is not None:
                                 bad_ends.note(event, process, cell, None, lifetime_ns)
                             continue
@@ -346,6 +357,8 @@ class ProcessTable:
                             cell = known_exec((comm, uid)) or claim_cell_of_exec(comm, uid, cell.group)
                             process.cell = cell
                             cell.execs += 1
+                            if observed:
+                                observer.exec(timestamp_ns, tgid, cell)
                             if grouped:
                                 look_where(tgid)
                             continue
@@ -368,7 +381,7 @@ class ProcessTable:
         self._end_batch(complete_until_ns)
         if note_bad_end is not None:
             bad_ends.end_batch(complete_until_ns)
-        self.observer.flush()
+        observer.flush()
 
     def hand_on_killed(self, applied_ns: int) -> None:
         """Hand on the ends by SIGKILL that are decided by now; all events until then have been applied."""

@@ -14,6 +14,8 @@ from property.test_histories import HISTORY, MEANWHILE, balanced, never_wrong
 from replayed import MemoryTape, Replayed, exposition, status
 from simulation import Step, World
 
+from exporter.processes.observer import News
+
 _FORK = 7
 _PID = st.integers(2, 8)
 # Around the times at which a host's first events happen.
@@ -123,18 +125,23 @@ def test_lost_records_make_names_unknown_and_never_wrong(
 def test_the_fast_ways_of_the_loop_count_what_the_slow_ones_count(
     mode: Mode, history: list[Step], meanwhile: list[Step], losses: list[bool]
 ) -> None:
-    """While a client observes, no event takes a fast way (ProcessTable.apply)."""
-    worlds = [LossyWorld(mode, meanwhile, losses=losses) for _ in range(2)]
-    worlds[1].pipeline.observe(lambda news: None)
+    """And an observer gets the same from both."""
+    worlds = [LossyWorld(mode, meanwhile, losses=losses) for _ in range(4)]
+    fast, slow, fast_observed, slow_observed = worlds
+    slow.table.has_fast_ways = slow_observed.table.has_fast_ways = False
+    news: list[list[News]] = [[], []]
+    for world, its_news in zip((fast_observed, slow_observed), news, strict=True):
+        world.pipeline.observe(its_news.extend)
     for world in worlds:
         for _ in world.run(history):
             pass
         world.finish()
-    fast, slow = worlds
-    assert sorted(exposition(slow.tallies, slow.table).splitlines()) == sorted(
-        exposition(fast.tallies, fast.table).splitlines()
-    )
-    assert status(slow.tallies, slow.pipeline) == status(fast.tallies, fast.pipeline)
+    for world in (slow, fast_observed, slow_observed):
+        assert sorted(exposition(world.tallies, world.table).splitlines()) == sorted(
+            exposition(fast.tallies, fast.table).splitlines()
+        )
+        assert status(world.tallies, world.pipeline) == status(fast.tallies, fast.pipeline)
+    assert news[0] == news[1]
 
 
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
