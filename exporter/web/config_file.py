@@ -5,11 +5,11 @@ Source: docs/web-configuration.md of https://github.com/prometheus/exporter-tool
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import yaml
 
 from exporter.errors import ConfigError
+from exporter.web.web_settings import RateLimit, TlsConfig, WebConfig
 from exporter.web.yaml_nodes import (
     error_at,
     is_null,
@@ -58,54 +58,6 @@ _TLS_FIELDS = (
 _UNSUPPORTED_TLS_FIELDS = ("cert", "key", "client_ca", "curve_preferences")
 
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
-
-
-@dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """The TLS settings. Paths are as the file has them: relative to its folder.
-
-    Attributes:
-        client_ca_file: The certificate authorities of client certificates; None if clients are not asked for one.
-        client_must_verify: A client without a certificate is rejected.
-        client_allowed_sans: If not empty, a client's certificate must have one of these names.
-        min_version, max_version: TLS12 or TLS13.
-        ciphers: OpenSSL's names, for TLS 1.2; empty for OpenSSL's defaults.
-    """
-
-    cert_file: str
-    key_file: str
-    client_ca_file: str | None = None
-    client_must_verify: bool = False
-    client_allowed_sans: frozenset[str] = frozenset()
-    min_version: str = "TLS12"
-    max_version: str = "TLS13"
-    ciphers: tuple[str, ...] = ()
-    prefer_server_ciphers: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A token bucket: one request per interval, and `burst` requests at once after a pause."""
-
-    interval_seconds: float
-    burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """The content of the file.
-
-    Attributes:
-        users: Name -> bcrypt hash.
-        said: The settings that have a value in the file, if only an empty one: `rate_limit`,
-            `tls_server_config.min_version`.
-    """
-
-    tls: TlsConfig | None = None
-    users: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    rate_limit: RateLimit | None = None
-    said: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def parse_web_config(text: str) -> WebConfig:

@@ -14,12 +14,12 @@ from aiohttp import web
 
 from exporter.errors import ConfigError
 from exporter.files import read_file
-from exporter.web.config_file import WebConfig, parse_web_config
 from exporter.web.fair_queue import FairQueue, TooManyWaitingError
 from exporter.web.passwords import KnownPasswords, Passwords
 from exporter.web.protection import lost_protections
 from exporter.web.tls import has_allowed_san, make_tls_context
 from exporter.web.token_bucket import TokenBuckets
+from exporter.web.web_settings import WebConfig
 
 # A file that ends a protection is read again after this time: it could be one that is being written.
 _SETTLES_SECONDS = 1.0
@@ -63,6 +63,8 @@ class Gate:
         Raises:
             ConfigError: Something is wrong; the old settings stay in force.
         """
+        from exporter.web.config_file import parse_web_config  # noqa: PLC0415 - most do without YAML
+
         before, self._unsettled = self._unsettled, None
         try:
             # The stamp is taken before the file is read: a change in between is noticed at the next check.

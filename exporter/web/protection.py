@@ -6,7 +6,7 @@ and lets every client in. So a protection ends only where the file says that it 
 
 from typing import NamedTuple
 
-from exporter.web.config_file import WebConfig
+from exporter.web.web_settings import WebConfig
 
 
 class Protection(NamedTuple):

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from exporter.errors import ConfigError
 from exporter.files import require_regular
-from exporter.web.config_file import TlsConfig
+from exporter.web.web_settings import TlsConfig
 
 _TLS_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _SAN_KINDS = {"DNS", "IP Address", "email", "URI"}

@@ -4,7 +4,7 @@ Each peer has a bucket of its own. The client that asks most would empty one for
 the scrape of another client would be refused.
 """
 
-from exporter.web.config_file import RateLimit
+from exporter.web.web_settings import RateLimit
 
 # A peer that is forgotten gets a full bucket.
 _PEERS_REMEMBERED = 1024

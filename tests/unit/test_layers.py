@@ -72,7 +72,7 @@ PURE_MODULES = {
     "live.crosscheck", "live.drain", "live.losses",
     "live.moderation", "live.sources", "stream.json_lines", "stream.selection", "watch.summary",
     "watch.text_lines", "watch.top_table", "web.config_file", "web.deadline", "web.outgoing", "web.protection",
-    "web.tls_records", "web.token_bucket", "web.yaml_nodes",
+    "web.tls_records", "web.token_bucket", "web.web_settings", "web.yaml_nodes",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "socket", "asyncio", "aiohttp", "time", "datetime", "threading", "os", "subprocess", "pathlib", "io", "ctypes",

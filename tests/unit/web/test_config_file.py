@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.web.config_file import RateLimit, TlsConfig, WebConfig, parse_web_config
+from exporter.web.config_file import parse_web_config
+from exporter.web.web_settings import RateLimit, TlsConfig, WebConfig
 
 HASH = "$2y$10$" + "abcdefghijklmnopqrstuv" + "x" * 31
 

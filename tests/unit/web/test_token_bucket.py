@@ -2,8 +2,8 @@
 
 import tracemalloc
 
-from exporter.web.config_file import RateLimit
 from exporter.web.token_bucket import TokenBucket, TokenBuckets
+from exporter.web.web_settings import RateLimit
 
 
 def test_a_bucket_fills_by_one_each_interval_up_to_its_burst() -> None:
