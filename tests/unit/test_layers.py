@@ -4,6 +4,8 @@ docs/architecture.md says in words what this test holds.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,9 @@ def test_one_module_opens_each_kind_of_socket() -> None:
 
 def test_only_the_edges_know_of_http() -> None:
     assert {module for module in MODULES if "aiohttp" in libraries(module)} == KNOW_HTTP
+
+
+def test_what_most_do_without_is_not_loaded() -> None:
+    code = "import sys, exporter.__main__, exporter.app; print(*{'yaml', 'bcrypt', 'brotli'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert not done.stdout.split()
