@@ -17,7 +17,7 @@ one goes on:
 A step goes through as many states as it has work for. It leaves a state to the next step if it has read or counted
 as many batches as one step may. What an event costs differs tenfold: names that are all new cost the most. So how
 many batches a step may count follows from what the last ones cost. Records are all read when their queue has been
-found empty, or when as many have been read as could be waiting after the events were read: a flood of records does
+found empty, or when as many have been read as could be waiting after their first step: a flood of records does
 not hold up the count. A side-band record of a fork is written just after its FORK is sent: the last FORKs may have
 to wait a moment for theirs. While events are counted, records are read on, so that their queue does not overflow.
 
@@ -88,7 +88,7 @@ class _Progress:
     Attributes:
         read: How many messages so far.
         goal: How many it will be when all that waited at the last aim() has been read.
-        has_goal: The goal is of this pass.
+        has_goal: Of a follower: the goal is of this pass.
     """
 
     def __init__(self, source: Source) -> None:
@@ -112,9 +112,9 @@ class _Progress:
         """Return how many messages will have been read when all that waits now has been."""
         return self.read + self._source.most_waiting()
 
-    def aim(self) -> None:
-        """Set the goal."""
-        self.goal = self.with_waiting()
+    def aim(self, *, emptied: bool = False) -> None:
+        """Set the goal; where the last read emptied the queue it is reached."""
+        self.goal = self.read if emptied else self.with_waiting()
         self.has_goal = True
 
 
@@ -276,7 +276,7 @@ class Drain:
         return self._is_held and self._pipeline.held_bytes > _MOST_BYTES_HELD
 
     def _begin_pass(self, began_ns: int) -> None:
-        """Read events; how many records can belong to them is to be found out."""
+        """Read events. The first read of a follower finds out how many records can belong to them."""
         self.events_found = 0
         self._more_events = False
         if not self._holds_enough():
@@ -291,11 +291,11 @@ class Drain:
             return False
         are_left = False
         for follower in self._followers:
-            if follower.take().is_full:
+            is_full = follower.take().is_full
+            if not follower.has_goal:
                 # What waited when the events had been read was just read, or waits still.
-                if not follower.has_goal:
-                    follower.aim()
-                are_left |= follower.read < follower.goal
+                follower.aim(emptied=not is_full)
+            are_left |= is_full and follower.read < follower.goal
         return are_left or (not self._is_held and self._late_fork_records.are_due(now_ns))
 
     def _count(self) -> bool:

@@ -14,13 +14,14 @@ from exporter.kernel.recvmmsg import Meminfo
 from exporter.live.compare import Comparison
 from exporter.live.drain import Drain
 from exporter.live.losses import Losses
-from exporter.live.moderation import NAMES_ARE_READ, NAMES_ARE_SENT, Moderation
+from exporter.live.moderation import Moderation, events_per_drain
 from exporter.live.oom_sources import OomKillReader
 from exporter.live.open_sources import Sources
 from exporter.live.order import PlacingSources, drain_order
 from exporter.live.renewal import Renewal
 from exporter.live.silence import Silence
 from exporter.live.turns import drain_all, pause_between_steps
+from exporter.processes.oom_kills import BY_NUMBER
 from exporter.processes.open_names import READING_SETTLES_NS
 from exporter.processes.pipeline import Pipeline
 
@@ -77,7 +78,12 @@ class Listener:
         self._renewal = Renewal(opened.connector, self._drain, self._comparison)
         self._silence = Silence(self._renewal, time.monotonic_ns, self._crash)
         self._has_rings = opened.rings is not None
-        events = NAMES_ARE_SENT if self._has_rings else NAMES_ARE_READ
+        events = events_per_drain(
+            has_rings=self._has_rings,
+            has_records=opened.taskstats is not None,
+            has_groups=places is not None,
+            oom_by_number=pipeline.table.oom_kills.source in BY_NUMBER,
+        )
         self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1, events)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

@@ -50,8 +50,7 @@ class Losses:
         fullest = 0.0
         for source in self._sources:
             fill = source.fill
-            if fill.used_bytes > fullest * fill.limit_bytes:
-                fullest = fill.used_bytes / fill.limit_bytes
+            fullest = max(fullest, fill.used_bytes / fill.limit_bytes)
         return fullest
 
     def holds_events(self) -> int:

@@ -7,8 +7,8 @@ the processes live. When the budget is used up, the socket is taken out of the e
 could fill: by the highest rate of events that the CPUs could make, and by how full it was found.
 
 A drain has a cost of its own, a tenth of a millisecond and more: the CPU's caches are cold. An event among 2,000
-costs a fifth less than one among 500. But what a process is called may have to be read in /proc, after the drain
-that finds the event and before the next exec or the end. Then the pause is shorter.
+costs a fifth less than one among 500. But what a process is called, or where it is, may have to be read in /proc,
+after the drain that finds the event and before the next exec or the end. Then a drain is to find fewer.
 """
 
 from typing import NamedTuple
@@ -21,17 +21,35 @@ PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 0.5
 
 
-class Range(NamedTuple):
-    """How many events a drain is to find. After a pause that finds few the next may be longer, after many not."""
+class EventsPerDrain(NamedTuple):
+    """How many events a drain is to find."""
 
     few: int
+    """After a drain that found fewer the pause may be longer."""
     many: int
+    """After a drain that found more it is PAUSE_SECONDS at most."""
 
 
-NAMES_ARE_READ = Range(200, 2000)
-"""Comms are read in /proc."""
-NAMES_ARE_SENT = Range(2000, 4000)
-"""Side-band records have them. One step of a drain counts as many."""
+SOME_IS_READ = EventsPerDrain(200, 2000)
+"""Where something about processes is read in /proc after a drain."""
+ALL_IS_SENT = EventsPerDrain(2000, 4000)
+"""Where the kernel sends all that is to be known. One step of a drain counts 4,096."""
+
+
+def events_per_drain(
+    *, has_rings: bool, has_records: bool, has_groups: bool, oom_by_number: bool
+) -> EventsPerDrain:
+    """Return how many events a drain is to find.
+
+    Args:
+        has_rings: Side-band records come, which name each exec.
+        has_records: Exit records come, which name each end, that of a child of a thread too, which no other record
+            names.
+        has_groups: It is asked where processes are; one that was moved without SID says so only while it lives.
+        oom_by_number: Which ends are OOM kills is decided among all that ended between two drains.
+    """
+    return ALL_IS_SENT if has_rings and has_records and not has_groups and not oom_by_number else SOME_IS_READ
+
 
 # A CPU that does nothing but fork and exit makes about 25,000 events in a second; twice that leaves room for the
 # exporter to be late.
@@ -48,7 +66,7 @@ class Moderation:
         events: How many events a drain is to find.
     """
 
-    def __init__(self, buffer_events: int, cpus: int, events: Range) -> None:
+    def __init__(self, buffer_events: int, cpus: int, events: EventsPerDrain) -> None:
         self._events = events
         seconds_to_fill = buffer_events / (_EVENTS_PER_CPU_SECOND * cpus)
         self._bound = max(_SHORTEST_PAUSE_SECONDS, seconds_to_fill)

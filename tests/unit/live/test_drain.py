@@ -264,6 +264,17 @@ def test_a_count_of_few_events_is_not_timed(world: World) -> None:
     assert world.pipeline.counted == [4, 16, 1, 16]
 
 
+def test_records_that_come_after_their_queue_was_empty_do_not_hold_up_the_count(world: World) -> None:
+    """However many may be waiting: those that belong to the events had been read by then."""
+    world.pipeline.left = 9
+    world.step()
+    assert world.drain.state is State.COUNTING
+    world.records.waiting = 30
+    world.records.most_waiting = lambda: 100  # type: ignore[method-assign]  # a guess, as that of a socket is
+    assert world.step()[1] is State.COUNTING
+    assert world.pipeline.counted == [4, 4]
+
+
 def test_when_many_records_come_while_events_are_counted_they_are_read_first(world: World) -> None:
     world.records.waiting = 30
     world.records.most_waiting = lambda: 100  # type: ignore[method-assign]  # a guess, as that of a socket is

@@ -1,23 +1,27 @@
 """exporter/live/moderation.py: time, load and fill are passed in."""
 
+import itertools
 from itertools import pairwise
 
 import pytest
 
 from exporter.live.moderation import (
+    ALL_IS_SENT,
     LONGEST_PAUSE_SECONDS,
-    NAMES_ARE_READ,
-    NAMES_ARE_SENT,
     PAUSE_SECONDS,
+    SOME_IS_READ,
+    EventsPerDrain,
     Moderation,
-    Range,
+    events_per_drain,
 )
 
 MILLISECOND = 1_000_000
 LARGE = (64 << 20) // 960
 
 
-def busy(buffer_bytes: int = LARGE, cpus: int = 2, events: Range = NAMES_ARE_READ) -> tuple[Moderation, float]:
+def busy(
+    buffer_bytes: int = LARGE, cpus: int = 2, events: EventsPerDrain = SOME_IS_READ
+) -> tuple[Moderation, float]:
     """A moderation that has been woken up every 0.1 ms until it asked for a pause, and that pause."""
     moderation = Moderation(buffer_bytes, cpus, events)
     for step in range(1000):
@@ -28,31 +32,31 @@ def busy(buffer_bytes: int = LARGE, cpus: int = 2, events: Range = NAMES_ARE_REA
 
 @pytest.mark.parametrize("events_per_wake_up", [0, 1, 1000])
 def test_a_quiet_host_is_heard_at_once_for_ever(events_per_wake_up: int) -> None:
-    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
+    moderation = Moderation(LARGE, 2, SOME_IS_READ)
     pauses = {moderation.pause(events_per_wake_up, 0.0, n * 250 * MILLISECOND) for n in range(10_000)}
     assert pauses == {0.0}
 
 
 def test_a_burst_that_ends_soon_is_heard_at_once() -> None:
-    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
+    moderation = Moderation(LARGE, 2, SOME_IS_READ)
     assert [moderation.pause(3, 0.0, n * 1000) for n in range(30)] == [0.0] * 30
 
 
 def test_a_rest_fills_the_budget_again() -> None:
-    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
+    moderation = Moderation(LARGE, 2, SOME_IS_READ)
     times = [rest * 10_000 * MILLISECOND + n * 1000 for rest in range(10) for n in range(30)]
     assert {moderation.pause(3, 0.0, now) for now in times} == {0.0}
 
 
 def test_a_long_rest_fills_it_no_further() -> None:
-    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
+    moderation = Moderation(LARGE, 2, SOME_IS_READ)
     moderation.pause(1, 0.0, 0)
     pauses = [moderation.pause(1, 0.0, 10**18 + n) for n in range(31)]
     assert pauses == [0.0] * 30 + [PAUSE_SECONDS]
 
 
 def test_a_steady_trickle_is_drained_by_timer_in_the_end() -> None:
-    moderation = Moderation(LARGE, 2, NAMES_ARE_READ)
+    moderation = Moderation(LARGE, 2, SOME_IS_READ)
     at_once = sum(moderation.pause(1, 0.0, n * 100 * MILLISECOND) == 0.0 for n in range(100))
     assert at_once < 60
 
@@ -71,16 +75,29 @@ def test_the_fewer_events_a_pause_finds_the_longer_is_the_next() -> None:
     assert moderation.pause(2001, 0.0, 0) == PAUSE_SECONDS
 
 
-def test_where_names_are_sent_a_drain_is_to_find_more() -> None:
-    moderation, _ = busy(events=NAMES_ARE_SENT)
+def test_where_all_is_sent_a_drain_is_to_find_more() -> None:
+    moderation, _ = busy(events=ALL_IS_SENT)
     assert [moderation.pause(1999, 0.0, 0) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.5, 0.5])
     assert moderation.pause(4000, 0.0, 0) == LONGEST_PAUSE_SECONDS
     assert moderation.pause(4001, 0.0, 0) == PAUSE_SECONDS
     assert {moderation.pause(2000, 0.0, 0) for _ in range(4)} == {PAUSE_SECONDS}
 
 
+@pytest.mark.parametrize(
+    ("has_rings", "has_records", "has_groups", "oom_by_number"), list(itertools.product([False, True], repeat=4))
+)
+def test_a_drain_is_to_find_more_only_where_nothing_is_read_in_proc(
+    has_rings: bool, has_records: bool, has_groups: bool, oom_by_number: bool
+) -> None:
+    events = events_per_drain(
+        has_rings=has_rings, has_records=has_records, has_groups=has_groups, oom_by_number=oom_by_number
+    )
+    assert (events == ALL_IS_SENT) == ((has_rings, has_records, has_groups, oom_by_number) == (1, 1, 0, 0))
+    assert events in {ALL_IS_SENT, SOME_IS_READ}
+
+
 def test_a_buffer_that_could_fill_bounds_that_too() -> None:
-    moderation, _ = busy(8738, 2, NAMES_ARE_SENT)
+    moderation, _ = busy(8738, 2, ALL_IS_SENT)
     assert max(moderation.pause(1999, 0.0, 0) for _ in range(9)) == pytest.approx(8738 / 100_000)
     assert moderation.pause(1999, 0.26, 0) < 8738 / 100_000
 
