@@ -23,6 +23,7 @@ from exporter.kernel.cn_proc import PROC_EVENT_EXIT
 from exporter.kernel.netlink import Batch
 from exporter.kernel.taskstats import RecordDecoder
 from exporter.processes.grouping import Found
+from exporter.processes.observer import Happening, News
 from exporter.processes.pipeline import Pipeline
 from exporter.processes.places import Places
 from exporter.processes.table import ProcessTable
@@ -203,6 +204,27 @@ def test_a_process_that_ends_well_costs_nothing_for_failures(replay: Replay) -> 
     assert {0: PROCESSES} in replay.tallies.snapshot_cells().exits
     # A few for each batch, none for each process.
     assert more["call"] + more["c_call"] < PROCESSES / 20
+
+
+def test_an_event_that_a_client_observes_goes_the_fast_ways(replay: Replay) -> None:
+    """What it costs more is an object for the observer; the slow ways would be 24 calls of ours for each event."""
+    seen: list[News] = []
+    replay.pipeline.observe(seen.extend)
+    calls = count_calls(replay)
+    assert sum(isinstance(news, Happening) and news.comm == "exq" for news in seen) >= 2 * PROCESSES
+    assert calls["call"] < 9 * replay.events
+    assert calls["c_call"] < 8 * replay.events
+
+
+def test_a_drain_that_finds_nothing_costs_few_calls(replay: Replay) -> None:
+    """On a quiet host it is most of what is done."""
+    replay.run()
+    replay.drains = [[("apply", (1 << 62,))]]
+    replay.run()
+    replay.drains = [[("apply", (1 << 63,))]] * 100
+    calls = count_calls(replay)
+    assert calls["call"] < 100 * 22
+    assert calls["c_call"] < 100 * 12
 
 
 def test_a_thread_that_ends_costs_one_look_for_its_process(replay: Replay) -> None:
