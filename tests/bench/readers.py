@@ -118,7 +118,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _nobody(_: Programs, __: Path) -> Iterator[Reader]:
+def _no_reader(_: Programs, __: Path) -> Iterator[Reader]:
     yield Reader(None, lambda _: Report())
 
 
@@ -224,7 +224,7 @@ class Kind(NamedTuple):
         return self.program is None or shutil.which(self.program) is not None
 
 
-NOBODY = Kind("none", "nobody", None, _nobody)
+NO_READER = Kind("none", "no reader", None, _no_reader)
 BLOCKING = Kind("c-blocking", "(a) C, only counts, blocking recvmmsg", None, _counting("blocking"))
 FLOOR = Kind("c-floor", "(b) C, only counts, drained every 100 ms", None, _counting("floor"))
 FORKSTAT = Kind(

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.exporter_client import knows_flag
-from bench.readers import BLOCKING, NOBODY, TASKSTATS, Kind, exporter_kind
+from bench.readers import BLOCKING, NO_READER, TASKSTATS, Kind, exporter_kind
 from bench.setup import Bench, say
 from bench.stats import Figure
 from bench.storms import STORM_A, STORM_B, Held, StormRun, held, run_failing
 
-_READERS = (NOBODY, BLOCKING, TASKSTATS)
+_READERS = (NO_READER, BLOCKING, TASKSTATS)
 _FAILING_EVERY = 100
 NONZERO_FLAG = "--events"
 
