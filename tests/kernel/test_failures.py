@@ -134,7 +134,8 @@ def test_a_storm_of_failures_pushes_no_other_out_and_takes_no_memory(
         world.count("execs", victim.name, count)
         world.count("exits", victim.name, count, status=lines[0][1])
 
-    storm(STORM // 10)
+    # The first storm brings the largest drains, whose memory is kept, without failures too: up to 2 MiB.
+    storm(STORM)
     world.check()
     before = rss_kib(exporter)
     storm(STORM)
@@ -143,7 +144,7 @@ def test_a_storm_of_failures_pushes_no_other_out_and_takes_no_memory(
     assert [row["exit_code"] for row in failures(exporter, comm=rare.name)] == [9]
     assert len(failures(exporter, comm=victim.name)) == 20
     left_out = exporter.scrape().get("proc_connector_failures_left_out_total", place="page")
-    assert left_out >= STORM + STORM // 10 - 20
+    assert left_out >= 2 * STORM - 20
     lines = exporter.log.read_text().splitlines()
     assert sum(f"comm={rare.name}" in line for line in lines) == 1
     assert 10 <= sum(f"comm={victim.name}" in line for line in lines) < 200
