@@ -94,6 +94,27 @@ class Exits:
             self._ends.end(process, event, record, record)
         return True
 
+    def take_leaders_record(self, event: ProcEvent, process: Process | None) -> Record | None:
+        """Take the record of a leader whose EXIT came; some pids have several.
+
+        A thread that execs kills its leader and takes the pid over, perhaps before the leader has sent its EXIT:
+        that then has the thread's old pid, and the leader's record waits for nothing. At the end of the process it
+        would be taken for that of a leader whose threads live on.
+
+        Source: do_exit() calls exit_notify(), for which de_thread() in fs/exec.c waits, before
+        proc_exit_connector().
+        """
+        _, timestamp_ns, pid, tgid, status, *_ = event
+        if (
+            process is not None
+            and process.start_ns
+            and (process.execd_ns or process.before is not None)
+            # There waits the last record of a process whose leader is gone: this is no end.
+            and tgid not in self._last_threads.by_tgid
+        ):
+            self._records.drop_replaced(pid, timestamp_ns - process.start_ns)
+        return self._records.take(pid, status)
+
     def late_exit(self, event: ProcEvent) -> bool:
         """Take the EXIT of a leader whose pid had another owner, which has not sent its own yet.
 

@@ -248,7 +248,11 @@ class ProcessTable:
                     if late_of and pid in late_of:
                         exits += exit_events.late_exit(event)
                         continue
-                    record = pop_record(pid, None) if not later_records else self.records.take(pid, third)
+                    record = (
+                        pop_record(pid, None)
+                        if not later_records
+                        else exit_events.take_leaders_record(event, processes.get(pid))
+                    )
                     process = pop(pid, None)
                     if process is not None:
                         start_ns = process.start_ns

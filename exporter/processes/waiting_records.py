@@ -174,6 +174,19 @@ class WaitingRecords:
         places = self.places(pid, status)
         return self.take_at(pid, places[0]) if places else None
 
+    def drop_replaced(self, pid: int, lived_ns: int) -> None:
+        """Drop the records of leaders that a thread has replaced in an exec, when the process has ended since.
+
+        Args:
+            pid: Of the process, which has exec'd.
+            lived_ns: How long it has lived: it had ended by then if its last record was written before.
+        """
+        while pid in self.later:
+            replaced, last = self.oldest[pid], self.later[pid][0]
+            if replaced[2] & AGROUP or not last[2] & AGROUP or not replaced[6] <= last[6] <= lived_ns // 1000:
+                return
+            self.take_at(pid, 0)
+
     def take_of_thread(self, pid: int, status: int) -> Record | None:
         """As take, of a thread that is not a leader before version 12: its record has no wait status."""
         places = self.places(pid, status) or self.places(pid, 0)

@@ -128,6 +128,76 @@ def test_an_exec_by_a_thread_counts_for_the_process(host: Host) -> None:
     assert host.live == {"sh": 1}
 
 
+@pytest.mark.parametrize("mode", [Mode.EXACT, Mode.PROCFS], ids=lambda mode: mode.value)
+@pytest.mark.parametrize("code", [0, 0x500])
+@pytest.mark.parametrize("drained", ["at once", "after the exec"])
+def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
+    host: Host, code: int, drained: str
+) -> None:
+    """Thread 401 execs and has taken the leader's pid before the leader's EXIT is sent.
+
+    Before taskstats version 12 no record says that threads outlived a leader, so there its record waits.
+    """
+    host.fork(100, 400)
+    host.exec(400, b"threaded")
+    host.thread(400, 401)
+    began_ns = host.now_ns
+    host.begin_exec(400, b"after")
+    host.record(Thread(400, b"threaded", 1000), last=False, ms=3)
+    host.exit(400, thread=401)
+    host.comms[400] = b"after"
+    host.exec(400)
+    if drained == "after the exec":
+        host.drain()
+    host.rest(20)
+    host.record(Thread(400, b"after", 1000), status=code, ms=(host.now_ns - began_ns) / MS)
+    host.exit(400, code)
+    host.drain()
+    assert host.exits == {("after", "1000", code): 1}
+    assert (host.live, host.pending) == ({"sh": 1}, {})
+    assert host.table.lost_ends == sum(host.table.missed_events.values()) == 0
+    # Its pid can be used again.
+    host.fork(100, 400)
+    host.end(400, b"sh", 1000)
+    host.drain()
+    assert host.exits == {("after", "1000", code): 1, ("sh", "1000", 0): 1}
+
+
+def test_an_exec_by_a_thread_is_no_end_although_all_comes_in_one_drain(host: Host) -> None:
+    host.fork(100, 400)
+    host.exec(400, b"threaded")
+    host.thread(400, 401)
+    host.begin_exec(400, b"after")
+    host.record(Thread(400, b"threaded", 1000), last=False, ms=3)
+    host.exit(400)
+    host.comms[400] = b"after"
+    host.exec(400)
+    host.fork(400, 500)
+    host.record(Thread(400, b"after", 1000), ms=9)
+    host.exit(400)
+    host.drain()
+    assert host.exits == {("after", "1000", 0): 1}
+    assert host.forks == {("sh", "1000"): 1, ("after", "1000"): 1}
+    assert host.live == {"sh": 1, "after": 1}
+
+
+@pytest.mark.parametrize("mode", [Mode.EXACT], ids=lambda mode: mode.value)
+def test_the_record_of_a_leader_that_threads_outlived_is_not_the_next_process_s(host: Host) -> None:
+    """All in one drain; the next process with the pid lives as long as the leader has."""
+    host.fork(100, 400)
+    host.exec(400, b"threaded")
+    host.thread(400, 401)
+    host.record(Thread(400, b"threaded", 1000), last=False, ms=2)
+    host.exit(400)
+    host.end(400, b"threaded", 1000, 0x500, thread=401)
+    host.fork(100, 400)
+    host.record(Thread(400, b"sh", 1000), ms=3)
+    host.exit(400)
+    host.drain()
+    assert host.exits == {("threaded", "1000", 0x500): 1, ("sh", "1000", 0): 1}
+    assert (host.live, host.pending) == ({"sh": 1}, {})
+
+
 def test_an_exec_of_a_process_that_a_scan_found_is_named(host: Host) -> None:
     host.exec(100, b"became")
     host.drain()
