@@ -239,7 +239,7 @@ class Grouping:
             self._move_settled()
         by_tgid = self._roster.by_tgid
         # In a storm nearly all of them are gone.
-        for tgid in filter(by_tgid.__contains__, dict.fromkeys(self.execd)):
+        for tgid in dict.fromkeys(filter(by_tgid.__contains__, self.execd)):
             odd = by_tgid[tgid].odd
             if odd is None or odd.group is None:
                 self._questions.append(GroupQuestion(0, tgid, 0, 0))
