@@ -38,6 +38,7 @@ class Exits:
     def __init__(self, shared: Shared, ends: Ends) -> None:
         self._roster = shared.roster
         self._naming = shared.naming
+        self._tallies = shared.tallies
         self._records = shared.records
         self._last_threads = shared.last_threads
         self._observer = shared.observer
@@ -94,26 +95,31 @@ class Exits:
             self._ends.end(process, event, record, record)
         return True
 
-    def take_leaders_record(self, event: ProcEvent, process: Process | None) -> Record | None:
-        """Take the record of a leader whose EXIT came; some pids have several.
+    def drop_replaced_leader(self, event: ProcEvent, record: Record) -> None:
+        """Drop at an EXEC the record of a leader that the exec has replaced and whose EXIT has another pid.
 
         A thread that execs kills its leader and takes the pid over, perhaps before the leader has sent its EXIT:
-        that then has the thread's old pid, and the leader's record waits for nothing. At the end of the process it
-        would be taken for that of a leader whose threads live on.
+        that then has the thread's old pid, and the leader's record waits for nothing. The next end of a process
+        with the pid would take it.
+
+        A record is that leader's if it was written before the EXEC, and under what the process was called before.
+        The moment alone does not decide: when a process began that a scan found is known to a tick. While what the
+        process was called is not known, the record stays.
+
+        Args:
+            event: The EXEC.
+            record: The oldest that waits with the pid; its thread is not the last of its process.
 
         Source: do_exit() calls exit_notify(), for which de_thread() in fs/exec.c waits, before
         proc_exit_connector().
         """
-        _, timestamp_ns, pid, tgid, status, *_ = event
-        if (
-            process is not None
-            and process.start_ns
-            and (process.execd_ns or process.before is not None)
-            # There waits the last record of a process whose leader is gone: this is no end.
-            and tgid not in self._last_threads.by_tgid
-        ):
-            self._records.drop_replaced(pid, timestamp_ns - process.start_ns)
-        return self._records.take(pid, status)
+        tgid, timestamp_ns = event[3], event[1]
+        process = self._roster.by_tgid.get(tgid)
+        if process is None or not process.start_ns or tgid in self._roster.late_of:
+            return
+        is_earlier = process.start_ns + 1000 * (record[6] + 1) < timestamp_ns
+        if is_earlier and self._tallies.claim_cell_of_record(record[4], process.cell.group) is process.cell:
+            self._records.take_at(tgid, 0)
 
     def late_exit(self, event: ProcEvent) -> bool:
         """Take the EXIT of a leader whose pid had another owner, which has not sent its own yet.

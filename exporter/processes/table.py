@@ -168,7 +168,11 @@ class ProcessTable:
         # A fast way that looks into an empty dict finds nothing.
         usual: dict[int, Process] = processes if self.has_fast_ways else {}
         each_thread = follow or observed or not self.has_fast_ways or bool(self.records.recalled)
-        get, pop, pop_record = usual.get, usual.pop, oldest_records.pop
+        get, pop = usual.get, usual.pop
+        pop_record = oldest_records.pop
+        # Where threads are followed no record says whether its thread is the last.
+        that_mark_last: dict[int, Record] = {} if follow else oldest_records
+        get_record = that_mark_last.get
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
         new, stranger, inherit = object.__new__, MERE_STRANGER, Children.INHERIT
@@ -248,11 +252,7 @@ class ProcessTable:
                     if late_of and pid in late_of:
                         exits += exit_events.late_exit(event)
                         continue
-                    record = (
-                        pop_record(pid, None)
-                        if not later_records
-                        else exit_events.take_leaders_record(event, processes.get(pid))
-                    )
+                    record = pop_record(pid, None) if not later_records else self.records.take(pid, third)
                     process = pop(pid, None)
                     if process is not None:
                         start_ns = process.start_ns
@@ -344,6 +344,8 @@ class ProcessTable:
                     exits += exit_events.leader_exit(processes.get(pid), event, record)
                 elif what == PROC_EVENT_EXEC:
                     execs += 1
+                    if (waiting := get_record(tgid)) is not None and not waiting[2] & AGROUP:
+                        exit_events.drop_replaced_leader(event, waiting)
                     process = get(tgid)
                     if process is not None and process.odd is None and not process.execd_ns:
                         if sided and tgid in exec_records:

@@ -38,7 +38,8 @@ class WaitingRecords:
         stale: How many were dropped because the EXIT that each waited for cannot come any more.
         overdue: How many last records of a process have waited so long that their EXIT must be lost.
         missed: How many were dropped, by whatever rule, because their EXIT did not come. Those that were there
-            before the first events are not among them: their EXIT was before the subscription.
+            before the first events are not among them: their EXIT was before the subscription. Nor are those of
+            leaders that a thread's exec has replaced: their EXIT came with another pid.
         on_stale: Called with the pid of each that is dropped as stale.
     """
 
@@ -173,19 +174,6 @@ class WaitingRecords:
             return self.take_at(pid, 0)
         places = self.places(pid, status)
         return self.take_at(pid, places[0]) if places else None
-
-    def drop_replaced(self, pid: int, lived_ns: int) -> None:
-        """Drop the records of leaders that a thread has replaced in an exec, when the process has ended since.
-
-        Args:
-            pid: Of the process, which has exec'd.
-            lived_ns: How long it has lived: it had ended by then if its last record was written before.
-        """
-        while pid in self.later:
-            replaced, last = self.oldest[pid], self.later[pid][0]
-            if replaced[2] & AGROUP or not last[2] & AGROUP or not replaced[6] <= last[6] <= lived_ns // 1000:
-                return
-            self.take_at(pid, 0)
 
     def take_of_thread(self, pid: int, status: int) -> Record | None:
         """As take, of a thread that is not a leader before version 12: its record has no wait status."""

@@ -128,74 +128,162 @@ def test_an_exec_by_a_thread_counts_for_the_process(host: Host) -> None:
     assert host.live == {"sh": 1}
 
 
-@pytest.mark.parametrize("mode", [Mode.EXACT, Mode.PROCFS], ids=lambda mode: mode.value)
-@pytest.mark.parametrize("code", [0, 0x500])
-@pytest.mark.parametrize("drained", ["at once", "after the exec"])
-def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
-    host: Host, code: int, drained: str
-) -> None:
-    """Thread 401 execs and has taken the leader's pid before the leader's EXIT is sent.
+RECORDS_SHOW_LAST_THREADS = pytest.mark.parametrize("mode", [Mode.EXACT], ids=lambda mode: mode.value)
+"""Before taskstats version 12 a record does not show that its process lives on."""
 
-    Before taskstats version 12 no record says that threads outlived a leader, so there its record waits.
-    """
-    host.fork(100, 400)
-    host.exec(400, b"threaded")
-    host.thread(400, 401)
-    began_ns = host.now_ns
-    host.begin_exec(400, b"after")
-    host.record(Thread(400, b"threaded", 1000), last=False, ms=3)
-    host.exit(400, thread=401)
-    host.comms[400] = b"after"
+
+def exec_by_a_thread(
+    host: Host, comm: bytes, target: bytes, *, start_ns: int, thread: int = 401, exit_is: str = "before"
+) -> None:
+    """A thread of 400 execs, and has taken the leader's pid before the leader's EXIT is sent."""
+    host.thread(400, thread)
+    host.begin_exec(400, target)
+    host.record(Thread(400, comm, 1000), last=False, ms=(host.now_ns - start_ns) / MS)
+    if exit_is == "before":
+        host.exit(400, thread=thread)
     host.exec(400)
-    if drained == "after the exec":
+    if exit_is == "after":
+        host.exit(400, thread=thread)
+    host.comms[400] = target
+
+
+@RECORDS_SHOW_LAST_THREADS
+@pytest.mark.parametrize("code", [0, 0x500])
+@pytest.mark.parametrize("exit_is", ["before", "after"])
+@pytest.mark.parametrize("rest_ms", [0, 10, 5000])
+def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
+    host: Host, code: int, exit_is: str, rest_ms: int
+) -> None:
+    host.fork(100, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"threaded")
+    exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns, exit_is=exit_is)
+    for _ in range(5 if rest_ms else 0):
+        host.rest(rest_ms / 5)
         host.drain()
-    host.rest(20)
-    host.record(Thread(400, b"after", 1000), status=code, ms=(host.now_ns - began_ns) / MS)
+    host.record(Thread(400, b"after", 1000), status=code, ms=(host.now_ns - start_ns) / MS)
     host.exit(400, code)
     host.drain()
     assert host.exits == {("after", "1000", code): 1}
     assert (host.live, host.pending) == ({"sh": 1}, {})
-    assert host.table.lost_ends == sum(host.table.missed_events.values()) == 0
     # Its pid can be used again.
     host.fork(100, 400)
     host.end(400, b"sh", 1000)
     host.drain()
     assert host.exits == {("after", "1000", code): 1, ("sh", "1000", 0): 1}
+    assert host.table.lost_ends == host.table.uncounted_losses == sum(host.table.missed_events.values()) == 0
 
 
-def test_an_exec_by_a_thread_is_no_end_although_all_comes_in_one_drain(host: Host) -> None:
+@RECORDS_SHOW_LAST_THREADS
+def test_a_process_ends_though_two_leaders_exits_came_under_threads_pids(host: Host) -> None:
     host.fork(100, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"first")
+    exec_by_a_thread(host, b"first", b"second", start_ns=start_ns)
+    exec_by_a_thread(host, b"second", b"third", start_ns=start_ns, thread=402)
+    host.record(Thread(400, b"third", 1000), ms=(host.now_ns - start_ns) / MS)
+    host.exit(400)
+    host.drain()
+    assert host.exits == {("third", "1000", 0): 1}
+    assert host.live == {"sh": 1}
+
+
+@RECORDS_SHOW_LAST_THREADS
+def test_a_process_whose_leader_was_replaced_ends_with_another_thread(host: Host) -> None:
+    host.fork(100, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"threaded")
+    exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
+    host.thread(400, 402)
+    host.record(Thread(400, b"after", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
+    host.exit(400)
+    host.record(Thread(402, b"worker", 1000), ms=(host.now_ns - start_ns) / MS, tgid=400)
+    host.exit(400, thread=402)
+    host.fork(100, 400)
+    host.end(400, b"sh", 1000)
+    host.drain()
+    assert host.exits == {("after", "1000", 0): 1, ("sh", "1000", 0): 1}
+    assert host.live == {"sh": 1}
+
+
+@RECORDS_SHOW_LAST_THREADS
+def test_a_process_whose_leader_was_replaced_exits_after_it_has_lost_its_pid(host: Host) -> None:
+    host.fork(100, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"threaded")
+    exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
+    host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
+    host.fork(100, 400)
+    host.exit(400)
+    host.drain()
+    host.end(400, b"sh", 1000)
+    host.drain()
+    assert host.exits == {("after", "1000", 0): 1, ("sh", "1000", 0): 1}
+
+
+@pytest.mark.parametrize("mode", [Mode.EXACT], ids=lambda mode: mode.value)
+@pytest.mark.parametrize("found", [False, True], ids=["forked", "found by a scan"])
+def test_an_exec_by_a_thread_is_no_end_although_all_comes_in_one_drain(host: Host, found: bool) -> None:
+    """When a process began that a scan found is known to 10 ms."""
+    if found:
+        start_ns = host.now_ns
+        host.adopt(400, b"sh", 1000, start_ns=start_ns - 9 * MS)
+    else:
+        host.fork(100, 400)
+        start_ns = host.now_ns
     host.exec(400, b"threaded")
     host.thread(400, 401)
     host.begin_exec(400, b"after")
-    host.record(Thread(400, b"threaded", 1000), last=False, ms=3)
+    host.record(Thread(400, b"threaded", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
     host.exit(400)
     host.comms[400] = b"after"
     host.exec(400)
     host.fork(400, 500)
-    host.record(Thread(400, b"after", 1000), ms=9)
+    host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
     host.exit(400)
     host.drain()
     assert host.exits == {("after", "1000", 0): 1}
-    assert host.forks == {("sh", "1000"): 1, ("after", "1000"): 1}
+    assert host.forks[("after", "1000")] == 1
     assert host.live == {"sh": 1, "after": 1}
 
 
-@pytest.mark.parametrize("mode", [Mode.EXACT], ids=lambda mode: mode.value)
-def test_the_record_of_a_leader_that_threads_outlived_is_not_the_next_process_s(host: Host) -> None:
-    """All in one drain; the next process with the pid lives as long as the leader has."""
-    host.fork(100, 400)
-    host.exec(400, b"threaded")
+@RECORDS_SHOW_LAST_THREADS
+@pytest.mark.parametrize("start", ["known", "unknown"])
+def test_the_record_of_a_leader_that_threads_outlive_waits_on_at_an_exec(host: Host, start: str) -> None:
+    """It executes a program of its own name, and its EXIT is read in the next drain."""
+    if start == "known":
+        host.fork(100, 400)
+        start_ns = host.now_ns
+    else:
+        host.adopt(400, b"sh", 1000, start_ns=0)
+        start_ns = host.now_ns
+    host.exec(400, b"sh")
     host.thread(400, 401)
-    host.record(Thread(400, b"threaded", 1000), last=False, ms=2)
+    host.record(Thread(400, b"sh", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
+    host.drain(complete=False)
+    assert len(host.table.records) == 1
     host.exit(400)
-    host.end(400, b"threaded", 1000, 0x500, thread=401)
-    host.fork(100, 400)
-    host.record(Thread(400, b"sh", 1000), ms=3)
-    host.exit(400)
+    host.end(400, b"worker", 1000, 0x500, thread=401)
     host.drain()
-    assert host.exits == {("threaded", "1000", 0x500): 1, ("sh", "1000", 0): 1}
-    assert (host.live, host.pending) == ({"sh": 1}, {})
+    assert host.exits == {("sh", "1000", 0x500): 1}
+    assert host.live == {"sh": 1}
+
+
+@RECORDS_SHOW_LAST_THREADS
+def test_the_record_of_a_leader_waits_on_at_the_exec_of_the_next_process_with_its_pid(host: Host) -> None:
+    host.fork(100, 400)
+    host.thread(400, 401)
+    host.record(Thread(400, b"sh", 1000), last=False, ms=1)
+    host.end(400, b"worker", 1000, 0x500, thread=401)
+    host.fork(100, 400)
+    host.rest(10)
+    host.exec(400, b"next")
+    host.drain(complete=False)
+    assert len(host.table.records) == 1
+    host.exit(400)
+    host.end(400, b"next", 1000)
+    host.drain()
+    assert host.exits == {("sh", "1000", 0x500): 1, ("next", "1000", 0): 1}
 
 
 def test_an_exec_of_a_process_that_a_scan_found_is_named(host: Host) -> None:
