@@ -15,7 +15,7 @@ that nearly all processes go written out; a test holds them equal to what is her
 """
 
 from exporter.kernel.cn_proc import ProcEvent
-from exporter.kernel.taskstats import AGROUP, AXSIG, Record
+from exporter.kernel.taskstats import AGROUP, AXSIG, Record, decode_comm_uid
 from exporter.kernel.wait_status import CORE_BIT, SIGNAL_BITS
 from exporter.processes.ends import Ends
 from exporter.processes.owners import owner_of_exit, owner_of_thread
@@ -33,9 +33,13 @@ class Exits:
     Args:
         shared: The table's parts.
         ends: Counts the ends.
+
+    Attributes:
+        replaced: The EXECs of processes whose leader's record was dropped, by pid: when they were sent.
     """
 
     def __init__(self, shared: Shared, ends: Ends) -> None:
+        self.replaced: dict[int, int] = {}
         self._roster = shared.roster
         self._naming = shared.naming
         self._tallies = shared.tallies
@@ -102,9 +106,9 @@ class Exits:
         that then has the thread's old pid, and the leader's record waits for nothing. The next end of a process
         with the pid would take it.
 
-        A record is that leader's if it was written before the EXEC, and under what the process was called before.
-        The moment alone does not decide: when a process began that a scan found is known to a tick. While what the
-        process was called is not known, the record stays.
+        A record is that leader's if it was written before the EXEC, under the comm that the process had been shown
+        with. The moment alone does not decide: of a process that a scan found the start is known to a tick. While
+        the comm is not known, the record stays.
 
         Args:
             event: The EXEC.
@@ -117,9 +121,22 @@ class Exits:
         process = self._roster.by_tgid.get(tgid)
         if process is None or not process.start_ns or tgid in self._roster.late_of:
             return
-        is_earlier = process.start_ns + 1000 * (record[6] + 1) < timestamp_ns
-        if is_earlier and self._tallies.claim_cell_of_record(record[4], process.cell.group) is process.cell:
+        comm, uid = decode_comm_uid(record[4])
+        cell, shown = process.cell, self._tallies.shown_comm(comm, uid)
+        is_its_own = shown is not None and shown == cell.comm and cell.uid in {None, uid}
+        if is_its_own and process.start_ns + 1000 * (record[6] + 1) < timestamp_ns:
             self._records.take_at(tgid, 0)
+            self.replaced[tgid] = timestamp_ns
+
+    def is_of_replaced_leader(self, event: ProcEvent) -> bool:
+        """Return whether an EXIT is that of a leader whose record was dropped: it has its own pid all the same.
+
+        The kernel notes the moment of an EXIT, then its pid, and sends it then: after the EXEC, perhaps.
+
+        Args:
+            event: The next EXIT with a pid of `replaced`, which is taken out.
+        """
+        return event[1] < self.replaced.pop(event[3])
 
     def late_exit(self, event: ProcEvent) -> bool:
         """Take the EXIT of a leader whose pid had another owner, which has not sent its own yet.

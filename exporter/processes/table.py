@@ -171,8 +171,8 @@ class ProcessTable:
         get, pop = usual.get, usual.pop
         pop_record = oldest_records.pop
         # Where threads are followed no record says whether its thread is the last.
-        that_mark_last: dict[int, Record] = {} if follow else oldest_records
-        get_record = that_mark_last.get
+        marked_records: dict[int, Record] = {} if follow else oldest_records
+        get_record, replaced = marked_records.get, exit_events.replaced
         unread = naming.unread.append
         grouped, look_where = self.grouping.is_active, self.grouping.execd.append
         new, stranger, inherit = object.__new__, MERE_STRANGER, Children.INHERIT
@@ -248,6 +248,9 @@ class ProcessTable:
                         process = get(tgid)
                         if process is not None and process.odd is not None:
                             exit_events.pass_thread(process, event)
+                        continue
+                    if replaced and pid in replaced and exit_events.is_of_replaced_leader(event):
+                        exits += 1
                         continue
                     if late_of and pid in late_of:
                         exits += exit_events.late_exit(event)

@@ -39,7 +39,7 @@ class WaitingRecords:
         overdue: How many last records of a process have waited so long that their EXIT must be lost.
         missed: How many were dropped, by whatever rule, because their EXIT did not come. Those that were there
             before the first events are not among them: their EXIT was before the subscription. Nor are those of
-            leaders that a thread's exec has replaced: their EXIT came with another pid.
+            leaders that a thread's exec has replaced.
         on_stale: Called with the pid of each that is dropped as stale.
     """
 

@@ -175,6 +175,45 @@ def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
 
 
 @RECORDS_SHOW_LAST_THREADS
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_replaced_leaders_exit_that_is_sent_after_the_exec_is_no_end(host: Host, drained: bool) -> None:
+    """It has its own pid: the kernel had noted that before the thread took the pid over."""
+    host.fork(100, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"threaded")
+    host.thread(400, 401)
+    host.begin_exec(400, b"after")
+    host.record(Thread(400, b"threaded", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
+    exited_ns = host.now_ns
+    host.exec(400)
+    if drained:
+        host.drain()
+    host.exit(400, timestamp_ns=exited_ns)
+    host.comms[400] = b"after"
+    host.fork(400, 500)
+    host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
+    host.exit(400)
+    host.drain()
+    assert host.exits == {("after", "1000", 0): 1}
+    assert host.forks[("after", "1000")] == 1
+    assert host.live == {"sh": 1, "after": 1}
+    assert host.table.events.exit == 2
+
+
+@RECORDS_SHOW_LAST_THREADS
+def test_a_leader_is_replaced_though_its_uid_is_not_known(host: Host) -> None:
+    host.fork(77, 400)
+    start_ns = host.now_ns
+    host.exec(400, b"threaded")
+    exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
+    host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
+    host.exit(400)
+    host.drain()
+    assert host.exits == {("after", "1000", 0): 1}
+    assert len(host.table.records) == 0
+
+
+@RECORDS_SHOW_LAST_THREADS
 def test_a_process_ends_though_two_leaders_exits_came_under_threads_pids(host: Host) -> None:
     host.fork(100, 400)
     start_ns = host.now_ns
