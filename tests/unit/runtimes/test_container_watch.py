@@ -175,6 +175,8 @@ async def test_a_container_that_is_described_at_too_great_length_hides_no_other(
     assert followed.names.lookup(web) == "web"
     engine.send(b'{"padding": "' + b"x" * (2 << 20) + b'"}\n')
     await followed.learn("job")
+    # What was skipped is counted when all that came with it has been taken.
+    await until(lambda: followed.watch.failures["malformed"] > 1)
     assert followed.watch.failures == {"malformed": 2}
     assert engine.lists() == 1
 
