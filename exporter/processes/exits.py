@@ -35,7 +35,7 @@ class Exits:
         ends: Counts the ends.
 
     Attributes:
-        replaced: The EXECs of processes whose leader's record was dropped, by pid: when they were sent.
+        replaced: When each process exec'd whose leader's record was dropped, by pid, until its next EXIT.
     """
 
     def __init__(self, shared: Shared, ends: Ends) -> None:
@@ -128,13 +128,10 @@ class Exits:
             self._records.take_at(tgid, 0)
             self.replaced[tgid] = timestamp_ns
 
-    def is_of_replaced_leader(self, event: ProcEvent) -> bool:
-        """Return whether an EXIT is that of a leader whose record was dropped: it has its own pid all the same.
+    def pass_replaced_leader(self, event: ProcEvent) -> bool:
+        """Take the next EXIT with a pid of `replaced`; returns whether it is that leader's after all, and no end.
 
-        The kernel notes the moment of an EXIT, then its pid, and sends it then: after the EXEC, perhaps.
-
-        Args:
-            event: The next EXIT with a pid of `replaced`, which is taken out.
+        The kernel notes the moment of an EXIT, then its pid, and then sends it: after the EXEC, perhaps.
         """
         return event[1] < self.replaced.pop(event[3])
 

@@ -249,7 +249,7 @@ class ProcessTable:
                         if process is not None and process.odd is not None:
                             exit_events.pass_thread(process, event)
                         continue
-                    if replaced and pid in replaced and exit_events.is_of_replaced_leader(event):
+                    if replaced and pid in replaced and exit_events.pass_replaced_leader(event):
                         exits += 1
                         continue
                     if late_of and pid in late_of:

@@ -132,6 +132,14 @@ RECORDS_SHOW_LAST_THREADS = pytest.mark.parametrize("mode", [Mode.EXACT], ids=la
 """Before taskstats version 12 a record does not show that its process lives on."""
 
 
+def begin(host: Host, comm: bytes, *, parent: int = 100) -> int:
+    """Process 400 is forked and executes a program; returns when it began."""
+    host.fork(parent, 400)
+    start_ns = host.now_ns
+    host.exec(400, comm)
+    return start_ns
+
+
 def exec_by_a_thread(
     host: Host, comm: bytes, target: bytes, *, start_ns: int, thread: int = 401, exit_is: str = "before"
 ) -> None:
@@ -154,9 +162,7 @@ def exec_by_a_thread(
 def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
     host: Host, code: int, exit_is: str, rest_ms: int
 ) -> None:
-    host.fork(100, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"threaded")
+    start_ns = begin(host, b"threaded")
     exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns, exit_is=exit_is)
     for _ in range(5 if rest_ms else 0):
         host.rest(rest_ms / 5)
@@ -178,9 +184,7 @@ def test_a_process_ends_though_its_leaders_exit_came_under_a_threads_pid(
 @pytest.mark.parametrize("drained", [False, True])
 def test_a_replaced_leaders_exit_that_is_sent_after_the_exec_is_no_end(host: Host, drained: bool) -> None:
     """It has its own pid: the kernel had noted that before the thread took the pid over."""
-    host.fork(100, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"threaded")
+    start_ns = begin(host, b"threaded")
     host.thread(400, 401)
     host.begin_exec(400, b"after")
     host.record(Thread(400, b"threaded", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
@@ -202,9 +206,7 @@ def test_a_replaced_leaders_exit_that_is_sent_after_the_exec_is_no_end(host: Hos
 
 @RECORDS_SHOW_LAST_THREADS
 def test_a_leader_is_replaced_though_its_uid_is_not_known(host: Host) -> None:
-    host.fork(77, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"threaded")
+    start_ns = begin(host, b"threaded", parent=77)
     exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
     host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
     host.exit(400)
@@ -215,9 +217,7 @@ def test_a_leader_is_replaced_though_its_uid_is_not_known(host: Host) -> None:
 
 @RECORDS_SHOW_LAST_THREADS
 def test_a_process_ends_though_two_leaders_exits_came_under_threads_pids(host: Host) -> None:
-    host.fork(100, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"first")
+    start_ns = begin(host, b"first")
     exec_by_a_thread(host, b"first", b"second", start_ns=start_ns)
     exec_by_a_thread(host, b"second", b"third", start_ns=start_ns, thread=402)
     host.record(Thread(400, b"third", 1000), ms=(host.now_ns - start_ns) / MS)
@@ -229,9 +229,7 @@ def test_a_process_ends_though_two_leaders_exits_came_under_threads_pids(host: H
 
 @RECORDS_SHOW_LAST_THREADS
 def test_a_process_whose_leader_was_replaced_ends_with_another_thread(host: Host) -> None:
-    host.fork(100, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"threaded")
+    start_ns = begin(host, b"threaded")
     exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
     host.thread(400, 402)
     host.record(Thread(400, b"after", 1000), last=False, ms=(host.now_ns - start_ns) / MS)
@@ -247,9 +245,7 @@ def test_a_process_whose_leader_was_replaced_ends_with_another_thread(host: Host
 
 @RECORDS_SHOW_LAST_THREADS
 def test_a_process_whose_leader_was_replaced_exits_after_it_has_lost_its_pid(host: Host) -> None:
-    host.fork(100, 400)
-    start_ns = host.now_ns
-    host.exec(400, b"threaded")
+    start_ns = begin(host, b"threaded")
     exec_by_a_thread(host, b"threaded", b"after", start_ns=start_ns)
     host.record(Thread(400, b"after", 1000), ms=(host.now_ns - start_ns) / MS)
     host.fork(100, 400)
@@ -260,7 +256,7 @@ def test_a_process_whose_leader_was_replaced_exits_after_it_has_lost_its_pid(hos
     assert host.exits == {("after", "1000", 0): 1, ("sh", "1000", 0): 1}
 
 
-@pytest.mark.parametrize("mode", [Mode.EXACT], ids=lambda mode: mode.value)
+@RECORDS_SHOW_LAST_THREADS
 @pytest.mark.parametrize("found", [False, True], ids=["forked", "found by a scan"])
 def test_an_exec_by_a_thread_is_no_end_although_all_comes_in_one_drain(host: Host, found: bool) -> None:
     """When a process began that a scan found is known to 10 ms."""
