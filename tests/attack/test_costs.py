@@ -11,9 +11,10 @@ import builders
 import pytest
 from host import Host, Mode
 
-FEW, MANY = 250, 4000
-# A cost that grows with the number would grow by 16.
-AT_MOST = 4
+FEW, MANY = 250, 8000
+# A cost that grows with the number would grow by 32. What is no longer in a cache costs up to four times as much,
+# where others use the caches.
+AT_MOST = 8
 
 
 def execs(host: Host, times: int) -> None:
@@ -109,5 +110,7 @@ def test_an_event_costs_the_same_however_often_a_process_causes_it(
 
     # CPU time of this process alone; the least of some, as others use the caches.
     few = min(cost(FEW) for _ in range(5))
-    many = min(cost(MANY) for _ in range(3))
-    assert many < AT_MOST * few
+    many: list[float] = []
+    while not many or many[-1] >= AT_MOST * few:
+        assert len(many) < 5, f"{few=}, {many=}"
+        many.append(cost(MANY))
