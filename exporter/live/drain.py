@@ -5,7 +5,8 @@ queues of the kernel, and the kernel queues the record first. So a *pass* reads 
 by then, and only then counts the events: each EXIT finds its record.
 
 A pass is made of steps. A step takes about ten milliseconds at most, because the event loop stands still
-meanwhile. On a quiet host one step is a whole pass. Under load it takes several, and the state says where the next
+meanwhile. (A process that begins a session can be gone by then: those are looked for between the parts of a step,
+too.) On a quiet host one step is a whole pass. Under load it takes several, and the state says where the next
 one goes on:
 
           read events                    all records are read            all events are counted
@@ -237,6 +238,7 @@ class Drain:
         elif self._is_held:
             self.state = State.HOLDING
         else:
+            self._follow_sessions()
             self.state = State.COUNTING if self._count() else State.IDLE
         observe(self.drain_ns, DRAIN_NS, self._now_ns() - began_ns)
         return self.is_halfway or self._more_events
@@ -245,6 +247,10 @@ class Drain:
         """Read what helps to find names, while the processes live."""
         for source in self._hints:
             source.read()
+
+    def _follow_sessions(self) -> None:
+        if self._placing is not None:
+            self._placing.follow_sessions()
 
     def hold(self) -> None:
         """Keep from now on what is read: a scan of /proc begins.
@@ -306,6 +312,7 @@ class Drain:
         if not is_short:
             self._pace(self._spent_ns() - began_ns, is_full=are_left)
         if self._placing is not None:
+            self._placing.follow_sessions()
             self._placing.answer()
         if self._oom is not None:
             self._oom.answer(self._completeness.until_ns)

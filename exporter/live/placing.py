@@ -76,6 +76,11 @@ class Placing:
         self._unanswered: list[GroupQuestion] = []
         self._nameless_since: dict[PodContainer, int] = {}
 
+    def follow_sessions(self) -> None:
+        """Open a descriptor of each process that has begun a session: it may live for two milliseconds."""
+        if self._sessions is not None:
+            self._sessions.follow()
+
     def answer(self) -> None:
         """Answer all that is asked."""
         questions = [*self._unanswered, *self._pipeline.group_questions()]

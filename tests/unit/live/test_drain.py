@@ -8,6 +8,7 @@ from exporter.kernel.recvmmsg import Meminfo
 from exporter.live import drain
 from exporter.live.drain import Drain, State
 from exporter.live.order import DrainOrder
+from exporter.live.placing import Placing
 from exporter.live.sources import HintSource, Source, Taken
 from exporter.processes.pipeline import Pipeline
 from exporter.tallies.histograms import DRAIN_NS
@@ -55,6 +56,19 @@ class FakeHints:
         self._log.append("narrow")
 
 
+class FakePlacing:
+    """Answers where processes are."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def follow_sessions(self) -> None:
+        self._log.append("follow sessions")
+
+    def answer(self) -> None:
+        self._log.append("answer")
+
+
 class FakePipeline:
     """Counts as many batches as it is allowed of those that `left` says."""
 
@@ -83,7 +97,7 @@ class FakePipeline:
 class World:
     """A drain of events and of two queues of records; a millisecond passes whenever the clock is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_groups: bool = False) -> None:
         self.log: list[str] = []
         self.now_ns = 0
         self.events = FakeSource("events", self.log, 4)
@@ -92,8 +106,9 @@ class World:
         self.pipeline = FakePipeline(self.log)
         followers: tuple[Source, ...] = (self.records, self.others)
         hints = (cast("HintSource", FakeHints(self.log)),)
+        placing = cast("Placing", FakePlacing(self.log)) if has_groups else None
         self.drain = Drain(
-            DrainOrder(hints, self.events, followers),
+            DrainOrder(hints, self.events, followers, placing),
             cast("Pipeline", self.pipeline),
             self._clock,
             lambda: self.pipeline.spent_ns,
@@ -132,6 +147,13 @@ def test_on_a_quiet_host_a_step_is_a_whole_pass(world: World) -> None:
         ["read hints", "read 3 events", "read 2 records", "read 1 others", "apply", "narrow"],
     )
     assert world.drain.events_found == 3
+
+
+def test_sessions_are_followed_before_and_after_the_count_for_their_processes_may_be_gone_by_the_end() -> None:
+    world = World(has_groups=True)
+    world.events.waiting = 3
+    parts = [part for part in world.step()[2] if not part.startswith("read ") or part == "read hints"]
+    assert parts == ["read hints", "follow sessions", "apply", "follow sessions", "answer", "narrow"]
 
 
 def test_a_full_step_of_events_is_counted_and_more_are_read_in_the_next(world: World) -> None:

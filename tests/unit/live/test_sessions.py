@@ -141,6 +141,18 @@ def test_a_reading_before_the_exec_is_early(host: Host) -> None:
     assert host.find(400, execd_ns=read_ns - 1) == Found(CRON, read_ns, read_ns, early=False)
 
 
+def test_amid_other_work_it_is_read_each_millisecond(host: Host) -> None:
+    host.living[400] = host.living[500] = CRON
+    host.begins(400)
+    host.socket.datagrams.append(builders.sid(tgid=500, timestamp_ns=SID_NS))
+    host.now_ns += MS - 1
+    host.sessions.follow()
+    assert host.find(500) is None
+    host.now_ns += 1
+    host.sessions.follow()
+    assert host.find(500) == Found(CRON, host.now_ns, host.now_ns)
+
+
 async def test_without_ids_a_process_is_read_again_until_it_was_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, rereads=True)
     host.living[400] = CRON
