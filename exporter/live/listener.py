@@ -81,7 +81,7 @@ class Listener:
         events = events_per_drain(
             has_rings=self._has_rings,
             has_records=opened.taskstats is not None,
-            has_groups=places is not None,
+            rereads_groups=places is not None and not places.placements.has_ids,
             oom_by_number=pipeline.table.oom_kills.source in BY_NUMBER,
         )
         self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1, events)
@@ -159,7 +159,9 @@ class Listener:
             return
         if self._has_rings:
             self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
-        pause = self._moderation.pause(self._drain.events_found, fill, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._moderation.look_at_moves(self._pipeline.table.grouping.moved, now_ns)
+        pause = self._moderation.pause(self._drain.events_found, fill, now_ns)
         if self._pipeline.is_observed:
             pause = min(pause, _NEWS_WITHIN_SECONDS)
         if pause:

@@ -27,8 +27,10 @@ class _Places(NamedTuple):
     placement: Placement | None
     unified: Placement | None
     """In the v2 hierarchy; None where there is none, or where that says nothing."""
+    if_ended: Placement | None
+    """Where it is if it has ended. A zombie is in the root of all v1 hierarchies: this can be the file of one."""
     looks_ended: bool
-    """The file can be that of a zombie, which is in the root of all v1 hierarchies."""
+    """It can be."""
 
 
 class Placements:
@@ -77,14 +79,15 @@ class Placements:
         data = self._procfs.read_cgroup(tgid)
         if data is None:
             return None
-        return self._place(tgid, data).placement
-
-    def _place(self, tgid: int, data: bytes) -> _Places:
         places = self._parse(data)
+        if places.placement == places.if_ended:
+            return places.placement
+        return self._place(tgid, places).placement
+
+    def _place(self, tgid: int, places: _Places) -> _Places:
         # From the moment when it begins to exit, while it has its memory still, and perhaps it is gone by now.
         if places.looks_ended and not self._procfs.is_alive(tgid):
-            placement = parse_cgroup(data, own_pod_uid=self._own_pod_uid, root=self._own, ended=True)
-            return _Places(self._shown(placement), None, looks_ended=True)
+            return places._replace(placement=places.if_ended, unified=None)
         return places
 
     def _shown(self, placement: Placement | None) -> Placement | None:
@@ -95,12 +98,12 @@ class Placements:
         unified = [line for line in lines if line.startswith(b"0::")]
         others = [line for line in lines if not line.startswith(b"0::")]
         self._has_v1 |= bool(others)
-        placement, in_unified = (
-            self._shown(parse_cgroup(text, own_pod_uid=self._own_pod_uid, root=self._own))
-            for text in (data, b"".join(unified) + b"\n")
-        )
         looks_ended = bool(others) and all(line.endswith(b":/") for line in others)
-        return _Places(placement, in_unified, looks_ended)
+        placement, if_ended, in_unified = (
+            self._shown(parse_cgroup(text, own_pod_uid=self._own_pod_uid, root=self._own, ended=ended))
+            for text, ended in ((data, False), (data, looks_ended), (b"".join(unified) + b"\n", False))
+        )
+        return _Places(placement, in_unified, if_ended, looks_ended)
 
     # -- by the id of the cgroup --------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class Placements:
         data = self._procfs.read_cgroup(tgid)
         if data is None:
             return None
-        placement, unified, _ = self._place(tgid, data)
+        placement, unified, *_ = self._place(tgid, self._parse(data))
         # If it was moved meanwhile, it can have been read there or here.
         if before is not None and unified is not None and read_cgroup_id(fd) == before:
             self._note(before, unified)

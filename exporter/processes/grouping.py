@@ -75,6 +75,7 @@ class Grouping:
     Attributes:
         execd: The tgids of processes that exec'd in this batch.
         unresolved: How many open groups were settled as `<unknown>`, by reason.
+        moved: How many processes were found elsewhere than they counted, and had begun no session.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Grouping:
         self._open: dict[int, OpenGroup] = {}
         self._last_number = 0
         self._unresolved: Counter[str] = Counter()
+        self.moved = 0
 
     @property
     def is_active(self) -> bool:
@@ -181,8 +183,10 @@ class Grouping:
                 return
             group = None if process.odd is None else process.odd.group
             if group is None:
-                if self.places.group_of(placement) is process.cell.group:
+                before = process.cell.group
+                if self.places.group_of(placement) is before:
                     return
+                self.moved += not before.is_open and before is not self._tallies.groups.unknown
                 group = self._open_group(process, 0)
             elif group.since_ns and not group.is_old:
                 # It may still be moved.
@@ -239,7 +243,7 @@ class Grouping:
             self._move_settled()
         by_tgid = self._roster.by_tgid
         # In a storm nearly all of them are gone.
-        for tgid in dict.fromkeys(filter(by_tgid.__contains__, self.execd)):
+        for tgid in by_tgid.keys() & set(self.execd):
             odd = by_tgid[tgid].odd
             if odd is None or odd.group is None:
                 self._questions.append(GroupQuestion(0, tgid, 0, 0))

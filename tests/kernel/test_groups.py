@@ -17,6 +17,7 @@ from kernel.watching import Watching
 ROOTS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 LONG_MS, SHORT_MS = "1000", "2"
 CODE = "3"
+BRIEF = 20
 # argv: the directory of a cgroup, then a program with its arguments.
 CLONE_INTO = """
 import ctypes, os, struct, sys
@@ -134,6 +135,31 @@ def test_one_that_was_moved_without_a_session_counts_there_from_the_drain_after_
     scrape = wait_for_end(exporter, program.name)
     assert by_container(scrape, "exits", program.name) == {container.short_id: 1}
     assert by_container(scrape, "execs", program.name) == {"": 1}
+
+
+def test_after_one_that_was_moved_without_a_session_those_that_follow_are_found_though_they_live_briefly(
+    container: Container, programs: Programs, tmp_path: Path
+) -> None:
+    """On a host with some thousand events a second, whose drains are half a second apart until then."""
+    first, brief = programs.link("first"), programs.link("brief")
+    storm = (programs.binary, "storm", "10000000", "1", "3", programs.link("busy"))
+    flags = ("--group.by", "pod", *ROOMY)
+    with (
+        Exporter("auto", tmp_path / "log", *flags).closing() as exporter,
+        subprocess.Popen(storm, stdout=subprocess.DEVNULL) as busy,
+    ):
+        try:
+            assert run(first, "sleep", "1500", CODE, before=container.take) == int(CODE)
+            for _ in range(BRIEF):
+                assert run(brief, "sleep", "250", CODE, before=container.take) == int(CODE)
+        finally:
+            busy.kill()
+        wait_for_end(exporter, first.name)
+        scrape = wait_for_end(exporter, brief.name, BRIEF)
+        exporter.stop()
+    assert by_container(scrape, "exits", first.name) == {container.short_id: 1}
+    # Half of them would be, at drains half a second apart. A busy machine can be late for some.
+    assert by_container(scrape, "exits", brief.name)[container.short_id] >= 0.85 * BRIEF
 
 
 def test_one_that_was_cloned_into_a_cgroup_counts_there_from_the_drain_after_its_exec(

@@ -8,6 +8,7 @@ import pytest
 from live_rig import EVENTS_PER_STEP, RECORDS_PER_STEP, Rig
 
 from exporter.kernel.recvmmsg import Meminfo
+from exporter.live.moderation import ALL_IS_SENT, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Moderation
 
 
 async def test_however_much_waits_a_step_takes_on_no_more_than_its_share(rig: Rig) -> None:
@@ -48,6 +49,32 @@ async def test_a_client_that_begins_to_wait_does_not_wait_for_the_end_of_a_long_
     async with asyncio.timeout(30):
         while not rig.exits():  # noqa: ASYNC110 - what it waits for makes no event
             await asyncio.sleep(0.01)
+    rig.listener.stop()
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_process_that_was_moved_without_a_session_shortens_the_pauses(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
+    moderation = Moderation(1_000_000, 1, ALL_IS_SENT)
+    monkeypatch.setattr(rig.listener, "_moderation", moderation)
+    pauses: list[float] = []
+    monkeypatch.setattr(rig.listener, "_wait_by_timer", pauses.append)
+
+    def drain(times: int) -> list[float]:
+        pauses.clear()
+        for _ in range(times):
+            for tgid in range(1000, 1100):
+                rig.lives_and_dies(tgid, b"make")
+            rig.listener._wake_up()  # noqa: SLF001 - as the event loop calls it
+        return pauses
+
+    assert drain(100)[-1] == LONGEST_PAUSE_SECONDS
+    rig.table.grouping.moved += 1
+    assert set(drain(3)) == {PAUSE_SECONDS}
     rig.listener.stop()
     os.close(reader)
     os.close(writer)

@@ -146,6 +146,24 @@ def test_of_a_zombie_only_the_v2_line_is_believed(world: World) -> None:
     assert world.placements.read(10) is None
 
 
+def test_whether_a_process_has_ended_is_looked_up_only_where_that_makes_a_difference(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All are in the root of all v1 hierarchies. A container of the v2 line is where the first is in either case.
+    world.lives(10, b"1:name=systemd:/\n" + V2, 7)
+    world.lives(20, b"1:name=systemd:/\n0::/\n", 8)
+    world.lives(30, b"1:name=systemd:/\n" + V2_CRON, 9)
+    looks: list[int] = []
+
+    def is_alive(_: Procfs, tgid: int) -> bool:
+        looks.append(tgid)
+        return True
+
+    monkeypatch.setattr(Procfs, "is_alive", is_alive)
+    assert [world.placements.read(tgid) for tgid in (10, 20, 30)] == [CONTAINER, NOWHERE, CRON]
+    assert looks == [20, 30]
+
+
 def test_where_the_kernel_says_no_ids_files_are_read(world: World) -> None:
     world.placements = world.make(has_ids=False)
     world.lives(10, V2, 7)

@@ -288,6 +288,40 @@ def test_a_process_that_was_moved_without_a_session_is_found_after_its_exec(host
     assert live_in(host)["0123456789ab"] == 2
 
 
+def test_what_is_moved_without_a_session_is_counted_as_such_and_nothing_else_is(host: Host) -> None:
+    assert host.table.grouping.moved == 0
+    host.fork(10, 400)
+    host.begin_session(400)
+    host.exec(400, b"probe")
+    host.drain()
+    host.placements[400] = CONTAINER
+    # A child of it that is found while it counts in the open group.
+    host.fork(400, 401)
+    host.exec(401, b"app")
+    host.drain()
+    host.placements[401] = CONTAINER
+    answer_and_settle(host)
+    host.settle()
+    # One that stays where it is; one that a scan finds, and was not there before; one whose group is not known.
+    host.fork(10, 402)
+    host.exec(402, b"stays")
+    host.lives_in(403, b"found", CONTAINER)
+    host.fork(999, 404)
+    host.find(404, CONTAINER)
+    host.drain()
+    host.placements[402] = DAEMON
+    answer_and_settle(host)
+    assert host.table.grouping.moved == 0
+    host.fork(1, 500)
+    host.exec(500, b"cgexec")
+    host.drain()
+    host.placements[500] = CONTAINER
+    assert 500 in answer_and_settle(host)
+    assert host.table.grouping.moved == 1
+    host.find(402, CONTAINER)
+    assert host.table.grouping.moved == 2
+
+
 def test_it_counts_where_it_was_if_the_reading_is_not_of_it(host: Host) -> None:
     host.fork(1, 400)
     host.exec(400, b"first")
