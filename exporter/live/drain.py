@@ -5,9 +5,9 @@ queues of the kernel, and the kernel queues the record first. So a *pass* reads 
 by then, and only then counts the events: each EXIT finds its record.
 
 A pass is made of steps. A step takes about ten milliseconds at most, because the event loop stands still
-meanwhile. (A process that begins a session can be gone by then: those are looked for between the parts of a step,
-too.) On a quiet host one step is a whole pass. Under load it takes several, and the state says where the next
-one goes on:
+meanwhile. (A process that begins a session can be gone before a step ends: the drain looks for such processes
+between the parts of a step, too.) On a quiet host one step is a whole pass. Under load it takes several, and the
+state says where the next one goes on:
 
           read events                    all records are read            all events are counted
     IDLE ---------------> READING_RECORDS -----------------------> COUNTING ------------------------> IDLE
@@ -199,6 +199,7 @@ class Drain:
         self._hints = order.hints
         self._events = _Progress(order.events)
         self._placing = order.placing
+        pipeline.between = None if order.placing is None else order.placing.follow_sessions
         self._oom = order.oom
         self._followers = [_Progress(source) for source in order.followers]
         # It counts at most as many batches as it reads in a step.
@@ -233,12 +234,12 @@ class Drain:
         self.read_hints()
         if not self.is_halfway:
             self._begin_pass(began_ns)
+            self._follow_sessions()
         if self._read_followers(began_ns):
             self.state = State.READING_WHILE_HELD if self._is_held else State.READING_RECORDS
         elif self._is_held:
             self.state = State.HOLDING
         else:
-            self._follow_sessions()
             self.state = State.COUNTING if self._count() else State.IDLE
         observe(self.drain_ns, DRAIN_NS, self._now_ns() - began_ns)
         return self.is_halfway or self._more_events

@@ -81,7 +81,6 @@ class Listener:
         events = events_per_drain(
             has_rings=self._has_rings,
             has_records=opened.taskstats is not None,
-            rereads_groups=places is not None and not places.placements.has_ids,
             oom_by_number=pipeline.table.oom_kills.source in BY_NUMBER,
         )
         self._moderation = Moderation(self._losses.holds_events(), os.cpu_count() or 1, events)
@@ -91,6 +90,8 @@ class Listener:
         self._around: asyncio.Task[None] | None = None
         # The connector's socket is in the event loop.
         self._is_woken = False
+        # Something asked for a drain during the last step.
+        self._is_asked = False
         # When the last step of a drain began, something waited.
         self._found_some = False
         self.drain_ns = self._drain.drain_ns
@@ -154,18 +155,20 @@ class Listener:
             self._timer = None
         fill = self.look_at_buffers()
         self._found_some = bool(fill)
+        self._is_asked = False
         if self._drain.step():
             self._wait_by_timer(pause_between_steps(self._drain))
             return
         if self._has_rings:
             self._silence.look(self._pipeline.table.missed_forks, self._losses.unsettling())
         now_ns = time.monotonic_ns()
-        self._moderation.look_at_moves(self._pipeline.table.grouping.moved, now_ns)
+        self._moderation.look_at_missed(self._pipeline.table.grouping.missed, now_ns)
         pause = self._moderation.pause(self._drain.events_found, fill, now_ns)
         if self._pipeline.is_observed:
             pause = min(pause, _NEWS_WITHIN_SECONDS)
         if pause:
-            self._wait_by_timer(pause)
+            # What was read amid the step may ask for a drain when the events had been read.
+            self._wait_by_timer(0.0 if self._is_asked else pause)
             return
         if not self._is_woken:
             self._loop.add_reader(self._connector.fileno(), self._guard, self._wake_up)
@@ -195,7 +198,8 @@ class Listener:
         self._timer = self._loop.call_later(seconds, self._guard, self._wake_up)
 
     def _drain_soon(self) -> None:
-        """Drain in the next turn of the loop, unless a drain is under way that has not come to its end."""
+        """Drain in the next turn of the loop, unless an event has it drained at once."""
+        self._is_asked = True
         if self._timer is not None and self._soon is None:
             self._soon = self._loop.call_soon(self._guard, self._drain_now)
 

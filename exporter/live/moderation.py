@@ -10,9 +10,9 @@ A drain has a cost of its own, a tenth of a millisecond and more: the CPU's cach
 costs a fifth less than one among 500. But what a process is called, or where it is, may have to be read in /proc,
 after the drain that finds the event and before the next exec or the end. Then a drain is to find fewer.
 
-Where a process is needs no drain if it begins a session (sessions.py). One that was moved without a session is
-found at the drain after its exec, if it lives then. Few hosts have such processes: a drain is to find fewer from
-the first one on, and for as long as others follow it.
+Where a process is needs no drain if it begins a session (sessions.py), but for the few that are gone before that
+is known. One that was moved without a session is found at the drain after its exec, if it lives then. From the
+first process on of which that was missed a drain is to find fewer, for as long as others follow.
 """
 
 from typing import NamedTuple
@@ -40,28 +40,24 @@ ALL_IS_SENT = EventsPerDrain(2000, 4000)
 """Where the kernel sends all that is to be known. One step of a drain counts 4,096."""
 
 
-def events_per_drain(
-    *, has_rings: bool, has_records: bool, rereads_groups: bool, oom_by_number: bool
-) -> EventsPerDrain:
+def events_per_drain(*, has_rings: bool, has_records: bool, oom_by_number: bool) -> EventsPerDrain:
     """Return how many events a drain is to find.
 
     Args:
         has_rings: Side-band records come, which name each exec.
         has_records: Exit records come, which name each end, that of a child of a thread too, which no other record
             names.
-        rereads_groups: Where a process is may be known only if its begin of a session is seen within milliseconds,
-            and a step of a drain is in the way for the longer the more it finds.
         oom_by_number: Which ends are OOM kills is decided among all that ended between two drains.
     """
-    return ALL_IS_SENT if has_rings and has_records and not rereads_groups and not oom_by_number else SOME_IS_READ
+    return ALL_IS_SENT if has_rings and has_records and not oom_by_number else SOME_IS_READ
 
 
 # A CPU that does nothing but fork and exit makes about 25,000 events in a second; twice that leaves room for the
 # exporter to be late.
 _EVENTS_PER_CPU_SECOND = 50_000
 _NS_PER_SECOND = 1_000_000_000
-# After a process that was moved without a session others are expected for so long.
-_MOVES_AGAIN_WITHIN_NS = 600 * _NS_PER_SECOND
+# After a process whose group was missed others are expected for so long.
+_MISSED_AGAIN_WITHIN_NS = 3600 * _NS_PER_SECOND
 
 
 class Moderation:
@@ -80,22 +76,22 @@ class Moderation:
         self._pause = 0.0
         self._wake_ups = float(_WAKE_UPS)
         self._filled_ns: int | None = None
-        self._moves = 0
-        self._moves_until_ns: int | None = None
+        self._missed = 0
+        self._missed_until_ns: int | None = None
 
-    def look_at_moves(self, moves: int, now_ns: int) -> None:
-        """Let drains find few for the next ten minutes if another process was moved without a session.
+    def look_at_missed(self, missed: int, now_ns: int) -> None:
+        """Keep pauses short for an hour if a sooner drain might have found where another process was.
 
         Args:
-            moves: How many were found so far.
+            missed: How many such processes there were so far.
             now_ns: Any monotonic clock.
         """
-        if moves != self._moves:
-            self._moves = moves
-            self._moves_until_ns = now_ns + _MOVES_AGAIN_WITHIN_NS
+        if missed != self._missed:
+            self._missed = missed
+            self._missed_until_ns = now_ns + _MISSED_AGAIN_WITHIN_NS
             self._pause = min(self._pause, PAUSE_SECONDS)
-        elif self._moves_until_ns is not None and now_ns > self._moves_until_ns:
-            self._moves_until_ns = None
+        elif self._missed_until_ns is not None and now_ns > self._missed_until_ns:
+            self._missed_until_ns = None
 
     def pause(self, events: int, fill: float, now_ns: int) -> float:
         """Return how long to sleep before the next drain, in seconds; 0 to wait for the next event instead.
@@ -122,7 +118,7 @@ class Moderation:
         return self._pause
 
     def _longest(self, events: int) -> float:
-        few, many = self._events if self._moves_until_ns is None else SOME_IS_READ
+        few, many = self._events if self._missed_until_ns is None else SOME_IS_READ
         if events < few:
             return LONGEST_PAUSE_SECONDS
         return PAUSE_SECONDS if events > many else max(PAUSE_SECONDS, self._pause)

@@ -28,9 +28,9 @@ class _Places(NamedTuple):
     unified: Placement | None
     """In the v2 hierarchy; None where there is none, or where that says nothing."""
     if_ended: Placement | None
-    """Where it is if it has ended. A zombie is in the root of all v1 hierarchies: this can be the file of one."""
+    """Where it is if it has ended."""
     looks_ended: bool
-    """It can be."""
+    """Its file can be that of a zombie, which is in the root of all v1 hierarchies."""
 
 
 class Placements:

@@ -75,7 +75,7 @@ class Grouping:
     Attributes:
         execd: The tgids of processes that exec'd in this batch.
         unresolved: How many open groups were settled as `<unknown>`, by reason.
-        moved: How many processes were found elsewhere than they counted, and had begun no session.
+        missed: How many processes a drain found in another group than they counted in, or did not find any more.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Grouping:
         self._open: dict[int, OpenGroup] = {}
         self._last_number = 0
         self._unresolved: Counter[str] = Counter()
-        self.moved = 0
+        self.missed = 0
 
     @property
     def is_active(self) -> bool:
@@ -186,7 +186,7 @@ class Grouping:
                 before = process.cell.group
                 if self.places.group_of(placement) is before:
                     return
-                self.moved += not before.is_open and before is not self._tallies.groups.unknown
+                self.missed += not before.is_open and before is not self._tallies.groups.unknown
                 group = self._open_group(process, 0)
             elif group.since_ns and not group.is_old:
                 # It may still be moved.
@@ -210,6 +210,7 @@ class Grouping:
         home = self._mounts.home_of(group, self._roster.by_tgid, places.has_container)
         if home is None:
             self._unresolved["gone" if group.has_ended else "unreadable"] += 1
+            self.missed += group.has_ended
         group.reading = GroupReading(group.process, home or self._tallies.groups.unknown, 0, 0)
 
     def _is_moved(self, group: OpenGroup, placement: Placement) -> bool:

@@ -28,6 +28,13 @@ from exporter.processes.table import ProcessTable
 NO_EVENTS = EventFilter(frozenset(), frozenset())
 
 
+def _each(chunks: Iterable[bytes], between: Callable[[], object] | None) -> Iterator[bytes]:
+    for chunk in chunks:
+        if between is not None:
+            between()
+        yield chunk
+
+
 class Pipeline:
     """Decodes datagrams, keeps the process table up to date and counts.
 
@@ -43,6 +50,7 @@ class Pipeline:
         lost: How many messages the kernel dropped, by socket.
         records: How many exit records were taken.
         held_bytes: Length of the events that were taken and not applied yet.
+        between: Called by apply before each batch that it counts; None for nothing.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Pipeline:
         self._chunks: list[bytes] = []
         self._halfway = False
         self.held_bytes = 0
+        self.between: Callable[[], object] | None = None
 
     # -- one drain ----------------------------------------------------------------------------------------------
 
@@ -120,15 +129,13 @@ class Pipeline:
         chunks, self._chunks = self._chunks[:most_batches], self._chunks[len(self._chunks[:most_batches]) :]
         self.held_bytes -= sum(map(len, chunks))
         self._halfway = bool(self._chunks)
-        complete_until_ns = 0 if self._halfway else complete_until_ns
-        if hints is None:
-            table.apply(chunks, complete_until_ns)
-            return self._halfway
         forks, execs = table.events.fork, table.events.exec
-        table.apply(chunks, complete_until_ns, hints.by_event)
-        if not self._halfway:
-            hints.forget(complete_until_ns)
-        hints.judge(table.events.fork - forks, table.events.exec - execs)
+        by_event = None if hints is None else hints.by_event
+        table.apply(_each(chunks, self.between), 0 if self._halfway else complete_until_ns, by_event)
+        if hints is not None:
+            if not self._halfway:
+                hints.forget(complete_until_ns)
+            hints.judge(table.events.fork - forks, table.events.exec - execs)
         return self._halfway
 
     def lose(self, socket: str, count: int, noticed_ns: int) -> None:

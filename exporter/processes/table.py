@@ -12,7 +12,7 @@ messages, and then any order is possible.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from exporter.kernel.cn_proc import PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, iter_proc_events
 from exporter.kernel.taskstats import AGROUP, LastRecord, Record
@@ -140,7 +140,7 @@ class ProcessTable:
     # -- the hot path -------------------------------------------------------------------------------------------
 
     def apply(  # noqa: PLR0912, PLR0915 - one loop without calls for the events that make up a storm
-        self, chunks: Sequence[bytes], complete_until_ns: int, hints: HintsByEvent | None = None
+        self, chunks: Iterable[bytes], complete_until_ns: int, hints: HintsByEvent | None = None
     ) -> None:
         """Handle one drain of the connector.
 

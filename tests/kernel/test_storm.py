@@ -83,8 +83,11 @@ def test_a_start_amid_a_storm_misses_nothing_that_ends_later(
                         "a hundred ends amid the storm",
                     )
                     assert {row[0] for row in shown.rows("exits") if row[1] == str(uid)} <= comms
-                    if mode == "taskstats":  # every EXIT has its record, from the first on
-                        assert shown.get("proc_connector_unattributed_total", event="exit") == 0
+                    if mode == "taskstats":
+                        # Every EXIT has its record, from the first on, but for a thread on each CPU that was
+                        # stopped between the two, and sent its record before the exporter listened.
+                        unattributed = shown.get("proc_connector_unattributed_total", event="exit")
+                        assert unattributed <= (os.cpu_count() or 1)
                     os.kill(spawner.pid, signal.SIGSTOP)
                     wait_until_the_table_equals_proc(exporter)
                     os.kill(spawner.pid, signal.SIGCONT)

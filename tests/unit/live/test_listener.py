@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
 
 import builders
 import pytest
 from live_rig import EVENTS_PER_STEP, RECORDS_PER_STEP, Rig
 
+from exporter.kernel.netlink import Batch
 from exporter.kernel.recvmmsg import Meminfo
 from exporter.live.moderation import ALL_IS_SENT, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Moderation
 
@@ -54,7 +56,40 @@ async def test_a_client_that_begins_to_wait_does_not_wait_for_the_end_of_a_long_
     os.close(writer)
 
 
-async def test_a_process_that_was_moved_without_a_session_shortens_the_pauses(
+async def test_a_drain_that_is_asked_for_amid_a_drain_follows_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
+    moderation = Moderation(1_000_000, 1, ALL_IS_SENT)
+    monkeypatch.setattr(rig.listener, "_moderation", moderation)
+    pauses: list[float] = []
+    monkeypatch.setattr(rig.listener, "_wait_by_timer", pauses.append)
+    wake_up, drain_soon = rig.listener._wake_up, rig.listener._drain_soon  # noqa: SLF001 - as loop and session call
+    for tgid in range(1000, 1100):
+        rig.lives_and_dies(tgid, b"make")
+        wake_up()
+    read = rig.connector.iter_batches
+
+    def read_and_ask() -> Iterator[Batch]:
+        yield from read()
+        # Of what comes now it is too late for this drain.
+        drain_soon()
+
+    monkeypatch.setattr(rig.connector, "iter_batches", read_and_ask)
+    rig.lives_and_dies(1100, b"make")
+    wake_up()
+    monkeypatch.setattr(rig.connector, "iter_batches", read)
+    rig.lives_and_dies(1101, b"make")
+    wake_up()
+    assert pauses[-2] == 0
+    assert pauses[-1] >= PAUSE_SECONDS
+    rig.listener.stop()
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_process_whose_group_was_missed_shortens_the_pauses(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()
@@ -73,7 +108,7 @@ async def test_a_process_that_was_moved_without_a_session_shortens_the_pauses(
         return pauses
 
     assert drain(100)[-1] == LONGEST_PAUSE_SECONDS
-    rig.table.grouping.moved += 1
+    rig.table.grouping.missed += 1
     assert set(drain(3)) == {PAUSE_SECONDS}
     rig.listener.stop()
     os.close(reader)

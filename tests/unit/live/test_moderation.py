@@ -84,43 +84,40 @@ def test_where_all_is_sent_a_drain_is_to_find_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_rings", "has_records", "rereads_groups", "oom_by_number"),
-    list(itertools.product([False, True], repeat=4)),
+    ("has_rings", "has_records", "oom_by_number"), list(itertools.product([False, True], repeat=3))
 )
 def test_a_drain_is_to_find_more_only_where_nothing_depends_on_when_it_is(
-    has_rings: bool, has_records: bool, rereads_groups: bool, oom_by_number: bool
+    has_rings: bool, has_records: bool, oom_by_number: bool
 ) -> None:
-    events = events_per_drain(
-        has_rings=has_rings, has_records=has_records, rereads_groups=rereads_groups, oom_by_number=oom_by_number
-    )
-    assert (events == ALL_IS_SENT) == ((has_rings, has_records, rereads_groups, oom_by_number) == (1, 1, 0, 0))
+    events = events_per_drain(has_rings=has_rings, has_records=has_records, oom_by_number=oom_by_number)
+    assert (events == ALL_IS_SENT) == ((has_rings, has_records, oom_by_number) == (1, 1, 0))
     assert events in {ALL_IS_SENT, SOME_IS_READ}
 
 
 MINUTE = 60_000 * MILLISECOND
 
 
-def test_for_ten_minutes_after_a_process_was_moved_without_a_session_a_drain_is_to_find_few() -> None:
+def test_for_an_hour_after_the_group_of_a_process_was_missed_a_drain_is_to_find_few() -> None:
     moderation, _ = busy(events=ALL_IS_SENT)
-    moderation.look_at_moves(0, 0)
+    moderation.look_at_missed(0, 0)
     assert [moderation.pause(1999, 0.0, 0) for _ in range(3)] == pytest.approx([0.2, 0.4, 0.5])
-    moderation.look_at_moves(1, MINUTE)
+    moderation.look_at_missed(1, MINUTE)
     assert {moderation.pause(1999, 0.0, MINUTE) for _ in range(3)} == {PAUSE_SECONDS}
-    moderation.look_at_moves(2, 9 * MINUTE)
-    ends_ns = 19 * MINUTE
+    moderation.look_at_missed(2, 59 * MINUTE)
+    ends_ns = 119 * MINUTE
     for now_ns, longest in (
-        (11 * MINUTE, PAUSE_SECONDS),
+        (61 * MINUTE, PAUSE_SECONDS),
         (ends_ns, PAUSE_SECONDS),
         (ends_ns + 1, LONGEST_PAUSE_SECONDS),
     ):
-        moderation.look_at_moves(2, now_ns)
+        moderation.look_at_missed(2, now_ns)
         assert max(moderation.pause(1999, 0.0, now_ns) for _ in range(3)) == longest, now_ns
 
 
-def test_a_move_makes_no_pause_longer() -> None:
+def test_a_missed_group_makes_no_pause_longer() -> None:
     moderation, _ = busy(events=ALL_IS_SENT)
     moderation.pause(1999, 0.9, 0)
-    moderation.look_at_moves(1, 0)
+    moderation.look_at_missed(1, 0)
     assert moderation.pause(1999, 0.2, 0) == PAUSE_SECONDS / 2
 
 

@@ -288,8 +288,8 @@ def test_a_process_that_was_moved_without_a_session_is_found_after_its_exec(host
     assert live_in(host)["0123456789ab"] == 2
 
 
-def test_what_is_moved_without_a_session_is_counted_as_such_and_nothing_else_is(host: Host) -> None:
-    assert host.table.grouping.moved == 0
+def test_what_a_drain_found_too_late_is_counted_as_missed_and_nothing_else_is(host: Host) -> None:
+    assert host.table.grouping.missed == 0
     host.fork(10, 400)
     host.begin_session(400)
     host.exec(400, b"probe")
@@ -311,15 +311,24 @@ def test_what_is_moved_without_a_session_is_counted_as_such_and_nothing_else_is(
     host.drain()
     host.placements[402] = DAEMON
     answer_and_settle(host)
-    assert host.table.grouping.moved == 0
+    assert host.table.grouping.missed == 0
     host.fork(1, 500)
     host.exec(500, b"cgexec")
     host.drain()
     host.placements[500] = CONTAINER
     assert 500 in answer_and_settle(host)
-    assert host.table.grouping.moved == 1
+    assert host.table.grouping.missed == 1
     host.find(402, CONTAINER)
-    assert host.table.grouping.moved == 2
+    assert host.table.grouping.missed == 2
+    host.settle()
+    host.fork(10, 600)
+    host.begin_session(600)
+    host.exec(600, b"gone")
+    host.end(600, b"gone")
+    host.drain()
+    answer_and_settle(host)
+    assert host.table.grouping.unresolved["gone"] == 1
+    assert host.table.grouping.missed == 3
 
 
 def test_it_counts_where_it_was_if_the_reading_is_not_of_it(host: Host) -> None:

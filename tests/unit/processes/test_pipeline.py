@@ -33,6 +33,16 @@ def test_batches_are_applied_in_their_order(host: Host) -> None:
     assert host.exits == {("new", "1000", 0): 1}
 
 
+def test_other_work_is_done_before_each_batch_that_is_counted(host: Host) -> None:
+    forks_before: list[int] = []
+    host.pipeline.between = lambda: forks_before.append(host.forks.get(("sh", "1000"), 0))
+    for tgid in range(400, 403):
+        host.pipeline.take_events(builders.batch([builders.fork(parent_tgid=100, child_tgid=tgid)]))
+    host.pipeline.apply(host.now_ns, most_batches=2)
+    host.pipeline.apply(host.now_ns)
+    assert forks_before == [0, 1, 2]
+
+
 def test_a_batch_is_copied_before_its_buffer_is_used_again(host: Host) -> None:
     buffer = bytearray(builders.fork(parent_tgid=100, child_tgid=400))
     host.pipeline.take_events(Batch(memoryview(buffer), 76, [76]))
