@@ -152,7 +152,7 @@ class Scrape:
 _LEADERLESS_BEFORE = 5
 # Processes whose exit record was sent before the exporter asked for records, and whose EXIT after it listened:
 # between the two a process gives its memory back, which takes long where the host is busy.
-_RECORDED_BEFORE = 2
+RECORDED_BEFORE = 2
 
 
 def assert_sums(scrape: Scrape, mode: str) -> None:
@@ -186,6 +186,7 @@ def assert_sums(scrape: Scrape, mode: str) -> None:
         if mode == "taskstats":
             # Each end has its exit record, unless taskstats dropped it: then its FORK may say how long it lived.
             lost = scrape.get("proc_connector_lost_messages_total", socket="taskstats")
+            lost += min(scrape.get("proc_connector_unattributed_total", event="exit"), RECORDED_BEFORE)
             if histogram == "process_lifetime_seconds":
                 lost = scrape.get("proc_connector_unknown_lifetimes_total")
             assert exits.total() - lost <= counted <= exits.total() + elsewhere_too, (
