@@ -14,13 +14,14 @@ from pathlib import Path
 import bcrypt
 import pytest
 from attack.captures import many_names
-from attack.program import basic, limits_of_memory_mib, running, wait_until
+from attack.program import Program, basic, limits_of_memory_mib, running, wait_until
 from serving import Authority
 
 SCRAPES = 12
 SCRAPE_BUDGET_MIB = 96
 PAIR_BUDGET_MIB = 3
 KEY_UPDATES_SECONDS = 6.0
+KEY_UPDATES_ROUNDS = 5
 GZIP = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n"
 IDENTITY = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
 
@@ -258,6 +259,17 @@ def test_an_honest_client_is_served_behind_a_flood_of_connections(tmp_path: Path
         assert statuses == [200] * SCRAPES
 
 
+def longest_answer(program: Program, seconds: float) -> float:
+    """Ask again and again, and return how long the slowest answer took."""
+    longest = 0.0
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        began = time.monotonic()
+        assert program.get("/-/healthy")[0] == 200
+        longest = max(longest, time.monotonic() - began)
+    return longest
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
 def test_key_updates_without_end_hold_up_no_other_client(tmp_path: Path, sockets: contextlib.ExitStack) -> None:
@@ -276,11 +288,9 @@ def test_key_updates_without_end_hold_up_no_other_client(tmp_path: Path, sockets
             )
             sockets.callback(attacker.wait)
             sockets.callback(os.killpg, attacker.pid, signal.SIGKILL)
-        longest = 0.0
-        ends = time.monotonic() + KEY_UPDATES_SECONDS
-        while time.monotonic() < ends:
-            began = time.monotonic()
-            assert program.get("/-/healthy")[0] == 200
-            longest = max(longest, time.monotonic() - began)
+        # A client that is held up waits for all of a round. A busy machine can hold it up in a round, not in each.
+        longest: list[float] = []
+        while not longest or longest[-1] >= KEY_UPDATES_SECONDS / 4:
+            assert len(longest) < KEY_UPDATES_ROUNDS, longest
+            longest.append(longest_answer(program, KEY_UPDATES_SECONDS))
         sockets.close()
-        assert longest < KEY_UPDATES_SECONDS / 4
