@@ -56,15 +56,23 @@ async def test_a_client_that_begins_to_wait_does_not_wait_for_the_end_of_a_long_
     os.close(writer)
 
 
-async def test_a_drain_that_is_asked_for_amid_a_drain_follows_it(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def pauses(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The pauses that the listener makes, where the kernel sends all that is to be known; none is waited for."""
     reader, writer = os.pipe()
     monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
-    moderation = Moderation(1_000_000, 1, ALL_IS_SENT)
-    monkeypatch.setattr(rig.listener, "_moderation", moderation)
+    monkeypatch.setattr(rig.listener, "_moderation", Moderation(1_000_000, 1, ALL_IS_SENT))
     pauses: list[float] = []
     monkeypatch.setattr(rig.listener, "_wait_by_timer", pauses.append)
+    yield pauses
+    rig.listener.stop()
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_drain_that_is_asked_for_amid_a_drain_follows_it(
+    rig: Rig, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wake_up, drain_soon = rig.listener._wake_up, rig.listener._drain_soon  # noqa: SLF001 - as loop and session call
     for tgid in range(1000, 1100):
         rig.lives_and_dies(tgid, b"make")
@@ -84,21 +92,9 @@ async def test_a_drain_that_is_asked_for_amid_a_drain_follows_it(
     wake_up()
     assert pauses[-2] == 0
     assert pauses[-1] >= PAUSE_SECONDS
-    rig.listener.stop()
-    os.close(reader)
-    os.close(writer)
 
 
-async def test_a_process_whose_group_was_missed_shortens_the_pauses(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader, writer = os.pipe()
-    monkeypatch.setattr(rig.connector, "fileno", lambda: reader)
-    moderation = Moderation(1_000_000, 1, ALL_IS_SENT)
-    monkeypatch.setattr(rig.listener, "_moderation", moderation)
-    pauses: list[float] = []
-    monkeypatch.setattr(rig.listener, "_wait_by_timer", pauses.append)
-
+async def test_a_process_whose_group_was_missed_shortens_the_pauses(rig: Rig, pauses: list[float]) -> None:
     def drain(times: int) -> list[float]:
         pauses.clear()
         for _ in range(times):
@@ -110,9 +106,6 @@ async def test_a_process_whose_group_was_missed_shortens_the_pauses(
     assert drain(100)[-1] == LONGEST_PAUSE_SECONDS
     rig.table.grouping.missed += 1
     assert set(drain(3)) == {PAUSE_SECONDS}
-    rig.listener.stop()
-    os.close(reader)
-    os.close(writer)
 
 
 async def test_at_rest_it_looks_whether_anything_waits_and_drains_only_then(
